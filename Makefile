@@ -1,0 +1,56 @@
+# Every target makes the virtual environment it needs: on a new machine, python3 >= 3.11 and make are enough.
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint format clean
+
+OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
+PYTHON ?= $(shell for p in $(CANDIDATES); do "$$p" -c "$(OLD_ENOUGH)" 2>/dev/null && { echo "$$p"; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PEERS := $(VENV)/.peers
+CHECKED := $(wildcard zmreg tests benchmarks examples)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+NAME_PEERS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  print(*project["optional-dependencies"]["bench"], sep="\n")
+CACHES := .coverage .coverage.* htmlcov .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## index and search the standard library's source with actors and tasks
+	$(BIN)/zmreg demo $(ARGS)
+
+test: $(READY)  ## the whole suite
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(PEERS)  ## zmreg beside its peers, in one run, as a table of ratios
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lint: $(READY)  ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## let ruff lay out the code and sort the imports
+	$(BIN)/ruff check --select I --fix $(CHECKED)
+	$(BIN)/ruff format $(CHECKED)
+
+clean:  ## remove the environment and every cache
+	rm -rf $(VENV) build dist $(CACHES)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c "$(OLD_ENOUGH)" || { \
+	  echo "zmreg needs Python 3.11 or later, found '$(PYTHON)'. Next: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+# One by one: a peer that cannot be installed here must not keep the others out of the table.
+$(PEERS): $(READY)
+	@$(BIN)/python -c '$(NAME_PEERS)' | while read -r peer; do \
+	  $(PIP) "$$peer" </dev/null || echo "skipped: $$peer could not be installed" >&2; \
+	done
+	@touch $@

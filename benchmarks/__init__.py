@@ -1,0 +1,1 @@
+"""Side-by-side measurements of zmreg and its peers; `python -m benchmarks --help` lists the workloads."""

@@ -1,0 +1,150 @@
+"""What a workload may ask of a framework: the small common protocol the adapters implement.
+
+Calls handed out by an adapter are the framework's own bound callables wherever possible (`f.remote`, a partial of
+`submit`), so that no adapter frame is timed with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from functools import partial
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from time import perf_counter
+from typing import Any, ClassVar
+
+from benchmarks.measure import latencies
+
+Handle = Any  # a framework's own future, ref or coroutine
+Call = Callable[..., Handle]
+
+
+class Feature(Enum):
+    """What a framework has; a workload that needs more is skipped by name."""
+
+    TASKS = "tasks"
+    ACTORS = "actors"
+    MAP = "map"
+    PUT = "shared objects (put)"
+    REFS = "results as arguments of later calls"
+    NODES = "several nodes on one machine"
+
+
+class Peer:
+    """A framework under test. Subclasses fill in what their `features` promise."""
+
+    name: ClassVar[str]
+    module: ClassVar[str]  # what a user imports
+    distribution: ClassVar[str | None] = None  # whose version is noted; None: part of Python
+    features: ClassVar[frozenset[Feature]] = frozenset()
+    # Fewer rounds for those that take seconds to start, unless the workload is a close race with them.
+    max_rounds: ClassVar[int | None] = None
+
+    def __init__(self) -> None:
+        self.lib: Any = None
+
+    @classmethod
+    def installed(cls) -> bool:
+        """Whether the framework can be imported here (looked up, not imported)."""
+        return find_spec(cls.module.partition(".")[0]) is not None
+
+    @classmethod
+    def version(cls) -> str:
+        """The installed version, or "standard library", or "unknown"."""
+        if cls.distribution is None:
+            return "standard library"
+        try:
+            return version(cls.distribution)
+        except PackageNotFoundError:
+            return "unknown"
+
+    def load(self) -> None:
+        """Import the framework: kept apart from `start`, so that starting is timed without it."""
+        self.lib = import_module(self.module)
+
+    def start(self, workers: int, store_bytes: int | None = None) -> None:
+        """Start `workers` worker processes of one CPU each; `store_bytes` caps the object store where there is one."""
+        raise self._lacks("start")
+
+    def start_pair(self) -> None:
+        """Start two nodes of one CPU each on this machine, the driver at the first (Feature.NODES)."""
+        raise self._lacks("start_pair")
+
+    def stop(self) -> None:
+        """Stop everything that was started; returns when it is gone, as far as the framework's own call tells."""
+        raise self._lacks("stop")
+
+    def task(self, function: Callable[..., object]) -> Call:
+        """A callable that submits the function with its arguments and returns a handle at once."""
+        raise self._lacks("task")
+
+    def far_task(self, function: Callable[..., object]) -> Call:
+        """As `task`, but run on the second node of `start_pair`."""
+        raise self._lacks("far_task")
+
+    def settle(self, handle: Handle) -> None:
+        """Wait until the handle's value exists, without fetching it (Feature.NODES)."""
+        raise self._lacks("settle")
+
+    def fetch(self, handle: Handle) -> Any:
+        """The value of one handle; blocks."""
+        raise self._lacks("fetch")
+
+    def fetch_all(self, handles: Sequence[Handle]) -> list[Any]:
+        """The values of many handles, in order; blocks."""
+        return [self.fetch(handle) for handle in handles]
+
+    def put(self, value: object) -> Handle:
+        """Store a value; the handle may be an argument of tasks."""
+        raise self._lacks("put")
+
+    def map(self, function: Callable[[Any], object], items: Sequence[Any]) -> list[Any]:
+        """The results for all items, in order, with the framework's own automatic chunks where it has them."""
+        raise self._lacks("map")
+
+    def actors(self, count: int) -> list[Call]:
+        """Create `count` actors (jobs.Counter) spread over the workers; returns their `inc` methods."""
+        raise self._lacks("actors")
+
+    def time_calls(self, call: Call, seconds: float, at_most: int) -> list[float]:
+        """Microseconds of single calls, each fetched before the next is made."""
+        fetch = self.fetch
+        return latencies(lambda: fetch(call()), seconds, at_most)
+
+    def run_calls(self, calls: Sequence[Call], count: int) -> float:
+        """Seconds for `count` calls, taken from `calls` in turn, all submitted before the first is fetched."""
+        turns = len(calls)
+        before = perf_counter()
+        handles = [calls[index % turns]() for index in range(count)]
+        self.fetch_all(handles)
+        return perf_counter() - before
+
+    def _lacks(self, what: str) -> TypeError:
+        """The error of a method that the peer's `features` do not promise."""
+        return TypeError(
+            f"{self.name} has no {what}: check the workload's needs against {type(self).__name__}.features"
+        )
+
+
+class FuturesPeer(Peer):
+    """A peer whose handles have `.result()` and whose pool has `.submit` and `.map`, as concurrent.futures does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool: Any = None
+        self.workers = 0
+
+    def task(self, function: Callable[..., object]) -> Call:
+        return partial(self.pool.submit, function)
+
+    def fetch(self, handle: Handle) -> Any:
+        return handle.result()
+
+    def map(self, function: Callable[[Any], object], items: Sequence[Any]) -> list[Any]:
+        # No automatic chunks here: four per worker, as multiprocessing.Pool.map takes.
+        return list(self.pool.map(function, items, chunksize=max(1, len(items) // (4 * self.workers))))
+
+    def stop(self) -> None:
+        self.pool.shutdown(wait=True)

@@ -1,0 +1,87 @@
+"""Ray, without its dashboard, log forwarding and usage reports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from benchmarks.jobs import Counter
+from benchmarks.peers.base import Call, Feature, Handle, Peer
+
+
+class Ray(Peer):
+    """A local Ray cluster, started by `ray.init()`."""
+
+    name = "ray"
+    module = "ray"
+    distribution = "ray"
+    features = frozenset(Feature)
+    max_rounds = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cluster: Any = None
+        self.pool: Any = None
+        self.workers = 0
+        self.kept: list[Any] = []
+
+    def load(self) -> None:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # silences a warning printed at every start
+        super().load()
+
+    def start(self, workers: int, store_bytes: int | None = None) -> None:
+        self.workers = workers
+        self.lib.init(
+            num_cpus=workers,
+            object_store_memory=store_bytes,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+
+    def start_pair(self) -> None:
+        cluster_class = import_module("ray.cluster_utils").Cluster
+        head = {"num_cpus": 1, "include_dashboard": False}
+        self.cluster = cluster_class(initialize_head=True, head_node_args=head)
+        self.cluster.add_node(num_cpus=1, resources={"far": 1})
+        self.lib.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
+
+    def stop(self) -> None:
+        self.kept.clear()
+        self.lib.shutdown()
+        if self.cluster is not None:
+            self.cluster.shutdown()
+
+    def task(self, function: Callable[..., object]) -> Call:
+        call: Call = self.lib.remote(function).remote
+        return call
+
+    def far_task(self, function: Callable[..., object]) -> Call:
+        call: Call = self.lib.remote(function).options(resources={"far": 0.01}).remote
+        return call
+
+    def settle(self, handle: Handle) -> None:
+        self.lib.wait([handle], fetch_local=False)
+
+    def fetch(self, handle: Handle) -> Any:
+        return self.lib.get(handle)
+
+    def fetch_all(self, handles: Sequence[Handle]) -> list[Any]:
+        return list(self.lib.get(handles))
+
+    def put(self, value: object) -> Handle:
+        return self.lib.put(value)
+
+    def map(self, function: Callable[[Any], object], items: Sequence[Any]) -> list[Any]:
+        if self.pool is None:  # Ray's own map with automatic chunks
+            self.pool = import_module("ray.util.multiprocessing").Pool(self.workers)
+        return list(self.pool.map(function, items))
+
+    def actors(self, count: int) -> list[Call]:
+        actor_class = self.lib.remote(Counter)
+        new = [actor_class.remote() for _ in range(count)]
+        self.kept.extend(new)  # a Ray actor dies with its last handle
+        return [actor.inc.remote for actor in new]

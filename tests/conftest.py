@@ -1,0 +1,68 @@
+"""Every test starts clean and leaves nothing behind; one shared cluster for the modules that ask for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.footprint import MARK, Footprint
+
+# The rooms whose tests start no process: they skip the dear half of the check.
+PURE_ROOMS = {"model", "core", "wire", "store"}
+HERE = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A runtime directory of this run's own: two runs on one machine, or a user's live cluster, never meet."""
+    os.environ[MARK] = str(os.getpid())
+    # Short on purpose: an ipc path holds 107 characters.
+    runtime = tempfile.mkdtemp(prefix="zt-")
+    config.add_cleanup(lambda: shutil.rmtree(runtime, ignore_errors=True))
+    os.environ["XDG_RUNTIME_DIR"] = runtime
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Wider fixtures are set up before this one: what they hold is in the baseline, not in the test's account."""
+    before = Footprint.now(pure=room_of(request.path) in PURE_ROOMS)
+    was_up = is_up()
+    yield
+    leaks = before.leaks()
+    if is_up() and not was_up:
+        leaks.append("zmreg is still initialised")
+        sys.modules["zmreg"].shutdown()
+    if leaks:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[object]:
+    """One cluster of 2 CPUs for all tests of a module; yields what `zmreg.init` returned."""
+    import zmreg
+
+    before = Footprint.now()
+    handle = zmreg.init(num_cpus=2)
+    try:
+        yield handle
+    finally:
+        zmreg.shutdown()
+    if leaks := before.leaks():
+        pytest.fail("zmreg.shutdown() left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+def room_of(path: Path) -> str:
+    """The folder below tests/ a test file stands in; "" for tests/ itself."""
+    parts = path.relative_to(HERE).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def is_up() -> bool:
+    """Whether this process has called `zmreg.init` (without importing zmreg to find out)."""
+    is_initialized = getattr(sys.modules.get("zmreg"), "is_initialized", None)
+    return bool(is_initialized and is_initialized())

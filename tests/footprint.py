@@ -1,0 +1,164 @@
+"""What a test leaves behind: processes, threads, shared memory, session directories.
+
+`Footprint.now()` before, `footprint.leaks()` after. Everything is compared with the state *before* the test, so that
+what a wider fixture holds (a module's cluster) is not blamed on one test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+# Every process a test starts, and every process that one starts, inherits this through its environment. So orphans are
+# found too, and the processes of another test run on the same machine are not mistaken for ours.
+MARK = "ZMREG_TEST_RUN"
+GRACE_S = 5.0
+SHARED_MEMORY = Path("/dev/shm")  # absent outside Linux: then there is nothing to list
+SESSION_NAME = re.compile(r"[0-9a-f]{8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """The state before: pids with start times, threads, names in shared memory, session directories."""
+
+    processes: frozenset[psutil.Process]
+    threads: frozenset[threading.Thread]
+    segments: frozenset[str]
+    sessions: frozenset[Path]
+    pure: bool
+
+    @classmethod
+    def now(cls, *, pure: bool = False) -> Footprint:
+        """Take stock. `pure` leaves out processes and sessions: for rooms whose tests start none (2 ms a test)."""
+        return cls(
+            processes=frozenset() if pure else frozenset(our_processes()),
+            threads=frozenset(threading.enumerate()),
+            segments=frozenset(segment_names()),
+            sessions=frozenset() if pure else frozenset(session_directories()),
+            pure=pure,
+        )
+
+    def leaks(self, grace_s: float = GRACE_S) -> list[str]:
+        """One line for each thing that is new and still there after `grace_s` seconds; kills the processes among them,
+        so that the next test is not blamed as well."""
+        deadline = time.monotonic() + grace_s
+        found = self._process_leaks(grace_s)
+        found += [f"thread {thread.name!r} is still running" for thread in self._threads_after(deadline)]
+        segments = settled(lambda: sorted(name for name in segment_names() - self.segments if is_ours(name)), deadline)
+        found += [f"shared memory {SHARED_MEMORY / name} was not removed" for name in segments]
+        if not self.pure:
+            sessions = settled(lambda: sorted(session_directories() - self.sessions), deadline)
+            found += [f"session directory {path} was not removed" for path in sessions]
+        return found
+
+    def _process_leaks(self, grace_s: float) -> list[str]:
+        if self.pure:
+            return []
+        _, alive = psutil.wait_procs(self._new_processes(), timeout=grace_s)
+        found = []
+        for process in alive:
+            found.append(f"process {describe(process)} is still running")
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                found[-1] += " (it ended just after the grace time)"
+        psutil.wait_procs(alive, timeout=1.0)
+        return found
+
+    def _new_processes(self) -> list[psutil.Process]:
+        """New ones, without those that live below a process of a wider fixture: that fixture answers for them."""
+        return [process for process in our_processes() - self.processes if not self._is_below_ours(process)]
+
+    def _is_below_ours(self, process: psutil.Process) -> bool:
+        try:
+            return not self.processes.isdisjoint(process.parents())
+        except psutil.Error:
+            return False
+
+    def _threads_after(self, deadline: float) -> list[threading.Thread]:
+        fresh = [thread for thread in threading.enumerate() if thread not in self.threads and self._must_end(thread)]
+        for thread in fresh:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return [thread for thread in fresh if thread.is_alive()]
+
+    def _must_end(self, thread: threading.Thread) -> bool:
+        """Non-daemon threads always; zmreg's daemons too, unless a wider fixture's cluster may start them late."""
+        wider_cluster = any(known.name.startswith("zmreg") for known in self.threads)
+        return not thread.daemon or (thread.name.startswith("zmreg") and not wider_cluster)
+
+
+def our_processes() -> set[psutil.Process]:
+    """Live processes started by this test run: its children, and whoever carries its mark (orphans do)."""
+    me = os.getpid()
+    mark = f"{MARK}={os.environ.get(MARK, me)}".encode()
+    found = set(psutil.Process().children(recursive=True))
+    for pid in psutil.pids():
+        try:
+            if pid != me and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.add(psutil.Process(pid))
+        except (OSError, psutil.NoSuchProcess):
+            continue  # gone meanwhile, another user's, or no /proc on this system: children() above still counts
+    return found
+
+
+def segment_names() -> set[str]:
+    """Names of zmreg's files in shared memory, whoever made them."""
+    return {path.name for path in SHARED_MEMORY.glob("zmreg*")}
+
+
+def is_ours(segment: str) -> bool:
+    """False if a live process outside this test run has it mapped: another run on the same machine owns it."""
+    ours = {process.pid for process in our_processes()} | {os.getpid()}
+    wanted = str(SHARED_MEMORY / segment)
+    return not any(wanted in maps_of(pid) for pid in psutil.pids() if pid not in ours)
+
+
+def maps_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/maps").read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""  # gone meanwhile, or another user's, who cannot map our 0600 files
+
+
+def session_directories() -> set[Path]:
+    """Directories of live (or forgotten) sessions; empty while the package cannot start processes at all."""
+    try:
+        from zmreg.services.launch import runtime_root
+    except ImportError:
+        return set()
+    root = runtime_root()
+    return {path for path in root.glob("*") if SESSION_NAME.fullmatch(path.name)} if root.is_dir() else set()
+
+
+def describe(process: psutil.Process) -> str:
+    """pid, command line and parent, as far as the process still tells."""
+    try:
+        return f"{process.pid} ({' '.join(process.cmdline())[:200]!r}, parent {process.ppid()}, {process.status()})"
+    except psutil.Error:
+        return str(process.pid)
+
+
+def settled(remaining: Callable[[], list[T]], deadline: float) -> list[T]:
+    """Ask until the list is empty or the deadline has passed. Files have no event to wait for, hence a bounded poll."""
+    for _ in ticks(deadline):
+        if not (left := remaining()):
+            return []
+    return left
+
+
+def ticks(deadline: float) -> Iterator[None]:
+    yield
+    pause = threading.Event()
+    while time.monotonic() < deadline:
+        pause.wait(0.02)
+        yield

@@ -1,0 +1,215 @@
+"""The house rules a machine can check: who may import whom, what may be imported where, how large things grow."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "zmreg"
+TOP = "zmreg"  # the package itself: its public names
+
+BELOW_API = {"model", "core", "wire", "store", "telemetry", "net", "services"}
+MAY_IMPORT = {
+    "model": set(),
+    "core": {"model"},
+    "wire": {"model"},
+    "store": {"model"},
+    "telemetry": {"model"},
+    "net": {"model", "wire"},
+    "services": {"model", "core", "wire", "store", "telemetry", "net"},
+    "api": {"model", "services"},
+    "flows": {"model", "core", "api"},
+    "integrations": {TOP},
+    "testing": {TOP, "api", *BELOW_API},
+    "tools": {TOP, "model", "services", "api", "flows"},
+    TOP: {"model", "api", "flows", "testing"},  # __init__.py names what is public
+    "errors": {"model"},  # so that `from zmreg.errors import ...` works
+    "__main__": {TOP, "tools"},
+}
+ONLY_HERE = {
+    "zmq": "net/",
+    "msgpack": "wire/",
+    "pickle": "wire/payload.py",
+    "cloudpickle": "wire/payload.py",
+    "tblib": "wire/payload.py",
+    "mmap": "store/",
+    "psutil": "services/",
+    "click": "tools/",
+    "pyarrow": "flows/",
+}
+PURE = {"core", "wire"}
+FORBIDDEN_IN_PURE = {"zmq", "time", "threading", "socket", "logging"}
+
+MODULE_LINES = 450
+CLASS_LINES = 300
+FUNCTION_LINES = 50
+PARAMETERS = 7
+# "module:name": why this one may be larger. Short, or the limits are not limits.
+ALLOWED: dict[str, str] = {
+    "zmreg.api.cluster:init": "the public signature of design.md section 11, Ray's names",
+}
+
+# Loaded only when used: `import zmreg` has to stay under 80 ms.
+LAZY = {
+    "numpy",
+    "pyarrow",
+    "rich",
+    "asyncio",
+    "click",
+    "starlette",
+    "uvicorn",
+    "tqdm",
+    "prometheus_client",
+    "opentelemetry",
+}
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+ROOMS_HERE = sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES} - {"__init__"})
+
+
+def name_of(path: Path) -> str:
+    """`zmreg/core/tasks.py` -> `zmreg.core.tasks`; a package's `__init__.py` is the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else TOP
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def modules_named(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import in a file, wherever it stands: late and type-checking imports make knots too."""
+    package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *filter(None, [node.module])])
+            # `from zmreg import core` names a room, not an attribute.
+            is_room = base == TOP
+            for alias in node.names:
+                yield node.lineno, f"{TOP}.{alias.name}" if is_room and alias.name in MAY_IMPORT else base
+
+
+def test_each_room_is_known() -> None:
+    assert set(ROOMS_HERE) <= set(MAY_IMPORT), "a new room needs a row in MAY_IMPORT here and in setup.cfg"
+
+
+def test_imports_follow_the_arrows() -> None:
+    against = []
+    for path in SOURCES:
+        room = room_of(name_of(path))
+        for line, module in modules_named(path):
+            target = room_of(module)
+            if module.split(".")[0] == TOP and target != room and target not in MAY_IMPORT[room]:
+                against.append(f"{path.relative_to(ROOT)}:{line}: {room} may not import {module}")
+    assert not against, "\n".join(against)
+
+
+def test_libraries_stay_in_their_rooms() -> None:
+    strays = []
+    for path in SOURCES:
+        where = path.relative_to(PACKAGE).as_posix()
+        for line, module in modules_named(path):
+            home = ONLY_HERE.get(module.split(".")[0])
+            if home is not None and not (where.startswith(home) if home.endswith("/") else where == home):
+                strays.append(f"zmreg/{where}:{line}: {module} belongs to zmreg/{home}")
+    assert not strays, "\n".join(strays)
+
+
+def test_minds_and_sentences_are_pure() -> None:
+    impure = [
+        f"{path.relative_to(ROOT)}:{line}: imports {module}"
+        for path in SOURCES
+        if room_of(name_of(path)) in PURE
+        for line, module in modules_named(path)
+        if module.split(".")[0] in FORBIDDEN_IN_PURE
+    ]
+    assert not impure, "\n".join(impure)
+
+
+def sizes(path: Path) -> Iterator[tuple[str, str]]:
+    """("module:name", complaint) of everything over a limit in a file."""
+    module = name_of(path)
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    if lines > MODULE_LINES:
+        yield f"{module}:", f"{lines} lines, the limit is {MODULE_LINES}"
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ClassDef):
+            limit = CLASS_LINES
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            limit = FUNCTION_LINES
+            if (count := parameters(node)) > PARAMETERS:
+                yield f"{module}:{node.name}", f"{count} parameters, the limit is {PARAMETERS}"
+        else:
+            continue
+        length = (node.end_lineno or node.lineno) - node.lineno + 1
+        if length > limit:
+            yield f"{module}:{node.name}", f"{length} lines, the limit is {limit}"
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Named ones, without self or cls."""
+    args = function.args
+    names = [arg.arg for arg in (*args.posonlyargs, *args.args, *args.kwonlyargs)]
+    return len(names) - (bool(names) and names[0] in ("self", "cls"))
+
+
+def test_nothing_grows_too_large() -> None:
+    over = [(name, complaint) for path in SOURCES for name, complaint in sizes(path)]
+    assert not [f"{name}: {complaint}" for name, complaint in over if name not in ALLOWED]
+    modules = {name_of(path) for path in SOURCES}
+    stale = [
+        name for name in ALLOWED if name.split(":")[0] in modules and name not in {over_name for over_name, _ in over}
+    ]
+    assert not stale, f"no longer over a limit, take them out of ALLOWED: {stale}"
+
+
+def test_the_allow_list_stays_short() -> None:
+    assert len(ALLOWED) <= 5 and all(len(reason) > 20 for reason in ALLOWED.values())
+
+
+@pytest.mark.parametrize("rule", ["except", "stub"])
+def test_no_swallowed_exceptions_and_no_stubs(rule: str) -> None:
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(tree_of(path)):
+            if rule == "except" and isinstance(node, ast.ExceptHandler):
+                catches_all = node.type is None or getattr(node.type, "id", "") in ("Exception", "BaseException")
+                bad = catches_all and all(isinstance(step, ast.Pass | ast.Continue) for step in node.body)
+            else:
+                bad = rule == "stub" and isinstance(node, ast.Raise) and "NotImplementedError" in ast.dump(node)
+            if bad:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not found
+
+
+def test_importing_zmreg_loads_only_what_it_needs() -> None:
+    """In a fresh interpreter, as a user's script would; what the interpreter loads by itself does not count."""
+    code = "import sys; before = set(sys.modules); import zmreg; print(*sorted(set(sys.modules) - before))"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        timeout=30,
+    )
+    assert run.returncode == 0, run.stderr
+    assert not {name.split(".")[0] for name in run.stdout.split()} & LAZY

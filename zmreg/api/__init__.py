@@ -1,0 +1,1 @@
+"""Manners: what users type."""

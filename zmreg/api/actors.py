@@ -1,0 +1,266 @@
+"""Actors: `@zmreg.remote` on a class, handles, methods, names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from zmreg.api import options as opts
+from zmreg.api.functions import Signature, several
+from zmreg.api.refs import ObjectRef
+from zmreg.model.errors import PendingCallsLimitError
+from zmreg.model.specs import Shape, actor_shapes
+from zmreg.services.acting import ActorOrder, create_actor, find_actor, kill_actor
+from zmreg.services.calls import Template
+from zmreg.services.entries import Entry
+from zmreg.services.hosting import is_async_class
+from zmreg.services.seats import client
+from zmreg.services.submit import submit_actor_call
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ATTRIBUTE = "__zmreg_method__"
+# Ray's names for what every actor can do, and what they are called on the wire.
+_SPECIAL = {
+    "__ray_ready__": "__zmreg_ready__",
+    "__ray_terminate__": "__zmreg_terminate__",
+    "__ray_call__": "__zmreg_call__",
+    "__zmreg_ready__": "__zmreg_ready__",
+    "__zmreg_terminate__": "__zmreg_terminate__",
+    "__zmreg_call__": "__zmreg_call__",
+}
+
+
+def method(**options: Any) -> Callable[[F], F]:
+    """Options of an actor's method: num_returns, max_task_retries, retry_exceptions, name."""
+    opts.check_names(options, opts.METHOD_OPTIONS, "an actor method")
+
+    def mark(function: F) -> F:
+        setattr(function, _ATTRIBUTE, options)
+        return function
+
+    return mark
+
+
+class ActorMethod:
+    """`handle.name`: call it with `.remote(...)`. Holds the handle, so a temporary handle lives long enough."""
+
+    __slots__ = ("_handle", "_name", "_options")
+
+    def __init__(self, handle: ActorHandle[Any], name: str, options: dict[str, Any]) -> None:
+        self._handle = handle
+        self._name = name
+        self._options = options
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method; a ref at once (a list for num_returns > 1, None for 0)."""
+        return self._handle._call(self._name, self._options, args, kwargs)
+
+    def options(self, **options: Any) -> ActorMethod:
+        """The same method with other options."""
+        opts.check_names(options, opts.METHOD_OPTIONS, "an actor method")
+        return ActorMethod(self._handle, self._name, {**self._options, **options})
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+        raise TypeError(f"{self._name} is an actor's method: call {self._name}.remote(...)")
+
+    def __repr__(self) -> str:
+        return f"<ActorMethod {self._name} of {self._handle!r}>"
+
+
+Facts = tuple[bytes, str, bool, dict[str, dict[str, Any]], int, int]
+"""(actor id, class name, ordered, methods, max_task_retries, max_pending_calls)."""
+
+
+class ActorHandle(Generic[T]):
+    """A living or future actor, by reference. Picklable; equal by actor id.
+
+    When the last strong handle anywhere is gone, the actor finishes its queued calls and ends. Handles from
+    `get_actor` and an actor's handle to itself are weak.
+    """
+
+    __slots__ = ("__weakref__", "_facts", "_lifeline", "_signatures", "_templates")
+
+    def __init__(self, facts: Facts, lifeline: ObjectRef[Any] | None) -> None:
+        self._facts = facts
+        self._lifeline = lifeline
+        self._templates: dict[Any, Template] = {}
+        self._signatures: dict[str, Signature] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        options = self._facts[3].get(name)
+        if options is None:
+            if name not in _SPECIAL:
+                raise AttributeError(f"{self._facts[1]} has no method {name!r}; it has {', '.join(sorted(self._facts[3]))}")
+            options = {}
+        return ActorMethod(self, name, options)
+
+    def _call(self, name: str, options: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        signature = self._signatures.get(name)
+        if signature is not None:
+            signature.check(args, kwargs)
+        actor_id, class_name, ordered, _, _, limit = self._facts
+        seat = client()
+        if limit > 0:
+            peer = seat.tasks.peers.get(actor_id)
+            if peer is not None and peer.backlog() >= limit:
+                raise PendingCallsLimitError(
+                    f"{class_name} has {limit} calls of yours unanswered (max_pending_calls); wait for some of them first"
+                )
+        template = self._templates.get(name)
+        if template is None or options is not self._facts[3].get(name):
+            template = self._template(name, options)
+        lifeline = self._lifeline._entry if self._lifeline is not None else Entry(b"", 0)
+        entries = submit_actor_call(seat, template, (actor_id, class_name, ordered), lifeline, args, kwargs).entries
+        return ObjectRef(entries[0]) if len(entries) == 1 else several(entries)
+
+    def _template(self, name: str, options: dict[str, Any]) -> Template:
+        template = Template(f"{self._facts[1]}.{options.get('name') or name}", _SPECIAL.get(name, name), Shape())
+        nreturns = options.get("num_returns")
+        template.nreturns = 1 if nreturns is None else nreturns
+        retries = options.get("max_task_retries")
+        template.max_retries = self._facts[4] if retries is None else retries
+        template.retry_exceptions = opts.exceptions_of(options.get("retry_exceptions"))
+        if options is self._facts[3].get(name) or name in _SPECIAL:
+            self._templates[name] = template
+        return template
+
+    @property
+    def _actor_id(self) -> bytes:
+        return self._facts[0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActorHandle) and self._facts[0] == other._facts[0]
+
+    def __hash__(self) -> int:
+        return hash(self._facts[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ActorHandle, (self._facts, self._lifeline)
+
+    def __repr__(self) -> str:
+        return f"<ActorHandle {self._facts[1]} {self._facts[0][-4:].hex()}>"
+
+
+class ActorClass(Generic[T]):
+    """A class whose instances live on workers. Made by `@zmreg.remote`."""
+
+    def __init__(self, cls: type[T], options: dict[str, Any]) -> None:
+        self._cls = cls
+        self._options = options
+        self._methods = methods_of(cls)
+        self._signature = Signature(cls, cls.__name__)
+        self._signatures = {
+            name: Signature(member, f"{cls.__name__}.{name}", bound=not _is_static(cls, name))
+            for name, member in inspect.getmembers(cls, callable)
+            if name in self._methods
+        }
+        self.__name__ = cls.__name__
+        self.__qualname__ = cls.__qualname__
+        self.__module__ = cls.__module__
+        self.__doc__ = cls.__doc__
+        self.__wrapped__ = cls
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
+        """Create an actor; returns a handle at once, the constructor runs later.
+
+        Raises TypeError for arguments that do not fit, ActorExistsError (a ValueError) for a name that is taken.
+        """
+        self._signature.check(args, kwargs)
+        options = self._options
+        seat = client()
+        namespace = options.get("namespace") or seat.namespace
+        if options.get("get_if_exists"):
+            found = get_actor_or_none(options["name"], namespace)
+            if found is not None:
+                return found
+        ordered = not is_async_class(self._cls) and (options.get("max_concurrency") or 1) == 1
+        shape = {name: options.get(name) for name in ("num_cpus", "num_gpus", "resources", "memory")}
+        place, hold = actor_shapes(**shape, locs=options.get("locs") or ())
+        order = ActorOrder(
+            name=options.get("name") or "",
+            namespace=namespace,
+            class_name=self._cls.__name__,
+            place=place,
+            hold=hold,
+            max_restarts=options.get("max_restarts", 0),
+            detached=options.get("lifetime") == "detached",
+            max_concurrency=options.get("max_concurrency") or 1,
+            ordered=ordered,
+            facts=(self._methods, options.get("max_task_retries", 0), options.get("max_pending_calls", -1)),
+        )
+        try:
+            lifeline = create_actor(seat, self._cls, order, args, kwargs)
+        except ValueError:
+            found = get_actor_or_none(options["name"], namespace) if options.get("get_if_exists") else None
+            if found is None:
+                raise
+            return found
+        facts = (lifeline.object_id, self._cls.__name__, ordered, *order.facts)
+        handle: ActorHandle[T] = ActorHandle(facts, ObjectRef(lifeline))
+        handle._signatures = self._signatures
+        return handle
+
+    def options(self, **options: Any) -> ActorClass[T]:
+        """The same class with other options; the original stays as it is."""
+        opts.check_actor_options(options)
+        return ActorClass(self._cls, {**self._options, **options})
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+        raise TypeError(f"{self.__name__} is an actor class: create one with {self.__name__}.remote(...)")
+
+    def __mro_entries__(self, _bases: tuple[Any, ...]) -> tuple[type, ...]:
+        raise TypeError(
+            f"{self.__name__} is an actor class and cannot be subclassed; subclass the plain class and decorate that: "
+            f"class B({self.__name__}.__wrapped__), then zmreg.remote(B)"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ActorClass, (self._cls, self._options)
+
+    def __repr__(self) -> str:
+        return f"<ActorClass {self.__name__}>"
+
+
+def methods_of(cls: type) -> dict[str, dict[str, Any]]:
+    """{name: options} of everything that can be called on an instance."""
+    found = {}
+    for name, member in inspect.getmembers(cls, callable):
+        if not (name.startswith("__") and name.endswith("__")) or name == "__call__":
+            if name == "__call__" and "__call__" not in {key for base in cls.__mro__ for key in vars(base)}:
+                continue
+            found[name] = dict(getattr(member, _ATTRIBUTE, {}))
+    return found
+
+
+def _is_static(cls: type, name: str) -> bool:
+    return isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod, type))
+
+
+def get_actor_or_none(name: str, namespace: str) -> ActorHandle[Any] | None:
+    """A weak handle to a named actor, if it lives."""
+    facts = find_actor(client(), name, namespace)
+    return None if facts is None else ActorHandle(facts, None)
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
+    """The actor of that name in this namespace, by a weak handle. ValueError when there is none."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"an actor's name is a string that is not empty, not {name!r}")
+    space = client().namespace if namespace is None else namespace
+    found = get_actor_or_none(name, space)
+    if found is None:
+        raise ValueError(f"there is no actor named {name!r} in namespace {space!r}; has it been created, or has it ended?")
+    return found
+
+
+def kill(handle: ActorHandle[Any], *, no_restart: bool = True) -> None:
+    """End an actor at once: running calls fail, atexit is not run. `no_restart=False` restarts within its budget.
+
+    Raises ValueError for anything but a handle.
+    """
+    if not isinstance(handle, ActorHandle):
+        raise ValueError(f"zmreg.kill takes an actor handle, not a {type(handle).__name__}; use zmreg.cancel for a ref")
+    kill_actor(client(), handle._actor_id, no_restart)

@@ -1,0 +1,317 @@
+"""init and shutdown; get, put, wait, cancel; what the cluster has."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from zmreg.api.refs import ObjectRef
+from zmreg.model.ids import new_process_id
+from zmreg.model.messages import LogLines
+from zmreg.model.settings import Settings
+from zmreg.services import client as seats
+from zmreg.services.client import Client
+from zmreg.services.embedding import Embedded, embed
+from zmreg.services.seats import client, on_first_use
+
+T = TypeVar("T")
+
+_guard = threading.RLock()
+_embedded: Embedded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterInfo:
+    """What `init` returns: where the cluster is. A context manager that shuts it down at the end."""
+
+    address: str
+    node_id: str
+    session: str
+    num_cpus: float
+
+    def __enter__(self) -> ClusterInfo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutdown()
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.node_id[:8]} [{self.num_cpus:g} cpus]>"
+
+
+def init(  # noqa: PLR0913  the public face (design.md 11)
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    locs: Iterable[str] | None = None,
+    object_store_bytes: int | None = None,
+    namespace: str | None = None,
+    log_to_driver: bool = True,
+    ignore_reinit_error: bool = False,
+    **more: Any,
+) -> ClusterInfo:
+    """Start a cluster of one node as a child process of this program, and take a seat in it.
+
+    Calling it again with the same arguments gives the same cluster; with other arguments it is an error unless
+    `ignore_reinit_error`. Further keywords are fields of `Settings` (`inline_limit_bytes`, `max_workers`, ...).
+    Raises ClusterError when the node cannot start, RuntimeError for a second, different init, ValueError for bad values.
+    """
+    global _embedded
+    if address not in (None, "local"):
+        raise ValueError(f"address={address!r}: only a cluster of its own ('local') can be started in this version")
+    wanted = {
+        "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": dict(resources or {}), "locs": tuple(locs or ()),
+        "object_store_bytes": object_store_bytes, "namespace": namespace, "log_to_driver": log_to_driver, **more,
+    }  # fmt: skip
+    with _guard:
+        seat = seats.current()
+        if seat is not None and seat.pid == os.getpid() and seat.closed is None:
+            if _embedded is None or ignore_reinit_error or _embedded.wanted == wanted:
+                return _info(seat)
+            raise RuntimeError(
+                f"zmreg.init() was called before, with {_different(_embedded.wanted, wanted)} otherwise; call "
+                "zmreg.shutdown() first, or pass ignore_reinit_error=True to keep the running cluster"
+            )
+        settings = _settings(wanted)
+        _embedded = embed(settings, wanted)
+        _embedded.client.show_log = _print_log
+        return _info(_embedded.client)
+
+
+def _different(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return ", ".join(f"{name}={old.get(name)!r} (now {new.get(name)!r})" for name in names)
+
+
+def _settings(wanted: Mapping[str, Any]) -> Settings:
+    known = {name for name in Settings.__dataclass_fields__}
+    for name in wanted:
+        if name not in known:
+            raise TypeError(f"init() got an unexpected keyword argument {name!r}; it takes {', '.join(sorted(known))}")
+    values = {name: value for name, value in wanted.items() if value is not None}
+    values.setdefault("num_cpus", float(os.cpu_count() or 1))
+    values["num_cpus"] = float(values["num_cpus"])
+    for name in ("num_cpus", "num_gpus", "object_store_bytes"):
+        if values.get(name, 0) < 0:
+            raise ValueError(f"{name}={values[name]} is negative")
+    return Settings(**values)
+
+
+def _info(seat: Client) -> ClusterInfo:
+    assert seat.welcome is not None
+    return ClusterInfo("local", seat.node.hex(), str(seat.session), seat.welcome.num_cpus)
+
+
+def shutdown() -> None:
+    """Leave, and end the cluster that `init` started. Idempotent; decorated functions work again after a new `init`."""
+    global _embedded
+    with _guard:
+        embedded, _embedded = _embedded, None
+        if embedded is not None and embedded.client.pid == os.getpid():
+            embedded.close()
+            if seats.current() is embedded.client:
+                embedded.client.auto_restart = True
+
+
+def is_initialized() -> bool:
+    """Whether this process has a seat in a living cluster."""
+    seat = seats.current()
+    return seat is not None and seat.closed is None and seat.pid == os.getpid()
+
+
+def _print_log(message: LogLines) -> None:
+    for line in message.text.splitlines():
+        print(f"({message.source}) {line}", file=sys.stderr)
+    if message.skipped:
+        print(f"({message.source}) ... {message.skipped} bytes not shown: over the rate cap", file=sys.stderr)
+
+
+on_first_use(init)
+atexit.register(shutdown)
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+@overload
+def get(
+    refs: ObjectRef[T], timeout: float | None = None, *, copy: bool = False, return_exceptions: bool = False
+) -> T: ...
+@overload
+def get(
+    refs: Sequence[ObjectRef[T]], timeout: float | None = None, *, copy: bool = False, return_exceptions: bool = False
+) -> list[T]: ...
+def get(refs: Any, timeout: float | None = None, *, copy: bool = False, return_exceptions: bool = False) -> Any:
+    """The value of a ref, or the list of values of a sequence of refs, in order; one deadline for all.
+
+    Raises the first failure found, without waiting for the rest; with `return_exceptions` errors stand in the list
+    instead. GetTimeoutError after `timeout` seconds (0 polls); TypeError for anything but refs.
+    """
+    if isinstance(refs, ObjectRef):
+        if return_exceptions:
+            return _get_all([refs], timeout, copy)[0]
+        return refs.get(timeout, copy)
+    entries = _entries(refs, "get")
+    if return_exceptions:
+        return _get_all(list(refs), timeout, copy)
+    return client().get(entries, timeout, copy)
+
+
+def _entries(refs: Any, what: str) -> list[Any]:
+    if isinstance(refs, (str, bytes)) or not isinstance(refs, Sequence):
+        raise TypeError(f"zmreg.{what} takes a ref or a sequence of refs, not {type(refs).__name__}")
+    for ref in refs:
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(f"zmreg.{what} takes refs, not {type(ref).__name__}: {ref!r:.80}")
+    return [ref._entry for ref in refs]
+
+
+def _get_all(refs: list[ObjectRef[Any]], timeout: float | None, copy: bool) -> list[Any]:
+    seat = client()
+    entries = [ref._entry for ref in refs]
+    distinct = list({id(entry): entry for entry in entries}.values())
+    if not seat.wait_for(distinct, len(distinct), False, timeout):
+        return seat.get(entries, 0, copy)  # raises the timeout with its text
+    values: list[Any] = []
+    for ref in refs:
+        try:
+            values.append(ref.get(None, copy))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  asked for: errors as values
+            values.append(error)
+    return values
+
+
+def gather(structure: Any, timeout: float | None = None) -> Any:
+    """The same nested structure (lists, tuples, sets, dicts) with every ref in it replaced by its value."""
+    refs: list[ObjectRef[Any]] = []
+    _collect(structure, refs)
+    values = iter(get(refs, timeout))
+    return _replace(structure, {id(ref): value for ref, value in zip(refs, values, strict=True)})
+
+
+def _collect(part: Any, refs: list[ObjectRef[Any]]) -> None:
+    if isinstance(part, ObjectRef):
+        refs.append(part)
+    elif isinstance(part, Mapping):
+        for value in part.values():
+            _collect(value, refs)
+    elif isinstance(part, (list, tuple, set, frozenset)):
+        for value in part:
+            _collect(value, refs)
+
+
+def _replace(part: Any, values: Mapping[int, Any]) -> Any:
+    if isinstance(part, ObjectRef):
+        return values[id(part)]
+    if isinstance(part, Mapping):
+        return {key: _replace(value, values) for key, value in part.items()}
+    if isinstance(part, tuple) and hasattr(part, "_fields"):
+        return type(part)(*(_replace(value, values) for value in part))
+    if isinstance(part, (list, tuple, set, frozenset)):
+        return type(part)(_replace(value, values) for value in part)
+    return part
+
+
+def put(value: T) -> ObjectRef[T]:
+    """A ref to an immutable snapshot of `value`. TypeError for a ref; SerializationError, ObjectStoreFullError."""
+    if isinstance(value, ObjectRef):
+        raise TypeError("zmreg.put takes a value, not a ref: it is in the cluster already")
+    return ObjectRef(client().put(value))
+
+
+def wait(
+    refs: Sequence[ObjectRef[T]], num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    """(ready, pending), both in input order; exactly `num_returns` ready unless `timeout` seconds are over first.
+
+    A failed object counts as ready; errors are never raised. Values are on this machine already: `fetch_local` matters
+    between machines. TypeError for anything but a sequence of refs; ValueError for repeated refs or counts out of range.
+    """
+    if isinstance(refs, ObjectRef):
+        raise TypeError("zmreg.wait takes a list of refs, not one ref; use ref.done() or ref.result(timeout)")
+    entries = _entries(refs, "wait")
+    if not entries:
+        return [], []
+    if len({entry.object_id for entry in entries}) != len(entries):
+        raise ValueError("zmreg.wait takes each ref once; the list has repeated ones")
+    if not 0 < num_returns <= len(entries):
+        raise ValueError(f"num_returns={num_returns} is out of range; there are {len(entries)} refs")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"timeout={timeout} is negative; 0 polls, None waits")
+    order = client().first_settled(entries, num_returns, timeout)
+    chosen = {id(entry) for entry in order[:num_returns]}
+    ready = [ref for ref in refs if id(ref._entry) in chosen]
+    return ready, [ref for ref in refs if id(ref._entry) not in chosen]
+
+
+def cancel(ref: ObjectRef[Any], force: bool = False, recursive: bool = True) -> None:
+    """Cancel the task behind a ref; nothing when it is finished.
+
+    Queued: it never runs. Running: KeyboardInterrupt in the task; with `force` its process ends. An actor's call that
+    runs is told by `zmreg.cancelled()` (an async one is cancelled); `force` is a ValueError there.
+    `recursive` reaches the tasks it has submitted. TypeError for anything but a ref.
+    """
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"zmreg.cancel takes a ref, not {type(ref).__name__}; use zmreg.kill for an actor")
+    client().cancel(ref._entry, force, recursive)
+
+
+# -- what there is ----------------------------------------------------------------------------------------------------
+
+
+def nodes() -> list[dict[str, Any]]:
+    """One dict a node: NodeID, Alive, Resources, Locs, ..."""
+    listing: list[dict[str, Any]] = client().ask("nodes")
+    return listing
+
+
+def cluster_resources() -> dict[str, float]:
+    """Everything all living nodes have."""
+    total: dict[str, float] = {}
+    for node in nodes():
+        for name, amount in node["Resources"].items():
+            total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+def available_resources() -> dict[str, float]:
+    """What is not reserved at this moment; may be old news by the time you read it."""
+    available: dict[str, float] = client().ask("available")
+    return available
+
+
+def stats() -> dict[str, Any]:
+    """Nested counters: `store`, `leases`, `actors` of the node; `tasks`, `refs` of this process."""
+    seat = client()
+    answer: dict[str, Any] = seat.ask("stats")
+    with seat.lock:
+        answer["tasks"] = seat.tasks.statistics()
+        answer["refs"] = seat.sharing.statistics()
+    return answer
+
+
+def who_has(refs: ObjectRef[Any] | Iterable[ObjectRef[Any]]) -> dict[ObjectRef[Any], list[str]]:
+    """{ref: ids (hex) of the nodes that have its bytes}; an empty list for inline and pending objects."""
+    wanted = [refs] if isinstance(refs, ObjectRef) else list(refs)
+    return {ref: list(ref.meta.holders) for ref in wanted}
+
+
+def _forked() -> None:
+    seat = seats.current()
+    if seat is not None:
+        seat.forked = True
+
+
+os.register_at_fork(after_in_child=_forked)
+__all__ = ["ClusterInfo", "contextlib", "new_process_id", "types"]

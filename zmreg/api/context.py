@@ -1,0 +1,90 @@
+"""Where am I: ids and standing of the process, the task and the actor that runs this code."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from zmreg.api.actors import ActorHandle
+from zmreg.services.context import end_actor, hosted, is_cancelled, running_task
+from zmreg.services.seats import client
+
+
+class RuntimeContext:
+    """Answers for the code that asks: per thread and per coroutine."""
+
+    def get_node_id(self) -> str:
+        """This machine's node, hex."""
+        return client().node.hex()
+
+    def get_worker_id(self) -> str:
+        """This process, hex."""
+        return client().me.hex()
+
+    def get_job_id(self) -> str:
+        """The session this process belongs to."""
+        return client().session.name
+
+    def get_task_id(self) -> str | None:
+        """The running task or call, hex; None in a driver."""
+        task = running_task()
+        return task[0].hex() if task else None
+
+    def get_task_name(self) -> str | None:
+        """The running function's name; None in a driver."""
+        task = running_task()
+        return task[1] if task else None
+
+    def get_actor_id(self) -> str | None:
+        """The actor this process is, hex; None elsewhere."""
+        host = hosted()
+        return host.actor_id.hex() if host is not None else None
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """What this process may use. One worker runs one thing: the cluster's answer is not asked."""
+        return dict(client().assigned)
+
+    @property
+    def was_current_actor_reconstructed(self) -> bool:
+        """Whether this actor was restarted at least once."""
+        host = hosted()
+        return host is not None and host.incarnation > 1
+
+    @property
+    def current_actor(self) -> ActorHandle[Any]:
+        """A weak handle to this actor. RuntimeError elsewhere."""
+        host = hosted()
+        if host is None:
+            raise RuntimeError("current_actor is known only inside an actor")
+        return ActorHandle(host.facts(), None)
+
+    def is_canceled(self) -> bool:
+        """See `zmreg.cancelled`."""
+        return cancelled()
+
+    @property
+    def namespace(self) -> str:
+        """Where this process's actor names are."""
+        return client().namespace
+
+    def get_pid(self) -> int:
+        """This process's pid."""
+        return os.getpid()
+
+
+def get_runtime_context() -> RuntimeContext:
+    """The context of the code that asks."""
+    return RuntimeContext()
+
+
+def cancelled() -> bool:
+    """Whether the task or call that runs this code has been cancelled: for long loops that want to stop in order.
+
+    RuntimeError in a driver, which nobody can cancel, and in an async actor, whose calls get CancelledError.
+    """
+    return is_cancelled()
+
+
+def exit_actor() -> None:
+    """End this actor in peace: the running call fails, atexit handlers run, it is not restarted. RuntimeError elsewhere."""
+    end_actor()

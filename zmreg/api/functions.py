@@ -1,0 +1,131 @@
+"""Remote functions: `@zmreg.remote` on a function, `.remote(...)`, `.options(...)`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from zmreg.api import options as opts
+from zmreg.api.refs import ObjectRef
+from zmreg.services.calls import Template
+from zmreg.services.client import Client
+from zmreg.services.seats import client
+from zmreg.services.submit import define, submit_task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Signature:
+    """Whether arguments fit a function, asked on every call: the usual case is two comparisons."""
+
+    __slots__ = ("_least", "_most", "_name", "_signature")
+
+    def __init__(self, function: Callable[..., Any], name: str, bound: bool = False) -> None:
+        """`bound`: the first parameter (self) is not the caller's to give."""
+        self._name = name
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # builtins without a signature: the worker will tell
+            self._signature: inspect.Signature | None = None
+            self._least, self._most = 0, 1 << 30
+            return
+        parameters = list(signature.parameters.values())
+        if bound:
+            parameters = parameters[1:]
+            signature = signature.replace(parameters=parameters)
+        self._signature = signature
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        only_names = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+        self._least = sum(p.default is p.empty for p in positional)
+        self._most = 1 << 30 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
+        if only_names:  # never by the short way
+            self._least, self._most = 1, 0
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """TypeError as calling the function would raise it."""
+        if kwargs or not self._least <= len(args) <= self._most:
+            if self._signature is None:
+                return
+            try:
+                self._signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{self._name}(): {error}; its parameters are {self._signature}") from None
+
+
+class RemoteFunction(Generic[P, R]):
+    """A function whose calls run on workers. Made by `@zmreg.remote`."""
+
+    def __init__(self, function: Callable[P, R], options: dict[str, Any]) -> None:
+        self._function = function
+        self._options = options
+        self._name = options.get("name") or getattr(function, "__name__", "function")
+        self._signature = Signature(function, self._name)
+        self._template: Template | None = None
+        self._client: Client | None = None
+        functools.update_wrapper(self, function)
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+        """Submit a call; returns a ref at once (a list of refs for num_returns > 1, None for 0).
+
+        Raises TypeError for arguments that do not fit, SerializationError for ones that cannot be sent.
+        """
+        self._signature.check(args, kwargs)
+        seat = client()
+        template = self._template
+        if template is None or self._client is not seat:
+            template = self._bind(seat)
+        entries = submit_task(seat, template, args, kwargs).entries
+        if len(entries) == 1:
+            return ObjectRef(entries[0])
+        return several(entries)
+
+    def _bind(self, seat: Client) -> Template:
+        options = self._options
+        digest, blob, captured = define(seat, self._function)
+        template = Template(self._name, digest, opts.shape_of(options))
+        template.blob = blob
+        template.contained = captured
+        nreturns = options.get("num_returns")
+        template.nreturns = 1 if nreturns is None else nreturns
+        template.max_retries = opts.max_retries_of(options)
+        template.retry_exceptions = opts.exceptions_of(options.get("retry_exceptions", False))
+        seat.tasks.templates[digest] = template
+        self._template, self._client = template, seat
+        return template
+
+    def options(self, **options: Any) -> RemoteFunction[P, R]:
+        """The same function with other options, for one call or many; the original stays as it is."""
+        opts.check_task_options(options)
+        return RemoteFunction(self._function, {**self._options, **options})
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"{self._name} is a remote function: call {self._name}.remote(...), or {self._name}.__wrapped__(...) to run "
+            "it here"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteFunction, (self._function, self._options)
+
+    def __repr__(self) -> str:
+        return f"<RemoteFunction {self._name}>"
+
+
+def several(entries: tuple[Any, ...]) -> Any:
+    """What a call with num_returns != 1 gives: a list of refs, or None."""
+    return [ObjectRef(entry) for entry in entries] or None
+
+
+def _pick(value: Any, kind: str, key: Any) -> Any:
+    return value[key] if kind == "item" else getattr(value, key)
+
+
+_project = RemoteFunction(_pick, {"num_cpus": 0, "name": "projection"})
+
+
+def project(ref: ObjectRef[Any], kind: str, key: Any) -> ObjectRef[Any]:
+    """A ref to a part of a value: a small task that runs where the value is."""
+    return _project.remote(ref, kind, key)

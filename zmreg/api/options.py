@@ -1,0 +1,121 @@
+"""Options of tasks and actors: names, defaults, validation. An unknown name is an error that lists the known ones."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from zmreg.model.specs import Shape
+
+TASK_OPTIONS: dict[str, Any] = {
+    "num_cpus": None,
+    "num_gpus": None,
+    "resources": None,
+    "memory": None,
+    "locs": (),
+    "num_returns": None,
+    "max_retries": None,
+    "retry_exceptions": False,
+    "name": None,
+    "scheduling_strategy": None,
+}
+ACTOR_OPTIONS: dict[str, Any] = {
+    "num_cpus": None,
+    "num_gpus": None,
+    "resources": None,
+    "memory": None,
+    "locs": (),
+    "name": None,
+    "namespace": None,
+    "get_if_exists": False,
+    "lifetime": None,
+    "max_restarts": 0,
+    "max_task_retries": 0,
+    "max_concurrency": None,
+    "max_pending_calls": -1,
+    "scheduling_strategy": None,
+}
+METHOD_OPTIONS: dict[str, Any] = {
+    "num_returns": None,
+    "max_task_retries": None,
+    "retry_exceptions": None,
+    "name": None,
+}
+DEFAULT_MAX_RETRIES = 3
+
+
+def check_names(given: Iterable[str], known: Mapping[str, Any], what: str) -> None:
+    """ValueError for an option that does not exist, with the nearest name and the whole list."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"unknown option {name!r} for {what}{hint} Valid options: {', '.join(sorted(known))}")
+
+
+def check_task_options(options: Mapping[str, Any]) -> None:
+    """TypeError or ValueError for values no task can have."""
+    check_names(options, TASK_OPTIONS, "a task")
+    shape_of(options)
+    _check_count(options, "num_returns", least=0)
+    _check_count(options, "max_retries", least=-1)
+    exceptions_of(options.get("retry_exceptions", False))
+    _check_strategy(options)
+
+
+def check_actor_options(options: Mapping[str, Any]) -> None:
+    """TypeError or ValueError for values no actor can have."""
+    check_names(options, ACTOR_OPTIONS, "an actor")
+    shape_of(options)
+    for name, least in (("max_restarts", -1), ("max_task_retries", -1), ("max_concurrency", 1), ("max_pending_calls", -1)):
+        _check_count(options, name, least)
+    name = options.get("name")
+    if name is not None and (not isinstance(name, str) or not name):
+        raise ValueError(f"name={name!r}: an actor's name is a string that is not empty; leave it out for none")
+    if options.get("get_if_exists") and not name:
+        raise ValueError("get_if_exists=True needs name=...")
+    if options.get("lifetime") not in (None, "detached", "non_detached"):
+        raise ValueError(f"lifetime={options['lifetime']!r}: use None or 'detached'")
+    _check_strategy(options)
+
+
+def _check_strategy(options: Mapping[str, Any]) -> None:
+    strategy = options.get("scheduling_strategy")
+    if strategy not in (None, "DEFAULT", "SPREAD"):
+        raise ValueError(f"scheduling_strategy={strategy!r}: use None, 'DEFAULT' or 'SPREAD'")
+
+
+def _check_count(options: Mapping[str, Any], name: str, least: int) -> None:
+    value = options.get(name)
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name}={value} is out of range; the least is {least}")
+
+
+def shape_of(options: Mapping[str, Any]) -> Shape:
+    """The resource shape of a task. ValueError, TypeError as core-api row 5 has them."""
+    return Shape.of(
+        options.get("num_cpus"), options.get("num_gpus"), options.get("resources"), options.get("locs") or (),
+        options.get("memory"),
+    )  # fmt: skip
+
+
+def exceptions_of(value: Any) -> bool | tuple[type[BaseException], ...]:
+    """`retry_exceptions`: a bool, or exception classes. TypeError otherwise."""
+    if isinstance(value, bool) or value is None:
+        return bool(value)
+    classes = tuple(value) if isinstance(value, (list, tuple, set)) else (value,)
+    if not all(isinstance(each, type) and issubclass(each, Exception) for each in classes):
+        raise TypeError(f"retry_exceptions must be a bool or a list of Exception classes, not {value!r}")
+    return classes
+
+
+def max_retries_of(options: Mapping[str, Any]) -> int:
+    """How often a task is run again after its worker died; -1 = always."""
+    value = options.get("max_retries")
+    return int(os.environ.get("ZMREG_TASK_MAX_RETRIES", DEFAULT_MAX_RETRIES)) if value is None else int(value)

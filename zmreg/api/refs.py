@@ -1,0 +1,198 @@
+"""ObjectRef: a handle to a value that exists, or will, somewhere in the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from zmreg.services import arrivals
+from zmreg.services.client import EntryRef
+from zmreg.services.client import current as current_client
+from zmreg.services.entries import FAILED, PENDING, STATE_NAMES, Entry, Stored
+from zmreg.services.seats import client, note_reference
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectMeta:
+    """What is known of an object without fetching it. Sizes in bytes, durations in seconds."""
+
+    state: str
+    """pending, inline, stored, failed or freed."""
+    nbytes: int
+    type_name: str
+    holders: tuple[str, ...]
+    """Node ids (hex) that have the bytes; empty for inline values, which the owner keeps."""
+    owner: str
+    task_s: float
+    """How long the task that made it ran."""
+
+
+class ObjectRef(EntryRef, Generic[T]):
+    """A value by reference: immutable, hashable, equal by id, to be passed, stored and sent like any value.
+
+    Awaitable on any event loop. As a direct argument of `.remote()` it arrives as its value; inside a container it
+    stays a ref. Dropping the last handle anywhere frees the value.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+
+    # -- values -----------------------------------------------------------------------------------------------------
+
+    def get(self, timeout: float | None = None, copy: bool = False) -> T:
+        """The value; waits for it, at most `timeout` seconds (0 polls).
+
+        Arrays come as read-only views of shared memory; `copy=True` gives private, writable ones.
+        Raises GetTimeoutError, TaskError (also an instance of the user's class), WorkerDiedError, ObjectLostError, ...
+        """
+        return cast(T, client().get([self._entry], timeout, copy)[0])
+
+    def result(self, timeout: float | None = None) -> T:
+        """`get` under the name that concurrent.futures has for it."""
+        return self.get(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error `get` would raise, or None. Raises GetTimeoutError when it is not known in time."""
+        seat = client()
+        seat.settled(self._entry, timeout)
+        return seat.error_of(self._entry) if self._entry.state >= FAILED else None
+
+    def done(self) -> bool:
+        """Whether the value, or its error, is there. Never waits."""
+        return client().is_done(self._entry)
+
+    def cancel(self, force: bool = False, recursive: bool = True) -> None:
+        """See `zmreg.cancel`."""
+        client().cancel(self._entry, force, recursive)
+
+    def cancelled(self) -> bool:
+        """Whether the task was cancelled."""
+        from zmreg.model.errors import TaskCancelledError
+
+        return self.done() and isinstance(self.exception(0), TaskCancelledError)
+
+    @property
+    def arg(self) -> T:
+        """This ref, typed as its value: for type checkers, where a parameter wants a `T` and gets a ref of one."""
+        return cast(T, self)
+
+    @property
+    def meta(self) -> ObjectMeta:
+        """State, size, type, holders and duration; nothing is fetched."""
+        entry = self._entry
+        client().look_at(entry)
+        holders = entry.value.holders if isinstance(entry.value, Stored) else ()
+        return ObjectMeta(
+            state=STATE_NAMES[entry.state],
+            nbytes=entry.nbytes,
+            type_name=entry.type_name,
+            holders=tuple(node.hex() for node in holders),
+            owner=entry.owner.hex(),
+            task_s=entry.took_us / 1e6,
+        )
+
+    def __getitem__(self, key: Any) -> ObjectRef[Any]:
+        """A ref to `value[key]`, evaluated where the value is: only the field travels."""
+        from zmreg.api.functions import project
+
+        return project(self, "item", key)
+
+    def attr(self, name: str) -> ObjectRef[Any]:
+        """A ref to `value.name`, evaluated where the value is."""
+        from zmreg.api.functions import project
+
+        return project(self, "attr", name)
+
+    # -- callbacks and other worlds ---------------------------------------------------------------------------------
+
+    def add_done_callback(self, callback: Callable[[ObjectRef[T]], object]) -> None:
+        """Call `callback(ref)` when it is done, on a thread kept for callbacks; at once, there, if it is done already."""
+        client().when_done(self._entry, lambda: callback(self))
+
+    def future(self) -> concurrent.futures.Future[T]:
+        """A concurrent.futures.Future with the same outcome. Cancelling it does not cancel the task."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()
+
+        def copy_outcome() -> None:
+            try:
+                value = self.get()
+            except BaseException as error:  # noqa: BLE001  whatever the task raised is the future's outcome
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        client().when_done(self._entry, copy_outcome)
+        return future
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> T:
+        if self._entry.state == PENDING:
+            loop = asyncio.get_running_loop()
+            # One future per awaiter: cancelling one waiter must not poison the ref for others.
+            there: asyncio.Future[None] = loop.create_future()
+
+            def wake() -> None:
+                if not there.done():
+                    there.set_result(None)
+
+            client().when_settled(self._entry, lambda: _call_soon(loop, wake))
+            await there
+        if isinstance(self._entry.value, Stored):
+            return await asyncio.get_running_loop().run_in_executor(None, self.get)
+        return self.get()
+
+    # -- identity ---------------------------------------------------------------------------------------------------
+
+    def hex(self) -> str:
+        """The 16-byte id as 32 hex characters."""
+        return self._entry.object_id.hex()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ObjectRef):
+            return NotImplemented
+        return self._entry is other._entry or self._entry.object_id == other._entry.object_id
+
+    def __hash__(self) -> int:
+        return hash(self._entry.object_id)
+
+    def __copy__(self) -> ObjectRef[T]:
+        return ObjectRef(self._entry)
+
+    def __deepcopy__(self, _memo: object) -> ObjectRef[T]:
+        return ObjectRef(self._entry)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        seat = current_client()
+        if seat is not None:
+            seat.sharing.show(self._entry)
+            if not note_reference(self):
+                seat.sharing.out_of_band.append(self._entry)
+        return _rebuild, (self._entry.object_id,)
+
+    def __repr__(self) -> str:
+        entry = self._entry
+        size = f", {entry.nbytes} bytes" if entry.nbytes else ""
+        return f"<ObjectRef {entry.object_id[-4:].hex()} [{STATE_NAMES[entry.state]}{size}]>"
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:  # the loop is closed: nobody awaits any more
+        return
+
+
+def _rebuild(object_id: bytes) -> ObjectRef[Any]:
+    entry = client().arrive(object_id)
+    arrivals.note(entry)
+    return ObjectRef(entry)

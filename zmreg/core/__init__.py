@@ -1,0 +1,1 @@
+"""Minds: pure machines. Plain values in, effects out; no socket, clock, thread or logger inside."""

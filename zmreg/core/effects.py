@@ -1,0 +1,164 @@
+"""Everything a machine can ask the world to do. A machine returns these; the service that owns it performs them.
+
+Process ids are 8 bytes; task, object and actor ids are 16, the first 8 naming the owner process.
+Each machine has its own closed union, so that a `match` over it can end in `assert_never`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zmreg.model.specs import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start one worker process; answer with `worker_started` or `worker_start_failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """End this worker: idle and not needed, its owner is dead, or its actor is gone. Answer with `worker_died`."""
+
+    worker: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Tell `owner` it may send tasks of `shape` to `worker` until it returns the lease."""
+
+    owner: bytes
+    shape: Shape
+    worker: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask `owner`, once, to finish what it sent to `worker` and return that lease: somebody else waits."""
+
+    owner: bytes
+    worker: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """`worker` is now dedicated to the actor."""
+
+    actor_id: bytes
+    worker: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible:
+    """Tell the owner (or, for `owner=None`, whoever asked to host `actor_id`): this node can never serve `shape`."""
+
+    owner: bytes | None
+    actor_id: bytes | None
+    shape: Shape
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CannotStart:
+    """Tell the owner or the actor's keeper: no worker process can be started here and none is left to wait for."""
+
+    owner: bytes | None
+    actor_id: bytes | None
+    shape: Shape
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AtCap:
+    """Tell `owner`: resources are free but the worker cap is reached; a blocked worker may run its task itself."""
+
+    owner: bytes
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class HostActor:
+    """Find a worker for the actor; answer with `hosted`, `unplaceable` or `host_lost`."""
+
+    actor_id: bytes
+    place: Shape
+    hold: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class UnhostActor:
+    """Forget the actor's place: drop it from the queue, or give back what it holds."""
+
+    actor_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Construct:
+    """Have `worker` run the constructor; answer with `constructed`. `incarnation` counts workers given, from 1."""
+
+    actor_id: bytes
+    worker: bytes
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetireActor:
+    """Ask `worker` to finish the calls it has queued, announce `exiting`, and exit."""
+
+    actor_id: bytes
+    worker: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """Kill this actor worker now; running calls fail."""
+
+    worker: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TellActor:
+    """Tell `process`, a subscriber, how the actor stands.
+
+    `worker` is b"" while there is none. `failure` is UTF-8 text, or what `worker_died` was given; when `init_failed`
+    is set it is the constructor's packed exception instead.
+    """
+
+    process: bytes
+    actor_id: bytes
+    state: str
+    worker: bytes
+    incarnation: int
+    failure: bytes
+    restarts_used: int
+    init_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ActorCreated:
+    """Tell the creator: accepted, and the name, if any, is taken by this actor."""
+
+    actor_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ActorRefused:
+    """Tell `owner`: not created. `taken_by` is the actor that has the name, or b""."""
+
+    actor_id: bytes
+    owner: bytes
+    reason: str
+    taken_by: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Nothing holds the object any more: free its bytes. Said exactly once per exported object."""
+
+    object_id: bytes
+
+
+LeaseEffect = StartWorker | StopWorker | Granted | Recall | Hosted | Infeasible | CannotStart | AtCap
+ActorEffect = HostActor | UnhostActor | Construct | RetireActor | KillWorker | TellActor | ActorCreated | ActorRefused
+ReferenceEffect = Release
+Effect = LeaseEffect | ActorEffect | ReferenceEffect

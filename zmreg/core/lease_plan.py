@@ -1,0 +1,180 @@
+"""The arithmetic of leases: who is next, what fits, whose lease to call back. Decides nothing by itself."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort_left
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from zmreg.core.seats import Claim, Seat, Seats, add
+
+
+class Queue:
+    """The waiting claims, next served first.
+
+    Those with nothing come before those with something, so that nobody starves: first who never yielded, deeper ones
+    ahead; then who yielded, longest ago first. Among those with something: deeper, then holding less.
+    """
+
+    __slots__ = ("_some", "_starving")
+
+    def __init__(self) -> None:
+        # Kept sorted: a thousand actors may wait here. Those with something are few, one per busy owner and shape.
+        self._starving: list[Claim] = []
+        self._some: dict[Claim, None] = {}
+
+    def update(self, claim: Claim) -> None:
+        """To be said after every change of a claim."""
+        if claim.queue_key is not None:
+            at = bisect_left(self._starving, claim.queue_key, key=_key_of)
+            del self._starving[at]
+            claim.queue_key = None
+        self._some.pop(claim, None)
+        if not claim.waiting:
+            return
+        if claim.starving:
+            claim.queue_key = (claim.yielded, -claim.depth, claim.arrived)
+            insort_left(self._starving, claim, key=_key_of)
+        else:
+            self._some[claim] = None
+
+    def __iter__(self) -> Iterator[Claim]:
+        yield from self._starving
+        if self._some:
+            held = Counter(claim.owner for claim in self._some for _ in claim.seats)
+            yield from sorted(
+                self._some,
+                key=lambda claim: (
+                    -claim.depth,
+                    len(claim.seats),
+                    held[claim.owner],
+                    claim.yielded,
+                    claim.arrived,
+                ),
+            )
+
+    def __len__(self) -> int:
+        return len(self._starving) + len(self._some)
+
+    def __repr__(self) -> str:
+        return f"<Queue {len(self._starving)} with nothing, {len(self._some)} with something>"
+
+
+def _key_of(claim: Claim) -> tuple[int, int, int]:
+    return claim.queue_key or (0, 0, 0)
+
+
+class Outlook:
+    """A scratch copy of what is left, to try decisions on before they are booked."""
+
+    __slots__ = ("_admitted", "_kept_back", "_left", "_seats")
+
+    def __init__(self, seats: Seats, left: Mapping[str, int] | None = None) -> None:
+        self._left = dict(seats.available if left is None else left)
+        self._seats = seats
+        self._kept_back: dict[str, int] | None = None
+        # Verdicts by id of the shape (the book interns them): of a thousand alike that wait, one is looked at.
+        self._admitted: dict[int, bool] = {}
+
+    def copy(self) -> Outlook:
+        return Outlook(self._seats, self._left)
+
+    def admits(self, claim: Claim) -> bool:
+        place = claim.place
+        verdict = self._admitted.get(id(place))
+        if verdict is None:
+            kept = self._kept_back or {}
+            verdict = all(self._left.get(name, 0) - kept.get(name, 0) >= amount for name, amount in place.resources)
+            self._admitted[id(place)] = verdict
+        return verdict
+
+    def lacking(self, claim: Claim) -> set[str]:
+        return {name for name, amount in claim.place.resources if self._left.get(name, 0) < amount}
+
+    def take(self, claim: Claim) -> None:
+        if claim.hold.resources:
+            add(self._left, claim.hold.resources, -1)
+            self._admitted.clear()
+
+    def give(self, seat: Seat) -> None:
+        add(self._left, seat.charge())
+        self._admitted.clear()
+
+    def keep_back(self, claim: Claim, workers_possible: bool) -> None:
+        """Keep what is free for the first claim that has nothing, or small claims would for ever slip in ahead of it.
+
+        Only when leases that will come back by themselves are enough: keeping resources for a claim that waits on a
+        blocked task or an actor could stop the very task they wait for.
+        """
+        if self._kept_back is None and claim.starving and self._attainable(claim, workers_possible):
+            self._kept_back = dict(claim.place.resources)
+            self._admitted.clear()
+
+    def _attainable(self, claim: Claim, workers_possible: bool) -> bool:
+        most = dict(self._left)
+        for seat in self._seats.by_worker.values():
+            if seat.yields:
+                workers_possible = True
+                add(most, seat.charge())
+        return workers_possible and claim.place.fits(most)
+
+
+class Lenders:
+    """The leases that could be called back in one round of decisions, each once."""
+
+    __slots__ = ("_hopeless", "_seats")
+
+    def __init__(self, seats: Seats) -> None:
+        self._seats = [seat for seat in seats.by_worker.values() if seat.yields and not seat.recalled]
+        self._hopeless: set[int] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._seats)
+
+    def call_back(self, claim: Claim, outlook: Outlook, spare_workers: int) -> list[Seat]:
+        """Mark as recalled what `claim` needs for one seat more, and count on it in `outlook`; [] = no fair way."""
+        # Nothing comes free within a round, so who has nothing and asks for the same gets the same answer.
+        if claim.starving and id(claim.place) in self._hopeless:
+            return []
+        picked = self._pick(claim, outlook.copy(), spare_workers)
+        if not picked and claim.starving:
+            self._hopeless.add(id(claim.place))
+        for seat in picked:
+            seat.recalled = True
+            self._seats.remove(seat)
+            outlook.give(seat)
+        return picked
+
+    def _pick(self, claim: Claim, trial: Outlook, spare_workers: int) -> list[Seat]:
+        candidates = [seat for seat in self._seats if seat.claim is not claim]
+        holding = Counter(id(seat.claim) for seat in candidates)
+        picked: list[Seat] = []
+        while (lacking := trial.lacking(claim)) or spare_workers + len(picked) < 1:
+            useful = [seat for seat in candidates if _helps(seat, lacking) and _may_lose(seat, claim, holding)]
+            if not useful:
+                return []
+            best = max(useful, key=lambda seat: holding[id(seat.claim)])
+            candidates.remove(best)
+            holding[id(best.claim)] -= 1
+            picked.append(best)
+            trial.give(best)
+        return picked
+
+
+def _helps(seat: Seat, lacking: set[str]) -> bool:
+    return not lacking or any(name in lacking for name, _ in seat.charge())
+
+
+def _may_lose(seat: Seat, waiter: Claim, holding: Mapping[int, int]) -> bool:
+    """Fairness: someone with nothing may ask anyone; else only take what is surplus, or what evens out.
+
+    A difference of one is left alone, and so is a deeper claim that wants more: the lease would only come back.
+    """
+    victim = seat.claim
+    if victim is None:
+        return False
+    held = holding[id(victim)]
+    if waiter.starving:
+        return held >= 1
+    surplus = len(victim.seats) > victim.count
+    return held >= 2 and (surplus or (held >= len(waiter.seats) + 2 and victim.depth <= waiter.depth))

@@ -1,0 +1,373 @@
+"""Leases on one node: who may send tasks of which shape to which worker, and which worker hosts which actor.
+
+Owners state a level ("I would like to hold 8 of these in total"), so a repeated or reordered statement does no harm.
+Every input ends in `_settle`, which grants what fits, starts the workers that are missing and calls leases back from
+those who have most when somebody who has less cannot be served.
+
+Invariants:
+- available = total - what the seats take; below zero only after `unblocked` took a CPU back.
+- workers + starting <= max_workers, stopping ones included.
+- a lease is called back at most once; a stopped worker is never given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from zmreg.core.effects import (
+    AtCap,
+    CannotStart,
+    Granted,
+    Hosted,
+    Infeasible,
+    LeaseEffect,
+    Recall,
+    StartWorker,
+    StopWorker,
+)
+from zmreg.core.graves import Graves
+from zmreg.core.lease_plan import Lenders, Outlook, Queue
+from zmreg.core.seats import Claim, Seats
+from zmreg.model.specs import CPU, GPU, Shape, to_amount
+
+# After a failed start: 0.1 s, doubled up to 5 s. A pids limit or full memory does not end within milliseconds.
+_BACKOFF_S: Final = 0.1
+_MAX_BACKOFF_S: Final = 5.0
+# Failures in a row after which those who wait are told, when no worker is left that could come free.
+_GIVE_UP_STARTS: Final = 3
+
+# Distinct shapes remembered to recognise one seen before; a node sees a handful.
+_SHAPES_KEPT: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseStatistics:
+    """Counts of this moment. `available` is in 1/10000 units, sorted by name."""
+
+    workers: int
+    idle: int
+    starting: int
+    leased: int
+    blocked: int
+    actors: int
+    stopping: int
+    waiting: int
+    available: tuple[tuple[str, int], ...]
+
+
+class LeaseBook:
+    """The node's side of leasing. `total` is in 1/10000 units; times are in seconds of whatever clock `tick` gets."""
+
+    def __init__(
+        self,
+        total: Mapping[str, int],
+        locs: frozenset[str],
+        max_workers: int,
+        keep_idle: int = 0,
+        idle_s: float = 30.0,
+        infeasible_grace_s: float = 2.0,
+    ) -> None:
+        if max_workers < 1:
+            raise ValueError(f"max_workers={max_workers}: a node needs at least one worker to run anything")
+        self._total = dict(total)
+        self._locs = locs
+        self._max_workers = max_workers
+        self._keep_idle = min(keep_idle, max_workers)
+        self._idle_s = idle_s
+        self._grace_s = infeasible_grace_s
+        self._seats = Seats(total)
+        self._leases: dict[tuple[bytes, Shape], Claim] = {}
+        self._actors: dict[bytes, Claim] = {}
+        self._queue = Queue()
+        self._shapes: dict[Shape, Shape] = {}
+        self._starting = 0
+        self._failures = 0
+        self._start_after = float("-inf")
+        self._gone = Graves()
+        self._now = 0.0
+
+    def want(self, owner: bytes, shape: Shape, count: int, depth: int = 0) -> list[LeaseEffect]:
+        """`owner` would like `count` leases of `shape` in total; 0 = none waiting, those held stay until returned."""
+        if count < 0:
+            raise ValueError(f"want(count={count}): a number of leases is 0 or more")
+        if owner in self._gone:
+            return []
+        claim = self._leases.get((owner, shape))
+        if claim is None:
+            if count == 0:
+                return []
+            claim = self._leases[owner, shape] = self._claim(owner, None, shape, shape)
+        claim.count = count
+        claim.depth = depth
+        claim.at_cap_told = False
+        self._forget_if_done(claim)
+        return self._settle(claim)
+
+    def host(self, actor_id: bytes, place: Shape, hold: Shape, depth: int = 0) -> list[LeaseEffect]:
+        """Dedicate a worker to the actor once `place` fits; it then takes `hold` until `unhost` or its death."""
+        if actor_id not in self._actors:
+            claim = self._actors[actor_id] = self._claim(None, actor_id, place, hold)
+            claim.count = 1
+            claim.depth = depth
+        return self._settle(self._actors[actor_id])
+
+    def unhost(self, actor_id: bytes) -> list[LeaseEffect]:
+        """The actor needs no place any more. Its worker, if still there, is stopped: nobody else can use its state."""
+        claim = self._actors.pop(actor_id, None)
+        if claim is None:
+            return []
+        return self._close(claim) + self._settle()
+
+    def returned(self, owner: bytes, worker: bytes) -> list[LeaseEffect]:
+        """`owner` has nothing unfinished on `worker` and gives the lease back. A lease it does not hold is ignored."""
+        seat = self._seats.by_worker.get(worker)
+        if seat is None or seat.claim is None or seat.claim.owner != owner:
+            return []
+        claim = seat.claim
+        self._seats.vacate(seat)
+        self._seats.rest(seat)
+        self._forget_if_done(claim)
+        return self._settle(claim)
+
+    def worker_started(self, worker: bytes) -> list[LeaseEffect]:
+        if worker in self._seats.by_worker:
+            return []
+        self._starting = max(0, self._starting - 1)
+        self._failures = 0
+        self._start_after = float("-inf")
+        self._seats.admit(worker)
+        return self._settle()
+
+    def worker_start_failed(self, reason: str) -> list[LeaseEffect]:
+        """One start came to nothing. Tries again after a growing pause; tells those who wait when that is hopeless."""
+        self._starting = max(0, self._starting - 1)
+        self._failures += 1
+        self._start_after = self._now + min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** min(self._failures - 1, 10))
+        if self._failures < _GIVE_UP_STARTS or self._starting or self._seats.pool():
+            return self._settle()
+        text = f"no worker process could be started, {self._failures} attempts failed; the last: {reason}"
+        refused: list[LeaseEffect] = []
+        for claim in list(self._queue):
+            refused.append(CannotStart(claim.owner, claim.actor_id, claim.place, text))
+            self._drop(claim)
+        return refused
+
+    def worker_died(self, worker: bytes) -> list[LeaseEffect]:
+        """The process is gone, for whatever reason. What was wanted of it is still wanted, except by an actor."""
+        seat = self._seats.by_worker.get(worker)
+        if seat is None:
+            return []
+        claim = seat.claim
+        self._seats.remove(seat)
+        if claim is None:
+            return self._settle()
+        if claim.actor_id is not None:
+            self._actors.pop(claim.actor_id, None)
+            claim.count = 0
+        self._forget_if_done(claim)
+        return self._settle(claim)
+
+    def owner_died(self, owner: bytes) -> list[LeaseEffect]:
+        """Every lease of the process is free at once. Its workers are stopped: they may be deep in its tasks."""
+        self._gone.bury(owner)
+        effects: list[LeaseEffect] = []
+        for claim in [claim for claim in self._leases.values() if claim.owner == owner]:
+            effects += self._close(claim)
+        return effects + self._settle()
+
+    def blocked(self, worker: bytes) -> list[LeaseEffect]:
+        """The worker's task waits in get or wait: its CPU is free for others, its GPU and the rest stay taken."""
+        return self._set_blocked(worker, True)
+
+    def unblocked(self, worker: bytes) -> list[LeaseEffect]:
+        """The task goes on at once, even if its CPU was given away meanwhile: oversubscribed for a while, not stuck."""
+        return self._set_blocked(worker, False)
+
+    def tick(self, now: float) -> list[LeaseEffect]:
+        """Grace times, pauses after failed starts, and trimming of idle workers over the floor."""
+        self._now = now
+        return self._give_up_infeasible() + self._trim() + self._settle()
+
+    def idle_for(self, worker: bytes) -> float:
+        """Seconds, by the ticks, that the worker has had nothing to do; 0.0 when it has, or is unknown."""
+        seat = self._seats.idle.get(worker)
+        return 0.0 if seat is None or seat.idle_since is None else self._now - seat.idle_since
+
+    def fits_node(self, shape: Shape) -> bool:
+        """Whether this node could ever serve the shape."""
+        return shape.fits(self._total) and self._locs.issuperset(shape.locs)
+
+    def statistics(self) -> LeaseStatistics:
+        seats = self._seats.by_worker.values()
+        return LeaseStatistics(
+            workers=len(seats),
+            idle=len(self._seats.idle),
+            starting=self._starting,
+            leased=sum(seat.leased for seat in seats),
+            blocked=sum(seat.blocked for seat in seats),
+            actors=sum(len(claim.seats) for claim in self._actors.values()),
+            stopping=sum(seat.stopping for seat in seats),
+            waiting=sum(max(0, claim.count - len(claim.seats)) for claim in self._claims()),
+            available=tuple(sorted(self._seats.available.items())),
+        )
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        return (
+            f"<LeaseBook [{_amounts(self._seats.available, self._total)} free | {now.leased} leased, "
+            f"{now.actors} actors, {now.idle} idle, {now.starting} starting, {now.blocked} blocked | "
+            f"{now.waiting} waiting]>"
+        )
+
+    # -- deciding ------------------------------------------------------------------------------------------------
+
+    def _settle(self, touched: Claim | None = None) -> list[LeaseEffect]:
+        if touched is not None:
+            self._queue.update(touched)
+        return self._grant() + self._start_missing() + self._call_back()
+
+    def _grant(self) -> list[LeaseEffect]:
+        effects: list[LeaseEffect] = []
+        while self._seats.idle and (claim := self._next_served()) is not None:
+            worker = self._seats.occupy(claim)
+            self._queue.update(claim)
+            if claim.owner is not None:
+                effects.append(Granted(claim.owner, claim.hold, worker))
+            elif claim.actor_id is not None:
+                effects.append(Hosted(claim.actor_id, worker))
+        return effects
+
+    def _next_served(self) -> Claim | None:
+        outlook = Outlook(self._seats)
+        for claim in self._queue:
+            if outlook.admits(claim):
+                return claim
+            outlook.keep_back(claim, workers_possible=True)
+        return None
+
+    def _room(self) -> int:
+        """How many workers may be under way at most, those starting included; only these during a pause."""
+        room = self._max_workers - len(self._seats)
+        return min(room, self._starting) if self._now < self._start_after else room
+
+    def _start_missing(self) -> list[LeaseEffect]:
+        room = self._room()
+        # With a worker idle, nobody who fits is waiting: _grant has served them all.
+        needed, told = (0, []) if self._seats.idle else self._count_needed(room)
+        missing = max(0, min(max(needed, self._keep_idle - self._seats.pool()), room) - self._starting)
+        self._starting += missing
+        return [*(StartWorker() for _ in range(missing)), *told]
+
+    def _count_needed(self, room: int) -> tuple[int, list[LeaseEffect]]:
+        """Workers that could be put to use at once, at most `room`; and AtCap for who fits beyond that."""
+        outlook = Outlook(self._seats)
+        effects: list[LeaseEffect] = []
+        needed = 0
+        for claim in self._queue:
+            for _ in range(claim.count - len(claim.seats)):
+                if not outlook.admits(claim):
+                    outlook.keep_back(claim, workers_possible=room > 0)
+                    break
+                if needed >= room:
+                    if claim.owner is not None and not claim.at_cap_told:
+                        claim.at_cap_told = True
+                        effects.append(AtCap(claim.owner, claim.place))
+                    break
+                outlook.take(claim)
+                needed += 1
+        return needed, effects
+
+    def _call_back(self) -> list[LeaseEffect]:
+        """One seat more for each who waits: from what is free, from what is coming back, else called back now."""
+        effects: list[LeaseEffect] = []
+        lenders = Lenders(self._seats)
+        if not lenders or not self._queue:
+            return effects
+        outlook = Outlook(self._seats)
+        spare = len(self._seats.idle) + self._room()
+        for seat in self._seats.by_worker.values():
+            if seat.recalled:
+                outlook.give(seat)
+                spare += 1
+        for claim in self._queue:
+            if not (outlook.admits(claim) and spare > 0):
+                called = lenders.call_back(claim, outlook, spare)
+                if not called:
+                    continue
+                spare += len(called)
+                effects += [Recall(seat.owner, seat.worker) for seat in called]
+            outlook.take(claim)
+            spare -= 1
+        return effects
+
+    def _give_up_infeasible(self) -> list[LeaseEffect]:
+        effects: list[LeaseEffect] = []
+        for claim in [claim for claim in self._claims() if not claim.feasible]:
+            if claim.infeasible_since is None:
+                claim.infeasible_since = self._now
+            elif self._now - claim.infeasible_since >= self._grace_s:
+                has = Shape.of_units(self._total, self._locs)
+                reason = f"asked for [{claim.place}], but this node has only [{has}] in total"
+                effects.append(Infeasible(claim.owner, claim.actor_id, claim.place, reason))
+                self._drop(claim)
+        return effects
+
+    def _trim(self) -> list[LeaseEffect]:
+        effects: list[LeaseEffect] = []
+        spare = self._seats.pool() - self._keep_idle
+        for seat in list(self._seats.idle.values()):
+            if seat.idle_since is None:
+                seat.idle_since = self._now
+            elif spare > 0 and self._now - seat.idle_since >= self._idle_s:
+                self._seats.stop(seat)
+                effects.append(StopWorker(seat.worker))
+                spare -= 1
+        return effects
+
+    # -- booking -------------------------------------------------------------------------------------------------
+
+    def _claims(self) -> list[Claim]:
+        return [*self._leases.values(), *self._actors.values()]
+
+    def _claim(self, owner: bytes | None, actor_id: bytes | None, place: Shape, hold: Shape) -> Claim:
+        if len(self._shapes) > _SHAPES_KEPT:
+            self._shapes.clear()
+        place = self._shapes.setdefault(place, place)  # Outlook compares by identity: equal but two is only slower
+        return Claim(owner, actor_id, place, hold, 0, 0, self.fits_node(place), self._seats.next_serial())
+
+    def _close(self, claim: Claim) -> list[LeaseEffect]:
+        """Nobody wants it any more. Its workers are stopped: they are busy with what nobody wants, or stateful."""
+        claim.count = 0
+        workers = list(claim.seats)
+        for worker in workers:
+            self._seats.stop(self._seats.by_worker[worker])
+        self._forget_if_done(claim)
+        self._queue.update(claim)
+        return [StopWorker(worker) for worker in workers]
+
+    def _set_blocked(self, worker: bytes, blocked: bool) -> list[LeaseEffect]:
+        seat = self._seats.by_worker.get(worker)
+        if seat is None or seat.claim is None or seat.blocked == blocked:
+            return []
+        self._seats.set_blocked(seat, blocked)
+        return self._settle()
+
+    def _drop(self, claim: Claim) -> None:
+        """The claim was refused; what it holds, if anything, stays until returned."""
+        claim.count = 0
+        if claim.actor_id is not None:
+            del self._actors[claim.actor_id]
+        self._forget_if_done(claim)
+        self._queue.update(claim)
+
+    def _forget_if_done(self, claim: Claim) -> None:
+        if claim.owner is not None and claim.count == 0 and not claim.seats:
+            self._leases.pop((claim.owner, claim.place), None)
+
+
+def _amounts(available: Mapping[str, int], total: Mapping[str, int]) -> str:
+    """`6/8 cpu, 1/1 gpu`"""
+    named = [name for name in (CPU, GPU) if name in total]
+    return ", ".join(f"{to_amount(available[name]):g}/{to_amount(total[name]):g} {name.lower()}" for name in named)

@@ -1,0 +1,152 @@
+"""The workers of one node and what each is held for: the bookkeeping under `LeaseBook`. Decides nothing by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+
+from zmreg.model.specs import CPU, Shape
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A standing wish: an owner's for leases of one shape, or an actor's (`count` 1) for a worker for life."""
+
+    owner: bytes | None
+    actor_id: bytes | None
+    place: Shape
+    """Must fit for a seat to be given."""
+    hold: Shape
+    """What a seat takes while it is held."""
+    depth: int
+    count: int
+    """Seats wanted in total, held ones included; never an increment."""
+    feasible: bool
+    arrived: int
+    seats: dict[bytes, Seat] = field(default_factory=dict)
+    yielded: int = 0
+    """When it last gave a seat back (a running number), 0 if never: who yielded waits behind who did not."""
+    infeasible_since: float | None = None
+    at_cap_told: bool = False
+    queue_key: tuple[int, int, int] | None = None
+    """Its place in the queue while it waits with nothing; the queue's own."""
+
+    @property
+    def waiting(self) -> bool:
+        return self.feasible and len(self.seats) < self.count
+
+    @property
+    def starving(self) -> bool:
+        return not self.seats
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """One worker process: idle (no claim), held by a claim, or stopping."""
+
+    worker: bytes
+    claim: Claim | None = None
+    blocked: bool = False
+    recalled: bool = False
+    stopping: bool = False
+    idle_since: float | None = None
+
+    @property
+    def leased(self) -> bool:
+        return self.claim is not None and self.claim.actor_id is None
+
+    @property
+    def owner(self) -> bytes:
+        """Who holds the lease; b"" when nobody does."""
+        return (self.claim.owner or b"") if self.claim is not None else b""
+
+    @property
+    def yields(self) -> bool:
+        """Its lease will come back without anybody else's help: a blocked one may wait for the very claim at hand."""
+        return self.leased and not self.blocked
+
+    def charge(self) -> tuple[tuple[str, int], ...]:
+        """What it takes from the node now. A blocked worker has given back its CPU and keeps all else."""
+        if self.claim is None:
+            return ()
+        resources = self.claim.hold.resources
+        return tuple(pair for pair in resources if pair[0] != CPU) if self.blocked else resources
+
+
+def add(amounts: MutableMapping[str, int], resources: Iterable[tuple[str, int]], sign: int = 1) -> None:
+    for name, amount in resources:
+        amounts[name] = amounts.get(name, 0) + sign * amount
+
+
+class Seats:
+    """Workers by id, the idle ones among them, and what is left of the node's resources.
+
+    Invariant: available = total - the sum of all charges; below zero only after `set_blocked(seat, False)`.
+    """
+
+    __slots__ = ("_serial", "available", "by_worker", "idle")
+
+    def __init__(self, total: Mapping[str, int]) -> None:
+        self.available = dict(total)
+        self.by_worker: dict[bytes, Seat] = {}
+        self.idle: dict[bytes, Seat] = {}  # the last one is given first: its caches are the warmest
+        self._serial = 0
+
+    def __len__(self) -> int:
+        return len(self.by_worker)
+
+    def __repr__(self) -> str:
+        return f"<Seats {len(self.idle)} idle of {len(self.by_worker)}>"
+
+    def next_serial(self) -> int:
+        """A running number: the only notion of before and after in here."""
+        self._serial += 1
+        return self._serial
+
+    def pool(self) -> int:
+        """Workers that serve tasks now or are free to."""
+        return sum(seat.claim is None or seat.leased for seat in self.by_worker.values() if not seat.stopping)
+
+    def admit(self, worker: bytes) -> None:
+        seat = self.by_worker[worker] = Seat(worker)
+        self.rest(seat)
+
+    def occupy(self, claim: Claim) -> bytes:
+        """Give the warmest idle worker to `claim` and book what it takes."""
+        worker, seat = self.idle.popitem()
+        seat.idle_since = None
+        seat.claim = claim
+        claim.seats[worker] = seat
+        claim.at_cap_told = False
+        add(self.available, seat.charge(), -1)
+        return worker
+
+    def vacate(self, seat: Seat) -> None:
+        """Give back what the seat takes; the worker is nobody's then, and not idle before `rest`."""
+        if seat.claim is None:
+            return
+        add(self.available, seat.charge())
+        del seat.claim.seats[seat.worker]
+        seat.claim.yielded = self.next_serial()
+        seat.claim = None
+        seat.blocked = seat.recalled = False
+
+    def rest(self, seat: Seat) -> None:
+        seat.idle_since = None  # the next tick says when
+        self.idle[seat.worker] = seat
+
+    def stop(self, seat: Seat) -> None:
+        """Never to be given again; it counts against the worker cap until it is gone."""
+        self.vacate(seat)
+        seat.stopping = True
+        self.idle.pop(seat.worker, None)
+
+    def set_blocked(self, seat: Seat, blocked: bool) -> None:
+        add(self.available, seat.charge())
+        seat.blocked = blocked
+        add(self.available, seat.charge(), -1)
+
+    def remove(self, seat: Seat) -> None:
+        self.vacate(seat)
+        self.idle.pop(seat.worker, None)
+        del self.by_worker[seat.worker]

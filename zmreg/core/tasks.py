@@ -1,0 +1,122 @@
+"""Whether a task that failed runs again: one budget, two reasons, and a stop for tasks that keep killing workers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, assert_never
+
+FailureKind = Literal["system", "user", "cancelled"]
+
+# A task without an end to its retries still stops after killing this many workers in a row: each death costs the
+# node a process start, and other people's tasks the worker. Lost nodes and lost inputs do not count.
+QUARANTINE_AFTER: Final = 10
+# Log lines of the last death that are shown; the rest is in the worker's log file.
+_LOG_LINES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A worker process that ended while it ran the task. `exit_code` < 0 is minus the signal, None is unknown."""
+
+    exit_code: int | None
+    node: str = ""
+    log_tail: str = ""
+
+    @property
+    def signal_name(self) -> str:
+        """SIGKILL and the like; "" when no signal, or none with a name, ended it."""
+        if self.exit_code is None or self.exit_code >= 0:
+            return ""
+        try:
+            return signal.Signals(-self.exit_code).name
+        except ValueError:
+            return f"signal {-self.exit_code}"
+
+    def __str__(self) -> str:
+        how = "unknown" if self.exit_code is None else str(self.exit_code)
+        name = f" ({self.signal_name})" if self.signal_name else ""
+        return f"exit {how}{name}{f' on {self.node}' if self.node else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Run it again. `attempt` is the number of the coming attempt, the first ever being 0; published to the task."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The task is over. `reason` says why no further attempt is made; `deaths` is what it did to workers."""
+
+    reason: str
+    quarantined: bool = False
+    deaths: tuple[Death, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`max_retries` (-1: without end) is one budget for both reasons; user exceptions use it only when they may.
+
+    `retry_exceptions`: True for every Exception, or the classes to retry.
+    """
+
+    max_retries: int = 3
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    quarantine_after: int = QUARANTINE_AFTER
+
+    def __post_init__(self) -> None:
+        if self.max_retries < -1:
+            raise ValueError(f"max_retries={self.max_retries}: use 0 or more, or -1 for without end")
+        if self.quarantine_after < 1:
+            raise ValueError(f"quarantine_after={self.quarantine_after}: a task must be allowed one attempt")
+
+    def retries(self, error: BaseException | None) -> bool:
+        """Whether a user's `error` is one to retry; one that could not be unpacked (None) only under True."""
+        if isinstance(self.retry_exceptions, bool):
+            return self.retry_exceptions and (error is None or isinstance(error, Exception))
+        return error is not None and isinstance(error, self.retry_exceptions)
+
+    def decide(
+        self,
+        kind: FailureKind,
+        attempts_used: int,
+        error: BaseException | None = None,
+        deaths: Sequence[Death] = (),
+    ) -> Retry | Fail:
+        """What follows a failed attempt. `attempts_used` >= 1 counts attempts made, the failed one included.
+
+        `deaths`: workers this task has killed so far (its own process ended while it ran), oldest first.
+        """
+        if attempts_used < 1:
+            raise ValueError(f"attempts_used={attempts_used}: a decision follows an attempt, so it is at least 1")
+        match kind:
+            case "cancelled":
+                return Fail("cancelled tasks are never retried")
+            case "user":
+                if not self.retries(error):
+                    return Fail("user exceptions are retried only with retry_exceptions")
+            case "system":
+                if self.max_retries == -1 and len(deaths) >= self.quarantine_after:
+                    return Fail(_tell_deaths(deaths), quarantined=True, deaths=tuple(deaths))
+            case _:
+                assert_never(kind)
+        if self.max_retries != -1 and attempts_used > self.max_retries:
+            reason = f"{attempts_used} attempts made, max_retries={self.max_retries} used up"
+            if deaths:
+                reason = f"{reason}; {_tell_deaths(deaths)}"
+            return Fail(reason, quarantined=len(deaths) > 1, deaths=tuple(deaths))
+        return Retry(attempts_used)
+
+
+def _tell_deaths(deaths: Sequence[Death]) -> str:
+    """How many workers the task took with it, how each ended, and the last lines of the last."""
+    times: dict[str, int] = {}
+    for death in deaths:
+        times[str(death)] = times.get(str(death), 0) + 1
+    how = ", ".join(text if count == 1 else f"{text} x{count}" for text, count in times.items())
+    text = f"the task killed {len(deaths)} worker{'s' if len(deaths) != 1 else ''}: {how}"
+    lines = deaths[-1].log_tail.rstrip().splitlines()[-_LOG_LINES:]
+    return "\n  | ".join([f"{text}; last lines:", *lines]) if lines else text

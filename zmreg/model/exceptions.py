@@ -1,0 +1,94 @@
+"""Taking exceptions of any class apart and putting them together again, without calling the user's `__init__`.
+
+`__init__` often takes other arguments than those it leaves in `args`; unpickling the usual way then raises TypeError,
+and the error that mattered is lost. Here the built-in ancestor makes the instance, and all it carried is put back.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import GetSetDescriptorType, MemberDescriptorType
+from typing import Final, TypeVar, cast
+
+E = TypeVar("E", bound=BaseException)
+
+# Py_TPFLAGS_HEAPTYPE: unset for the classes that the interpreter itself brings.
+_HEAP_TYPE: Final = 1 << 9
+
+# Read and written past the user's class, which may have a property of the same name or a __setattr__ that refuses.
+_ARGS: Final = cast(GetSetDescriptorType, vars(BaseException)["args"])
+
+
+def portable(error: BaseException) -> tuple[Callable[..., BaseException], tuple[object, ...]]:
+    """How to make `error` again elsewhere, as (function, arguments), without calling the user's `__init__`.
+
+    `__init__` often takes other arguments than those in `args`, and then the usual way of unpickling breaks.
+    Chains and the traceback are left out. Only right for classes for which `has_own_pickling` is False.
+    """
+    return rebuild_exception, (type(error), constructor_args(error), fields_of(error), dict(error.__dict__))
+
+
+def has_own_pickling(cls: type[BaseException]) -> bool:
+    """Whether the class, or an ancestor that is not built in, says itself how its instances are pickled."""
+    hooks = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
+    users = (base for base in cls.__mro__ if base.__flags__ & _HEAP_TYPE)
+    return any(hook in vars(base) for base in users for hook in hooks)
+
+
+def rebuild_exception(
+    cls: type[E], args: tuple[object, ...], fields: dict[str, object], state: dict[str, object]
+) -> E:
+    """An instance of `cls` that carries `args`, `fields` (slots and fields kept in C) and `state` (its `__dict__`).
+
+    Neither `__new__` nor `__init__` of the user's class runs. The built-in ancestor's `__new__` does, because it fills
+    what cannot be assigned later (`ExceptionGroup.exceptions`). Raises TypeError or ValueError when that one refuses.
+    """
+    builtin = next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
+    error = cast(Callable[..., E], builtin.__new__)(cls, *args)
+    descriptors = _descriptors(cls)
+    for name, value in fields.items():
+        if name in descriptors:
+            try:
+                descriptors[name].__set__(error, value)
+            except (AttributeError, TypeError):
+                continue                     # read-only: filled by the constructor above
+    _ARGS.__set__(error, args)
+    error.__dict__.update(state)
+    return error
+
+
+def _descriptors(cls: type[BaseException]) -> dict[str, MemberDescriptorType | GetSetDescriptorType]:
+    """Slots and fields in C, by name. Names with two underscores are the interpreter's: class, chain, traceback."""
+    found: dict[str, MemberDescriptorType | GetSetDescriptorType] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if isinstance(value, (MemberDescriptorType, GetSetDescriptorType)) and not name.startswith("__"):
+                found[name] = value
+    found.pop("args", None)
+    return found
+
+
+def fields_of(error: BaseException) -> dict[str, object]:
+    fields: dict[str, object] = {}
+    for name, descriptor in _descriptors(type(error)).items():
+        try:
+            fields[name] = descriptor.__get__(error)
+        except AttributeError:
+            continue                         # an empty slot
+    return fields
+
+
+def constructor_args(error: BaseException) -> tuple[object, ...]:
+    if isinstance(error, BaseExceptionGroup):
+        return error.message, list(error.exceptions)
+    return cast(tuple[object, ...], _ARGS.__get__(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Travelling:
+    """Stands for an exception inside a pickle; what comes out at the far end is the exception."""
+
+    error: BaseException
+
+    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[object, ...]]:
+        return portable(self.error)

@@ -1,0 +1,31 @@
+"""The settings of one cluster, read once when a process starts and then handed down unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+# 64 KiB: below this a copy through the socket is cheaper than two messages to the node's allocator (design.md 4).
+INLINE_LIMIT_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a node and its workers need to know. Sizes in bytes, times in seconds."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    resources: dict[str, float] = field(default_factory=dict)
+    locs: tuple[str, ...] = ()
+    namespace: str = ""
+    object_store_bytes: int = 0
+    inline_limit_bytes: int = INLINE_LIMIT_BYTES
+    max_workers: int = 0
+    """Hard cap on worker processes of a node (tasks and actors together); 0 = from memory and process limits."""
+    idle_worker_s: float = 10.0
+    allocate_timeout_s: float = 30.0
+    """How long a creator waits for room in a full store before ObjectStoreFullError."""
+    spill_bytes: int = 0
+    """Cap of spilled bytes on disk; 0 = until 95 % of the disk is used."""
+    log_to_driver: bool = True
+    log_bytes_per_s: int = 1 << 20
+    log_bytes_per_worker: int = 64 << 20

@@ -1,0 +1,138 @@
+"""What a task or an actor asks for: counted resources, required locs, and an actor's standing orders.
+
+Amounts are integers in units of 1/10000, so that a thousand reservations of 0.1 add up to exactly 100.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Final
+
+UNIT: Final = 10_000
+CPU: Final = "CPU"
+GPU: Final = "GPU"
+MEMORY: Final = "memory"
+
+# These have arguments of their own; inside `resources` they would be a second, silently different, amount.
+_RESERVED: Final = {CPU: "num_cpus", GPU: "num_gpus", MEMORY: "memory"}
+# Slack for binary floats: 0.1 + 0.2 is meant as 0.3. A thousandth of a unit is far finer than any amount.
+_SLACK: Final = 1e-3
+
+
+def to_units(name: str, amount: object) -> int:
+    """`amount` of the resource `name` in 1/10000 units.
+
+    Raises TypeError for something that is no number, ValueError for a negative, infinite or too fine one.
+    """
+    if isinstance(amount, int):
+        scaled = amount * UNIT
+    elif not isinstance(amount, Real):
+        raise TypeError(f"{name} must be a number, not {type(amount).__name__} ({amount!r})")
+    else:
+        exact = float(amount) * UNIT
+        if not math.isfinite(exact):
+            raise ValueError(f"{name}={amount!r} is not a finite amount")
+        scaled = round(exact)
+        if abs(scaled - exact) > _SLACK:
+            raise ValueError(f"{name}={amount!r} is finer than 0.0001, the smallest share of a resource")
+    if scaled < 0:
+        raise ValueError(f"{name}={amount!r} is negative; a resource amount is 0 or more")
+    return scaled
+
+
+def to_amount(units: int) -> float:
+    """The amount a user typed, from 1/10000 units."""
+    return units / UNIT
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Shape:
+    """A resource request: `resources` sorted by name, in 1/10000 units, no zeros; `locs` sorted names, all required."""
+
+    resources: tuple[tuple[str, int], ...] = ()
+    locs: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        resources: Mapping[str, float] | None = None,
+        locs: Iterable[str] = (),
+        memory: float | None = None,
+    ) -> Shape:
+        """The shape of what a user typed. `num_cpus=None` is a task's default of 1; `memory` is in bytes.
+
+        Raises ValueError for negative or too fine amounts and for CPU, GPU or memory inside `resources`.
+        """
+        units = {CPU: to_units("num_cpus", 1 if num_cpus is None else num_cpus)}
+        units[GPU] = to_units("num_gpus", num_gpus or 0)
+        units[MEMORY] = to_units("memory", memory or 0)
+        for name, amount in (resources or {}).items():
+            if name in _RESERVED:
+                raise ValueError(f"resources={{{name!r}: ...}} is ambiguous: use the argument {_RESERVED[name]}=")
+            units[name] = to_units(f"resources[{name!r}]", amount)
+        return cls.of_units(units, locs)
+
+    @classmethod
+    def of_units(cls, units: Mapping[str, int], locs: Iterable[str] = ()) -> Shape:
+        """The canonical shape of amounts that are in 1/10000 units already."""
+        if isinstance(locs, str):
+            raise TypeError(f"locs must be a set of names, not the one string {locs!r}; write {{{locs!r}}}")
+        kept = tuple(sorted((name, amount) for name, amount in units.items() if amount))
+        return cls(kept, tuple(sorted(set(locs))))
+
+    def fits(self, available: Mapping[str, int]) -> bool:
+        """Whether every amount is there at once. Locs are the caller's to check: they are never used up."""
+        return all(available.get(name, 0) >= amount for name, amount in self.resources)
+
+    def amount(self, name: str) -> int:
+        """Units of `name` asked for; 0 when the shape does not mention it."""
+        return next((amount for each, amount in self.resources if each == name), 0)
+
+    def to_floats(self) -> dict[str, float]:
+        """{name: amount as typed}, for people and for state listings."""
+        return {name: to_amount(amount) for name, amount in self.resources}
+
+    def __str__(self) -> str:
+        parts = [f"{to_amount(amount):g} {name}" for name, amount in self.resources]
+        if self.locs:
+            parts.append(f"locs {', '.join(self.locs)}")
+        return ", ".join(parts) or "nothing"
+
+    def __repr__(self) -> str:
+        return f"<Shape {self}>"
+
+
+def actor_shapes(
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    locs: Iterable[str] = (),
+    memory: float | None = None,
+) -> tuple[Shape, Shape]:
+    """(place, hold) of an actor: with nothing given, 1 CPU to be placed and 0 while alive; else all of it for life."""
+    names = tuple(locs) if not isinstance(locs, str) else locs
+    place = Shape.of(num_cpus, num_gpus, resources, names, memory)
+    given = num_cpus is not None or num_gpus is not None or bool(resources) or memory is not None
+    return place, place if given else Shape((), place.locs)
+
+
+@dataclass(frozen=True, slots=True)
+class ActorEntry:
+    """What the owner of names and restarts keeps of an actor. An empty `name` is an anonymous actor."""
+
+    actor_id: bytes
+    owner: bytes
+    name: str = ""
+    namespace: str = ""
+    class_name: str = ""
+    place: Shape = Shape()
+    hold: Shape = Shape()
+    max_restarts: int = 0
+    """Restarts granted for life; -1 is without end."""
+    detached: bool = False
+    """Outlives its owner; ends only by kill or by its own exit."""

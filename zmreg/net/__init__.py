@@ -1,0 +1,1 @@
+"""Ears and mouth: the only room that imports zmq."""

@@ -1,0 +1,139 @@
+"""Every socket of a process is made here: a *door* to receive by and a *link* to send by.
+
+The door is a bound ROUTER: whatever is meant for this process arrives there, in order per sender. The link is one
+ROUTER that connects out to the doors of others and names each connection itself, so that one socket reaches a
+thousand actors with one file descriptor each. Nothing is ever received on the link and nothing sent by the door:
+a sender never contends with a receiver, and a waiting thread polls one descriptor.
+
+High-water marks are off: the default of 1,000 messages drops silently on a ROUTER. Bounds are counted by the
+owners of the queues, in calls and bytes (services/calls.py).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import zmq
+
+from zmreg.model.errors import ClusterError
+from zmreg.model.ids import PROCESS_ID_BYTES, ProcessId
+
+# 1,000 actors and their callers in one process; zmq allocates slots, not sockets, so a high bound costs 100 KiB.
+_MAX_SOCKETS = 4_096
+_RECONNECT_FIRST_MS = 20
+_RECONNECT_MAX_MS = 1_000
+_LINGER_CLEAN_MS = 1_000
+# The largest batch is 64 MiB (wire/batches.py) and a definition may be 100 MiB pickled.
+_MAX_MESSAGE_BYTES = 128 << 20
+
+_POLLIN = int(zmq.POLLIN)
+_EVENTS = zmq.EVENTS
+_NOBLOCK = zmq.NOBLOCK
+_SEND_MORE = zmq.SNDMORE | zmq.NOBLOCK
+
+
+def door_path(session: Path, process: bytes) -> Path:
+    """Where the door of `process` is, in a session's directory: its address follows from its id."""
+    return session / process.hex()
+
+
+class Ends:
+    """The door and the link of one process."""
+
+    def __init__(self, session: Path, me: ProcessId) -> None:
+        """Binds the door. `session` is a 0700 directory; ClusterError when it is gone or its path is too long."""
+        self.me = me
+        self._session = session
+        self._context = zmq.Context()
+        self._context.max_sockets = _MAX_SOCKETS
+        self._known: set[bytes] = set()
+        self._link_lock = threading.Lock()
+        self._door = self._socket()
+        self._link = self._socket()
+        self._link.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        path = door_path(session, me)
+        try:
+            self._door.bind(f"ipc://{path}")
+            os.chmod(path, 0o600)
+        except (zmq.ZMQError, OSError) as error:
+            self.close(clean=False)
+            raise ClusterError(f"cannot bind {path}: {error}; is the session directory still there?") from None
+        self.door_fd: int = self._door.getsockopt(zmq.FD)
+
+    def _socket(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.ROUTER)
+        socket.setsockopt(zmq.ROUTING_ID, self.me)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_FIRST_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        return socket
+
+    def send(self, peer: bytes, frame: bytes) -> bool:
+        """Hands one frame to the connection to `peer`, made on first use. False when that connection is gone.
+
+        True proves nothing about delivery: a dead peer is reported by the node, never by the socket.
+        """
+        with self._link_lock:
+            return self._send(peer, frame)
+
+    def _send(self, peer: bytes, frame: bytes) -> bool:
+        link = self._link
+        if peer not in self._known:
+            link.setsockopt(zmq.CONNECT_ROUTING_ID, peer)
+            link.connect(f"ipc://{door_path(self._session, peer)}")
+            self._known.add(peer)
+        try:
+            link.send(peer, _SEND_MORE)
+            link.send(frame, _NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EHOSTUNREACH, zmq.ENOTSOCK, zmq.ETERM):
+                return False
+            raise
+        return True
+
+    def forget(self, peer: bytes) -> None:
+        """Drops the connection to a process that is gone, with whatever was queued for it."""
+        with self._link_lock:
+            if peer in self._known:
+                self._known.discard(peer)
+                try:
+                    self._link.disconnect(f"ipc://{door_path(self._session, peer)}")
+                except zmq.ZMQError as error:
+                    if error.errno not in (zmq.ENOENT, zmq.ENOTSOCK):
+                        raise
+
+    def pending(self) -> bool:
+        """Something can be received now. The descriptor is edge-triggered: ask until this is False, then poll."""
+        return bool(self._door.getsockopt(_EVENTS) & _POLLIN)
+
+    def receive(self) -> tuple[bytes, bytes]:
+        """(sender, frame) of the next message. Only after `pending()`, by the thread that drains.
+
+        A message that is not [8-byte sender, frame] comes back with an empty frame, for the caller to count.
+        """
+        door = self._door
+        sender = door.recv(_NOBLOCK)
+        if not door.getsockopt(zmq.RCVMORE):
+            return sender, b""
+        frame = door.recv(_NOBLOCK)
+        if door.getsockopt(zmq.RCVMORE) or len(sender) != PROCESS_ID_BYTES:
+            while door.getsockopt(zmq.RCVMORE):
+                door.recv(_NOBLOCK)
+            return sender, b""
+        return sender, frame
+
+    def close(self, clean: bool) -> None:
+        """Closes both ends and the context. `clean` lets what was sent leave, for at most a second."""
+        linger = _LINGER_CLEAN_MS if clean else 0
+        with self._link_lock:
+            self._link.close(linger)
+        self._door.close(0)
+        self._context.destroy(linger=linger)
+        door_path(self._session, self.me).unlink(missing_ok=True)

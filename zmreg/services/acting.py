@@ -1,0 +1,116 @@
+"""Creating, finding and ending actors, as a client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zmreg.model.errors import ActorExistsError
+from zmreg.model.messages import CreateActor, KillActor
+from zmreg.model.specs import Shape
+from zmreg.services.client import Client
+from zmreg.services.entries import INLINE, PENDING, Entry, Lifeline, Stored
+from zmreg.services.submit import define, pack_arguments
+from zmreg.wire import batches, payload
+
+
+@dataclass(frozen=True, slots=True)
+class ActorOrder:
+    """An actor as ordered by a user. `facts` go into handles that others get by name."""
+
+    name: str
+    namespace: str
+    class_name: str
+    place: Shape
+    hold: Shape
+    max_restarts: int
+    detached: bool
+    max_concurrency: int
+    ordered: bool
+    facts: tuple[dict[str, dict[str, Any]], int, int]
+
+
+def create_actor(
+    client: Client, cls: type, order: ActorOrder, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Entry:
+    """Order an actor from the head. Returns the lifeline its handles hold; the constructor runs later.
+
+    Inputs of the constructor stay pinned as long as the actor may be restarted.
+    Raises ActorExistsError when the name is taken (asked from the head, which decides).
+    """
+    _, blob, captured = define(client, cls)
+    data, deps, pins = pack_arguments(client, args, kwargs, f"{order.class_name}.__init__")
+    lifeline = Lifeline(client.me, client.tasks.take_numbers(1), client.ended_actors)
+    actor_id = lifeline.object_id
+    waiting = [entry for _, entry in deps or () if entry.state == PENDING]
+    lifeline.contained = (*captured, *(pins or ()), *(entry for _, entry in deps or ()))
+    handle = batches.pack_plain([actor_id, order.class_name, order.ordered, *order.facts])
+
+    def send() -> None:
+        rows = [_input_row(where, entry) for where, entry in deps or ()]
+        client.tell_node(
+            CreateActor(
+                actor_id, order.name, order.namespace, order.class_name, order.place.resources, order.hold.resources,
+                order.place.locs, order.max_restarts, order.detached, order.max_concurrency, blob, data,
+                batches.pack_deps(rows) if rows else b"", handle,
+            )  # fmt: skip
+        )
+
+    with client.lock:
+        client.check()
+        client.sharing.show(lifeline)
+        if waiting:
+            _send_when_there(client, waiting, send)
+        else:
+            send()
+    if order.name:
+        refusal = client.ask_refusal(actor_id)
+        if refusal:
+            raise ActorExistsError(f"{refusal} Namespace: {order.namespace!r}; zmreg.get_actor finds it.")
+    return lifeline
+
+
+def _send_when_there(client: Client, waiting: list[Entry], send: Any) -> None:
+    left = {id(entry) for entry in waiting}
+
+    def there(entry: Entry) -> None:
+        left.discard(id(entry))
+        if not left:
+            send()
+
+    for entry in waiting:
+        entry.listen(there)
+        client.sharing.want(entry)
+
+
+def _input_row(where: int | str, entry: Entry) -> batches.Row:
+    value = entry.value
+    if isinstance(value, Stored):
+        return [where, batches.STORED, value.object_id, value.nbytes]
+    if entry.state == INLINE:
+        return [where, batches.INLINE, value, 0]
+    failure = value if isinstance(value, bytes) else payload.pack_failure(client_lost(entry))
+    return [where, batches.FAILED_INPUT, failure, 0]
+
+
+def client_lost(entry: Entry) -> Exception:
+    """The error of an input that was freed."""
+    from zmreg.model.errors import ObjectLostError
+
+    return ObjectLostError("an input of the constructor was freed", object_id=entry.object_id.hex())
+
+
+def find_actor(client: Client, name: str, namespace: str) -> Any:
+    """What a handle needs (a tuple) of the named actor, or None."""
+    found = client.ask("actor", f"{namespace}\0{name}")
+    return None if found is None else tuple(batches.unpack_plain(found["handle"]))
+
+
+def kill_actor(client: Client, actor_id: bytes, no_restart: bool) -> None:
+    """Ask the head to end an actor; returns when it has been told, so that its name is free."""
+    with client.lock:
+        client.check()
+        client.flush()
+        client.tell_node(KillActor(actor_id, no_restart))
+    client.ask("actor", "\0")

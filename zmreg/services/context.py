@@ -1,0 +1,37 @@
+"""What a worker knows about the call that runs; the api's runtime context reads it here."""
+
+from __future__ import annotations
+
+from zmreg.services.client import current
+from zmreg.services.execute import ActorExit
+from zmreg.services.hosting import AsyncHost, SyncHost
+from zmreg.services.running import running
+
+
+def running_task() -> tuple[bytes, str] | None:
+    """(task id, name) of the call that this thread or coroutine runs."""
+    return running.get()
+
+
+def hosted() -> SyncHost | None:
+    """The actor that this process is."""
+    host = getattr(current(), "host", None)
+    return host if isinstance(host, SyncHost) else None
+
+
+def is_cancelled() -> bool:
+    """Whether the running call was cancelled. RuntimeError in a driver and in an async actor."""
+    task = running.get()
+    if task is None:
+        raise RuntimeError("only a running task or actor call can be cancelled; this is neither")
+    if isinstance(hosted(), AsyncHost):
+        raise RuntimeError("an async actor's calls are cancelled by asyncio.CancelledError; there is nothing to ask")
+    cancelled: set[bytes] = getattr(current(), "cancelled", set())
+    return task[0] in cancelled
+
+
+def end_actor() -> None:
+    """Unwind out of the running method and end the actor. RuntimeError when this is none."""
+    if hosted() is None:
+        raise RuntimeError("exit_actor() works only inside an actor's method")
+    raise ActorExit

@@ -1,0 +1,59 @@
+"""A cluster of one's own: a node as a child process, and the driver's seat in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from zmreg.model.ids import new_process_id
+from zmreg.model.settings import Settings
+from zmreg.net.pump import HandlerSwap
+from zmreg.services.client import Client, set_current
+from zmreg.services.launch import Launched, launch
+
+CONNECT_TIMEOUT_S = 15.0
+END_TIMEOUT_S = 5.0
+
+
+@dataclass(slots=True)
+class Embedded:
+    """The driver's client and the node it started. `wanted`: the arguments of the init that made it."""
+
+    client: Client
+    launched: Launched
+    wanted: dict[str, Any]
+    pidfd: int
+
+    def close(self) -> None:
+        """Shut down: the client leaves, the node ends its workers and removes everything."""
+        self.client.close(None)
+        self.launched.wait_end(END_TIMEOUT_S)
+        os.close(self.pidfd)
+
+
+def embed(settings: Settings, wanted: dict[str, Any]) -> Embedded:
+    """Start a node and take a seat. ClusterError when that fails; nothing is left behind then."""
+    launched = launch(settings)
+    client = None
+    try:
+        client = Client(launched.session, new_process_id(), launched.node, HandlerSwap())
+        client.connect("driver", CONNECT_TIMEOUT_S)
+    except BaseException:
+        if client is not None:
+            client.close(None, clean=False)
+        launched.process.terminate()
+        launched.wait_end(END_TIMEOUT_S)
+        raise
+    pidfd = os.pidfd_open(launched.process.pid)
+    seat = client
+
+    def gone() -> None:
+        with contextlib.suppress(ChildProcessError):
+            launched.process.poll()
+        seat.node_gone(f"pid {launched.process.pid} ended with code {launched.process.returncode}")
+
+    client.pump.watch(pidfd, gone)
+    set_current(client)
+    return Embedded(client, launched, wanted, pidfd)

@@ -1,0 +1,173 @@
+"""What a process knows of one object: an `Entry`, shared by every handle to it in this process.
+
+Local reference counting is Python's own: a handle holds its entry, an entry holds what its value contains. Only what
+crosses a process is counted by us (services/sharing.py). Nothing here takes a lock in a finalizer: whatever must be
+told to others when an entry dies is appended to a deque and said at the next turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from zmreg.model.ids import counter_of, object_id
+from zmreg.net.pump import Waiter
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from zmreg.services.calls import Task
+
+PENDING: Final = 0
+INLINE: Final = 1
+STORED: Final = 2
+FAILED: Final = 3
+FREED: Final = 4
+STATE_NAMES: Final = ("pending", "inline", "stored", "failed", "freed")
+
+Listener = Callable[["Entry"], None]
+
+
+class Entry:
+    """One object as this process sees it. All changes happen under the client's lock.
+
+    `value` is the pickled payload (INLINE), a `Stored` (STORED) or packed failure bytes (FAILED).
+    """
+
+    __slots__ = (
+        "__weakref__", "contained", "counter", "listeners", "owner", "seen", "state", "task", "took_us", "type_name",
+        "value",
+    )  # fmt: skip
+
+    def __init__(self, owner: bytes, counter: int, state: int = PENDING, value: object = None) -> None:
+        self.owner = owner
+        self.counter = counter
+        self.state = state
+        self.value = value
+        self.listeners: Listener | list[Listener] | None = None
+        self.task: Task | None = None
+        self.contained: tuple[Entry, ...] = ()
+        self.took_us = 0
+        self.type_name = ""
+        self.seen = False
+
+    @property
+    def object_id(self) -> bytes:
+        """The 16-byte id."""
+        return object_id(self.owner, self.counter)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the pickled value; 0 while pending."""
+        value = self.value
+        if isinstance(value, Stored):
+            return value.nbytes
+        return len(value) if isinstance(value, bytes) else 0
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener(self)` once, when the entry leaves PENDING."""
+        held = self.listeners
+        if held is None:
+            self.listeners = listener
+        elif type(held) is list:
+            held.append(listener)
+        else:
+            self.listeners = [held, listener]  # type: ignore[list-item]
+
+    def unlisten(self, listener: Listener) -> None:
+        """Forget a listener; harmless if it is not there."""
+        held = self.listeners
+        if type(held) is list:
+            if listener in held:
+                held.remove(listener)
+        elif held == listener:
+            self.listeners = None
+
+    def settle(self, state: int, value: object) -> None:
+        """Leave PENDING (or change state later, when a value is lost or freed) and tell the listeners."""
+        self.state = state
+        self.value = value
+        held = self.listeners
+        if held is not None:
+            self.listeners = None
+            if type(held) is list:
+                for listener in held:
+                    listener(self)
+            else:
+                held(self)  # type: ignore[operator]
+
+
+class Borrowed(Entry):
+    """An entry whose owner is another process. When it dies, the owner hears so if it had been told of us."""
+
+    __slots__ = ("asked", "lends", "outbox")
+
+    def __init__(self, any_object_id: bytes, outbox: deque[tuple[bytes, int]]) -> None:
+        super().__init__(any_object_id[:8], counter_of(any_object_id))
+        self.lends = 0
+        self.asked = False
+        self.outbox = outbox
+
+    def __del__(self) -> None:
+        if self.lends:
+            self.outbox.append((object_id(self.owner, self.counter), self.lends))
+
+
+class Lifeline(Entry):
+    """The entry behind an actor's handles, at its creator: when it dies, the actor may end."""
+
+    __slots__ = ("outbox",)
+
+    def __init__(self, owner: bytes, counter: int, outbox: deque[bytes]) -> None:
+        super().__init__(owner, counter, INLINE, b"\x80\x05N.")
+        self.outbox = outbox
+
+    def __del__(self) -> None:
+        self.outbox.append(object_id(self.owner, self.counter))
+
+
+class Stored:
+    """Bytes in a node's store. The owner's instance frees them when it dies (`outbox` None: not ours to free)."""
+
+    __slots__ = ("holders", "nbytes", "object_id", "outbox")
+
+    def __init__(self, any_object_id: bytes, nbytes: int, holders: tuple[bytes, ...], outbox: deque[bytes] | None) -> None:
+        self.object_id = any_object_id
+        self.nbytes = nbytes
+        self.holders = holders
+        self.outbox = outbox
+
+    def __del__(self) -> None:
+        if self.outbox is not None:
+            self.outbox.append(self.object_id)
+
+
+class EntryRef:
+    """Base of everything users hold that stands for an entry: object refs."""
+
+    __slots__ = ("__weakref__", "_entry")
+
+    _entry: Entry
+
+
+class Gathering:
+    """Waits for `need` of some entries, or for the first failure if `stop_on_failure`."""
+
+    __slots__ = ("_need", "_stop", "waiter")
+
+    def __init__(self, entries: list[Entry], need: int, stop_on_failure: bool) -> None:
+        """Call under the client's lock. `entries` hold each object once."""
+        self.waiter = Waiter()
+        self._need = need
+        self._stop = stop_on_failure
+        for entry in entries:
+            if entry.state == PENDING:
+                entry.listen(self.heard)
+            else:
+                self.heard(entry)
+
+    def heard(self, entry: Entry) -> None:
+        """One entry is there."""
+        self._need -= 1
+        if self._need <= 0 or (self._stop and entry.state >= FAILED):
+            self.waiter.finish()

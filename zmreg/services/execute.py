@@ -1,0 +1,205 @@
+"""Running one call on a worker: arguments in, function, results out. No decisions about what runs when.
+
+A call never raises out of here, whatever the user's code does, except for what ends the process (SystemExit) and what
+ends the actor (ActorExit).
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from zmreg.model.errors import TaskCancelledError, ZmregError
+from zmreg.model.ids import counter_of, object_id
+from zmreg.services import arrivals
+from zmreg.services.client import Client
+from zmreg.services.entries import Entry
+from zmreg.services.submit import WHOLE_ARGUMENTS
+from zmreg.wire import batches, payload
+from zmreg.wire.packed import Packed
+
+Row = batches.Row
+Returns = list[Row]
+
+
+class ActorExit(BaseException):
+    """Raised by exit_actor(): the running method ends, and with it the actor."""
+
+
+class InputFailed(Exception):  # noqa: N818  never leaves this room
+    """An input that rode on the same worker failed; `failure` is its packed error."""
+
+    def __init__(self, failure: bytes) -> None:
+        super().__init__("input failed")
+        self.failure = failure
+
+
+class InputMissing(Exception):  # noqa: N818
+    """An input that should ride here is not here any more: the owner must send the call again with the value."""
+
+
+# Results kept for calls that ride behind: as many as a lane may hold, and half of what a batch may weigh.
+_KEEP_RESULTS = 512
+_KEEP_BYTES = 16 << 20
+
+
+class Recent:
+    """The latest single results of this worker, for calls that were sent behind their inputs."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, Row] = {}
+        self._bytes = 0
+
+    def keep(self, task_id: bytes, row: Row) -> None:
+        """`row` is [status, data, nbytes, type name, contained]."""
+        rows = self._rows
+        rows[task_id] = row
+        self._bytes += len(row[1])
+        while len(rows) > _KEEP_RESULTS or (self._bytes > _KEEP_BYTES and len(rows) > 1):
+            oldest = next(iter(rows))
+            self._bytes -= len(rows.pop(oldest)[1])
+
+    def find(self, task_id: bytes) -> Row | None:
+        """The row, if it is still kept."""
+        return self._rows.get(task_id)
+
+
+def load_arguments(client: Client, recent: Recent, caller: bytes, row: Row) -> tuple[Sequence[Any], dict[str, Any]]:
+    """(args, kwargs) of a call, its inputs filled in. Stored inputs are read in place and pinned by their views.
+
+    Raises InputFailed, InputMissing, SerializationError, ObjectLostError.
+    """
+    deps = row[6] if len(row) > 3 else ()
+    data: bytes | memoryview = row[2]
+    tickets = {dep[2]: client.shelf.ask(dep[2]) for dep in deps if dep[1] == batches.STORED}
+    try:
+        if deps and deps[0][0] == WHOLE_ARGUMENTS:
+            data = client.shelf.view(tickets.pop(deps[0][2]))
+            deps = deps[1:]
+        value = payload.unpack(data)
+        if not deps:
+            return (value, {}) if type(value) is tuple else (value[0], value[1])  # type: ignore[index]
+        args, kwargs = (list(value), {}) if type(value) is tuple else (list(value[0]), value[1])  # type: ignore[index]
+        for where, kind, key, _ in deps:
+            filled = _input(client, recent, caller, kind, key, tickets)
+            if type(where) is int:
+                args[where] = filled
+            else:
+                kwargs[where] = filled
+        return args, kwargs
+    finally:
+        for ticket in tickets.values():
+            client.shelf.abandon(ticket)
+
+
+def _input(client: Client, recent: Recent, caller: bytes, kind: int, key: Any, tickets: dict[bytes, Any]) -> Any:
+    if kind == batches.INLINE:
+        return payload.unpack(key)
+    if kind == batches.STORED:
+        ticket = tickets.pop(key, None) or client.shelf.ask(key)
+        return payload.unpack(client.shelf.view(ticket))
+    if kind == batches.FAILED_INPUT:
+        raise InputFailed(key)
+    task_id = object_id(caller, key)
+    row = recent.find(task_id)
+    if row is None:
+        raise InputMissing
+    if row[0] == batches.OK_INLINE:
+        return payload.unpack(row[1])
+    if row[0] == batches.OK_STORED:
+        return payload.unpack(client.shelf.view(client.shelf.ask(task_id)))
+    if row[0] == batches.FAILED:
+        raise InputFailed(row[1])
+    raise InputFailed(payload.pack_failure(TaskCancelledError("an input was cancelled", task_id=task_id.hex())))
+
+
+def pack_returns(client: Client, caller: bytes, task_id: bytes, result: Any, nreturns: int, name: str) -> Returns:
+    """One row a return value. Raises SerializationError, ObjectStoreFullError, ValueError (wrong number of values)."""
+    if nreturns == 1:
+        return [pack_one(client, caller, task_id, result, name)]
+    if nreturns == 0:
+        return []
+    return _pack_many(client, caller, task_id, result, nreturns, name)
+
+
+def _pack_many(client: Client, caller: bytes, task_id: bytes, result: Any, nreturns: int, name: str) -> Returns:
+    generated = inspect.isgenerator(result)
+    if not generated:
+        try:
+            length = len(result)
+        except TypeError:
+            raise ValueError(
+                f"{name} has num_returns={nreturns} but returned one {type(result).__name__}; return a tuple of {nreturns}"
+            ) from None
+        if length != nreturns:
+            raise ValueError(f"{name} has num_returns={nreturns} but returned {length} values")
+    rows: Returns = []
+    first = counter_of(task_id)
+    values = iter(result)
+    try:
+        for index in range(nreturns):
+            value = next(values)
+            rows.append(pack_one(client, caller, object_id(caller, first + index), value, name))
+            del value
+    except StopIteration:
+        error: Exception = ValueError(f"{name} has num_returns={nreturns} but yielded only {len(rows)} values")
+        rows += [failed_row(payload.pack_failure(error, name))] * (nreturns - len(rows))
+    except Exception as error:  # noqa: BLE001  the user's generator raised: the values before it are good
+        rows += [failed_row(payload.pack_failure(error, name))] * (nreturns - len(rows))
+    return rows
+
+
+def pack_one(client: Client, caller: bytes, any_object_id: bytes, value: Any, name: str) -> Row:
+    """The row of one value: inline when small, else stored under the owner's id for it."""
+    refs: list[Any] = []
+    packed: bytes | Packed = payload.pack(value, refs, what=f"the result of {name}")
+    contained: tuple[bytes, ...] = ()
+    if refs:
+        with client.lock:
+            contained = client.sharing.hand_out([ref._entry for ref in refs], caller)
+    if isinstance(packed, bytes):
+        return [batches.OK_INLINE, packed, len(packed), type(value).__name__, contained]
+    assert client.welcome is not None
+    if packed.nbytes <= client.welcome.inline_limit:
+        return [batches.OK_INLINE, packed.inline(), packed.nbytes, type(value).__name__, contained]
+    client.shelf.put(any_object_id, packed)
+    return [batches.OK_STORED, b"", packed.nbytes, type(value).__name__, contained]
+
+
+def failed_row(failure: bytes) -> Row:
+    """The row of a value that is an error."""
+    return [batches.FAILED, failure, 0, "", ()]
+
+
+CANCELLED_ROW: Row = [batches.CANCELLED, b"", 0, "", ()]
+
+
+def result_row(client: Client, caller: bytes, counter: int, took_us: int, returns: Returns) -> Row:
+    """The answer to one call, short form when it can be; books the refs that are still held here."""
+    refs = arrivals.take()
+    held: tuple[bytes, ...] = ()
+    if refs:
+        alive = _alive(refs)
+        if alive:
+            with client.lock:
+                held = client.sharing.still_held(alive, caller)
+    if len(returns) == 1 and returns[0][0] == batches.OK_INLINE and not held and not returns[0][4]:
+        return [counter, took_us, returns[0][1]]
+    return [counter, took_us, returns, held]
+
+
+def _alive(refs: list[weakref.ref[Entry]]) -> list[Entry]:
+    return list({id(entry): entry for ref in refs if (entry := ref()) is not None}.values())
+
+
+def failure_of(error: BaseException, name: str, client: Client) -> bytes:
+    """The packed error of a call that raised."""
+    if isinstance(error, InputFailed):
+        return error.failure
+    return payload.pack_failure(error, name, node_id=client.node.hex())
+
+
+Target = Callable[..., Any]
+__all__ = ["ZmregError"]

@@ -1,0 +1,388 @@
+"""The node daemon: one loop that routes messages to the machines and performs what they decide. Never unpickles.
+
+It owns the machine's worker processes and its store, grants leases, keeps actors and their names (as head), and tells
+everyone who has died. It is on nobody's call path and on nobody's data path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, assert_never
+
+from zmreg.core import effects as fx
+from zmreg.core.actors import ActorBook
+from zmreg.core.leases import LeaseBook
+from zmreg.model.errors import ProtocolError
+from zmreg.model.ids import ProcessId, new_process_id
+from zmreg.model.messages import (
+    ActorExiting,
+    ActorRefused,
+    ActorState,
+    Adopt,
+    Allocate,
+    Answer,
+    Ask,
+    Blocked,
+    Borrow,
+    Construct,
+    Constructed,
+    CreateActor,
+    Exit,
+    FreeObjects,
+    Goodbye,
+    Hello,
+    KillActor,
+    LeaseGranted,
+    LeaseRecalled,
+    LeaseReturned,
+    LogLines,
+    Message,
+    Pin,
+    ProcessDied,
+    ReleaseActor,
+    Resolve,
+    RetireActor,
+    Sealed,
+    Unborrow,
+    Unpin,
+    Unschedulable,
+    WantLeases,
+    WatchActor,
+    Welcome,
+    WorkersAtCap,
+)
+from zmreg.model.settings import Settings
+from zmreg.model.specs import UNIT, ActorEntry, Shape
+from zmreg.net.sockets import Ends
+from zmreg.services import views
+from zmreg.services.adoption import Adoption
+from zmreg.services.nursery import Death, Nursery
+from zmreg.services.storekeeper import Storekeeper
+from zmreg.services.zygote import fork_zygote, remove_session
+from zmreg.wire import batches, codec
+
+TICK_S = 0.2
+# At the end workers get this long for their atexit handlers before they are killed.
+END_S = 0.15
+
+
+class Node:
+    """One machine's daemon, which is the head as well while there is only one."""
+
+    def __init__(self, config: dict[str, Any], ends: Ends, nursery: tuple[Any, int]) -> None:
+        self.config = config
+        self.settings: Settings = settings_of(config)
+        self.me = ends.me
+        self.ends = ends
+        self.nursery = Nursery(*nursery, config, self._worker_died)
+        self.total = totals(self.settings)
+        cpus = max(1, int(self.settings.num_cpus))
+        self.leases = LeaseBook(
+            self.total,
+            frozenset(self.settings.locs),
+            self.settings.max_workers,
+            keep_idle=cpus,
+            idle_s=self.settings.idle_worker_s,
+        )
+        self.actors = ActorBook()
+        self.creations: dict[bytes, CreateActor] = {}
+        session = Path(config["session"])
+        arena = Path(config["arena"])
+        self.store = Storekeeper(
+            arena, session / "spill", self.settings.object_store_bytes, self.settings.allocate_timeout_s, self.post
+        )
+        self.adoption = Adoption(self.post, self.store)
+        self.clients: dict[bytes, Hello] = {}
+        self.leaving: set[bytes] = set()
+        self.protocol_errors = 0
+        self.stopping = False
+        self._logs_due = 0.0
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self, driver_fd: int) -> None:
+        """Serve until the driver leaves or dies."""
+        poller = select.poll()
+        channel = self.nursery.channel
+        for fd in (self.ends.door_fd, channel.fileno(), self.store.poll_fd, driver_fd):
+            poller.register(fd, select.POLLIN)
+        for _ in range(max(1, int(self.settings.num_cpus))):
+            self.perform([fx.StartWorker()])
+        due = time.monotonic()
+        while not self.stopping:
+            self._drain()
+            now = time.monotonic()
+            if now >= due:
+                self._tick(now)
+                due = now + TICK_S
+            if self.stopping or self.ends.pending():
+                continue
+            for fd, _ in poller.poll(max(1.0, (due - now) * 1e3)):
+                if fd == driver_fd:
+                    self.stopping = True
+                elif fd == self.store.poll_fd:
+                    self.store.finish()
+                elif fd == channel.fileno() and not self.nursery.hear():
+                    poller.unregister(fd)
+                    self.nursery.replace_zygote()
+                    channel = self.nursery.channel
+                    poller.register(channel.fileno(), select.POLLIN)
+
+    def _drain(self) -> None:
+        while self.ends.pending():
+            sender, frame = self.ends.receive()
+            try:
+                message = codec.decode(frame)
+            except ProtocolError:
+                self.protocol_errors += 1
+                continue
+            self._route(sender, message)
+
+    def _tick(self, now: float) -> None:
+        self.perform(self.leases.tick(now))
+        self.perform_actor(self.actors.tick(now))
+        self.store.tick(now)
+        self.nursery.tick(now)
+        if self.settings.log_to_driver:
+            limit = int(self.settings.log_bytes_per_s * TICK_S)
+            for worker, text, skipped in self.nursery.new_output(limit, self.settings.log_bytes_per_worker):
+                child = self.nursery.children[worker]
+                source = f"{child.name} pid={child.pid}"
+                for client, hello in self.clients.items():
+                    if hello.role == "driver":
+                        self.post(client, LogLines(source, text, skipped))
+
+    def post(self, peer: bytes, message: Message) -> bool:
+        """Send one message."""
+        return self.ends.send(peer, codec.encode(message))
+
+    # -- what is heard ----------------------------------------------------------------------------------------------
+
+    def _route(self, sender: bytes, message: Message) -> None:
+        match message:
+            case Allocate():
+                self.store.on_allocate(sender, message, time.monotonic())
+            case Sealed():
+                self.store.on_sealed(sender, message)
+            case Pin():
+                self.store.on_pin(sender, message)
+            case Unpin():
+                self.store.on_unpin(sender, message)
+            case FreeObjects():
+                self.store.on_free(message)
+            case WantLeases(resources, locs, count, depth):
+                self.perform(self.leases.want(sender, Shape(resources, locs), count, depth))
+            case LeaseReturned(worker):
+                self.perform(self.leases.returned(sender, worker))
+            case Blocked(blocked):
+                self.perform(self.leases.blocked(sender) if blocked else self.leases.unblocked(sender))
+            case Hello():
+                self._on_hello(sender, message)
+            case Goodbye():
+                self._on_goodbye(sender)
+            case Adopt():
+                self.adoption.adopt(message)
+            case Resolve() | Borrow() | Unborrow():
+                self.adoption.on_message(sender, message)
+            case Ask(request, topic, key):
+                found = views.answer(self, topic, key)
+                self.post(sender, Answer(request, found is not None, batches.pack_plain(found)))
+            case _:
+                self._route_actor(sender, message)
+
+    def _route_actor(self, sender: bytes, message: Message) -> None:
+        match message:
+            case CreateActor():
+                self._on_create(sender, message)
+            case Constructed(actor_id, failure):
+                self.perform_actor(self.actors.constructed(actor_id, sender, failure or None))
+            case WatchActor(actor_id):
+                self.perform_actor(self.actors.subscribe(actor_id, sender))
+            case KillActor(actor_id, no_restart):
+                self.perform_actor(self.actors.kill(actor_id, no_restart))
+            case ReleaseActor(actor_id):
+                self.perform_actor(self.actors.release(actor_id))
+            case ActorExiting(actor_id):
+                self.perform_actor(self.actors.exiting(actor_id, sender))
+            case _:
+                self.protocol_errors += 1
+
+    def _on_hello(self, sender: bytes, message: Hello) -> None:
+        self.clients[sender] = message
+        self.post(
+            sender,
+            Welcome(
+                self.me, str(self.store.arena), self.store.nbytes, self.settings.inline_limit_bytes,
+                self.settings.namespace, self.settings.num_cpus,
+            ),
+        )  # fmt: skip
+        child = self.nursery.children.get(sender)
+        if child is not None:
+            child.ready = True
+            self.perform(self.leases.worker_started(sender))
+
+    def _on_goodbye(self, sender: bytes) -> None:
+        self.leaving.add(sender)
+        hello = self.clients.get(sender)
+        if hello is not None and hello.role == "driver":
+            self.stopping = True
+
+    def _on_create(self, sender: bytes, message: CreateActor) -> None:
+        self.creations[message.actor_id] = message
+        entry = ActorEntry(
+            message.actor_id, sender, message.name, message.namespace, message.class_name,
+            Shape(message.place, message.locs), Shape(message.hold, message.locs), message.max_restarts, message.detached,
+        )  # fmt: skip
+        self.perform_actor(self.actors.create(entry, time.monotonic()))
+
+    def _worker_died(self, death: Death) -> None:
+        worker = death.worker
+        if not death.was_ready:
+            self.perform(self.leases.worker_start_failed(f"{death.reason}\n{death.log_tail}".strip()))
+            return
+        adopted = worker in self.leaving
+        self.leaving.discard(worker)
+        self.clients.pop(worker, None)
+        self.ends.forget(worker)
+        word = ProcessDied(
+            worker, death.exit_code, death.signal, death.running, death.reason, death.log_tail, adopted
+        )  # fmt: skip
+        for client in self.clients:
+            self.post(client, word)
+        self.store.process_died(worker, keep_objects=adopted)
+        self.adoption.process_died(worker)
+        self.perform_actor(self.actors.worker_died(worker, death.reason.encode()))
+        self.perform_actor(self.actors.process_died(worker))
+        self.perform_actor(self.actors.owner_died(worker))
+        self.perform(self.leases.owner_died(worker))
+        self.perform(self.leases.worker_died(worker))
+
+    # -- what is done -----------------------------------------------------------------------------------------------
+
+    def perform(self, effects: Iterable[fx.LeaseEffect]) -> None:
+        """Do what the lease book decided."""
+        for effect in effects:
+            match effect:
+                case fx.StartWorker():
+                    self.nursery.start()
+                case fx.StopWorker(worker):
+                    self.nursery.end(worker, time.monotonic(), lambda each: self.post(each, Exit(False)) and None)
+                case fx.Granted(owner, shape, worker):
+                    self.post(owner, LeaseGranted(shape.resources, shape.locs, worker))
+                case fx.Recall(owner, worker):
+                    self.post(owner, LeaseRecalled(worker))
+                case fx.Hosted(actor_id, worker):
+                    self.perform_actor(self.actors.hosted(actor_id, worker))
+                case fx.Infeasible(owner, actor_id, shape, reason) | fx.CannotStart(owner, actor_id, shape, reason):
+                    if owner is not None:
+                        self.post(owner, Unschedulable(shape.resources, shape.locs, reason))
+                    if actor_id is not None:
+                        self.perform_actor(self.actors.unplaceable(actor_id, reason.encode()))
+                case fx.AtCap(owner, shape):
+                    self.post(owner, WorkersAtCap(shape.resources, shape.locs))
+                case _:
+                    assert_never(effect)
+
+    def perform_actor(self, effects: Iterable[fx.ActorEffect]) -> None:
+        """Do what the actor book decided."""
+        for effect in effects:
+            match effect:
+                case fx.HostActor(actor_id, place, hold):
+                    self.perform(self.leases.host(actor_id, place, hold))
+                case fx.UnhostActor(actor_id):
+                    self.perform(self.leases.unhost(actor_id))
+                case fx.Construct(actor_id, worker, incarnation):
+                    self._construct(actor_id, worker, incarnation)
+                case fx.RetireActor(actor_id, worker):
+                    self.post(worker, RetireActor(actor_id))
+                case fx.KillWorker(worker):
+                    self.nursery.kill(worker, "it was killed on request")
+                case fx.TellActor(process, actor_id, state, worker, incarnation, failure, restarts, init_failed):
+                    self.post(
+                        process, ActorState(actor_id, state, worker, incarnation, failure, init_failed, restarts)
+                    )
+                    if state == "dead":
+                        self.creations.pop(actor_id, None)
+                case fx.ActorCreated():
+                    continue
+                case fx.ActorRefused(actor_id, owner, reason):
+                    self.creations.pop(actor_id, None)
+                    self.post(owner, ActorRefused(actor_id, reason))
+                case _:
+                    assert_never(effect)
+
+    def _construct(self, actor_id: bytes, worker: bytes, incarnation: int) -> None:
+        creation = self.creations[actor_id]
+        child = self.nursery.children.get(worker)
+        if child is not None:
+            child.name = creation.class_name
+        self.post(
+            worker,
+            Construct(
+                actor_id, incarnation, creation.max_concurrency, creation.blob, creation.payload, creation.deps,
+                creation.handle,
+            ),
+        )  # fmt: skip
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def shut_down(self) -> None:
+        """Workers are asked to end, then made to; files go last."""
+        for worker in list(self.nursery.children):
+            self.post(worker, Exit(False))
+        deadline = time.monotonic() + END_S
+        poller = select.poll()
+        poller.register(self.nursery.channel.fileno(), select.POLLIN)
+        self.clients.clear()
+        while self.nursery.children and (left := deadline - time.monotonic()) > 0:
+            if poller.poll(left * 1e3) and not self.nursery.hear():
+                break
+        self.nursery.close()
+        self.ends.close(clean=False)
+        self.store.close()
+        remove_session(self.config)
+
+
+def settings_of(config: dict[str, Any]) -> Settings:
+    """The settings that the launching process sent."""
+    values = dict(config["settings"])
+    values["locs"] = tuple(values["locs"])
+    return Settings(**values)
+
+
+def totals(settings: Settings) -> dict[str, int]:
+    """What this node has, in 1/10000 units."""
+    total = {"CPU": round(settings.num_cpus * UNIT), "GPU": round(settings.num_gpus * UNIT)}
+    total |= {name: round(amount * UNIT) for name, amount in settings.resources.items()}
+    return {name: amount for name, amount in total.items() if amount}
+
+
+def main() -> None:
+    """The life of a node process: configuration on stdin, a byte on `ready_fd` when the door is open."""
+    config = json.loads(sys.stdin.buffer.read())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    config["remove"] = [config["session"], str(Path(config["arena"]).parent)]
+    config["node"] = new_process_id().hex()
+    driver_fd = os.pidfd_open(config["driver"])
+    nursery = fork_zygote({**config, "close": [driver_fd, config["ready_fd"]]})
+    ends = Ends(Path(config["session"]), ProcessId(bytes.fromhex(config["node"])))
+    try:
+        node = Node(config, ends, nursery)
+    except BaseException as error:
+        os.write(config["ready_fd"], f"E{type(error).__name__}: {error}".encode())
+        remove_session(config)
+        raise
+    signal.signal(signal.SIGTERM, lambda *_: setattr(node, "stopping", True))
+    os.write(config["ready_fd"], b"R" + ends.me)
+    os.close(config["ready_fd"])
+    try:
+        node.run(driver_fd)
+    finally:
+        node.shut_down()

@@ -1,0 +1,205 @@
+"""The node's worker processes: forked by the zygote, known by id, watched until they are gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zmreg.model.ids import new_process_id
+from zmreg.services import zygote as zygotes
+from zmreg.store.board import read_board
+
+# How long a worker that was asked to end may take before it is killed.
+END_GRACE_S = 1.0
+LOG_TAIL_BYTES = 4_096
+LOG_TAIL_LINES = 20
+# One packet of the zygote's channel; logs are read in steps of this size too.
+LOG_STEP_BYTES = 64 * 1024
+
+
+@dataclass(slots=True)
+class Child:
+    """One worker process."""
+
+    worker: bytes
+    pid: int = 0
+    ready: bool = False
+    kill_at: float = float("inf")
+    killed: str = ""
+    """Why we killed it ourselves; empty when we did not."""
+    log_read: int = 0
+    name: str = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker ended."""
+
+    worker: bytes
+    was_ready: bool
+    exit_code: int | None
+    signal: int | None
+    running: bytes
+    reason: str
+    log_tail: str
+
+
+class Nursery:
+    """Starts and ends workers. `on_death` and `on_failed_start` are called from `hear`."""
+
+    def __init__(self, channel: socket.socket, pid: int, config: dict[str, Any], died: Callable[[Death], None]) -> None:
+        self.channel = channel
+        self.zygote_pid = pid
+        self.children: dict[bytes, Child] = {}
+        self._config = config
+        self._session = Path(config["session"])
+        self._died = died
+        self._spawned: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Ask for one more worker."""
+        worker = new_process_id()
+        self.children[worker] = Child(worker)
+        self._tell({"fork": worker.hex()})
+
+    def _tell(self, request: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the zygote is gone: `hear` finds out and starts another
+            self.channel.send(json.dumps(request).encode())
+
+    def hear(self) -> bool:
+        """Take one packet from the zygote; False when it is gone."""
+        try:
+            packet = self.channel.recv(zygotes.PACKET_BYTES)
+        except ConnectionError:
+            return False
+        if not packet:
+            return False
+        fact = json.loads(packet)
+        if "forked" in fact:
+            child = self.children.get(bytes.fromhex(fact["forked"]))
+            if child is not None:
+                child.pid = fact["pid"]
+                if child.kill_at == 0:
+                    self._tell({"kill": child.pid})
+        elif "failed" in fact:
+            self._gone(bytes.fromhex(fact["failed"]), None, fact["why"])
+        else:
+            self._gone(bytes.fromhex(fact["exited"]), fact["status"], "")
+        return True
+
+    def replace_zygote(self) -> None:
+        """The zygote died, and with it every worker. Start another, as a fresh interpreter."""
+        self.channel.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.zygote_pid, 0)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        os.set_inheritable(theirs.fileno(), True)
+        config = {**self._config, "channel_fd": theirs.fileno(), "close": [], "lock_fd": -1}
+        self._spawned = subprocess.Popen(
+            [sys.executable, "-c", "from zmreg.services.zygote import main; main()"],
+            stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        assert self._spawned.stdin is not None
+        self._spawned.stdin.write(json.dumps(config).encode())
+        self._spawned.stdin.close()
+        theirs.close()
+        self.channel, self.zygote_pid = ours, self._spawned.pid
+        for worker in list(self.children):
+            self._gone(worker, int(signal.SIGKILL), "its zygote was killed")
+
+    def _gone(self, worker: bytes, status: int | None, why: str) -> None:
+        child = self.children.pop(worker, None)
+        if child is None:
+            return
+        exit_code = sig = None
+        if status is not None and os.WIFSIGNALED(status):
+            sig = os.WTERMSIG(status)
+            with contextlib.suppress(ValueError):
+                why = why or f"killed by signal {sig} ({signal.Signals(sig).name})"
+        elif status is not None:
+            exit_code = os.waitstatus_to_exitcode(status)
+            why = why or f"exited with code {exit_code}"
+        running = read_board(self._session / f"{worker.hex()}.now")
+        tail = self._log_tail(worker)
+        (self._session / worker.hex()).unlink(missing_ok=True)
+        self._died(Death(worker, child.ready, exit_code, sig, running, child.killed or why, tail))
+
+    def _log_path(self, worker: bytes) -> Path:
+        return self._session / "logs" / f"{worker.hex()}.log"
+
+    def _log_tail(self, worker: bytes) -> str:
+        try:
+            with self._log_path(worker).open("rb") as log:
+                log.seek(0, os.SEEK_END)
+                log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return "\n".join(lines[-LOG_TAIL_LINES:])
+
+    def end(self, worker: bytes, now: float, tell: Callable[[bytes], None]) -> None:
+        """Ask a worker to end; kill it when it has not within END_GRACE_S."""
+        child = self.children.get(worker)
+        if child is not None and child.kill_at > now + END_GRACE_S:
+            child.kill_at = now + END_GRACE_S
+            tell(worker)
+
+    def kill(self, worker: bytes, why: str) -> None:
+        """Kill -9, with everything it forked."""
+        child = self.children.get(worker)
+        if child is not None:
+            child.killed = child.killed or why
+            child.kill_at = 0
+            if child.pid:
+                self._tell({"kill": child.pid})
+
+    def tick(self, now: float) -> None:
+        """Kill those that were asked to end and did not."""
+        for child in list(self.children.values()):
+            if 0 < child.kill_at <= now:
+                self.kill(child.worker, "it was asked to end and did not in time")
+
+    def new_output(self, limit_bytes: int, keep_bytes: int) -> list[tuple[bytes, str, int]]:
+        """(worker, text, skipped bytes) of what workers printed since the last call, at most `limit_bytes` in all.
+
+        A log over `keep_bytes` is cut to nothing: its writer appends, so it goes on at the start.
+        """
+        news = []
+        for child in self.children.values():
+            path = self._log_path(child.worker)
+            try:
+                size = path.stat().st_size
+                if size <= child.log_read:
+                    continue
+                take = min(size - child.log_read, limit_bytes, LOG_STEP_BYTES)
+                with path.open("rb") as log:
+                    log.seek(child.log_read)
+                    data = log.read(take)
+                skipped = 0 if size - child.log_read <= LOG_STEP_BYTES * 4 else size - child.log_read - len(data)
+                child.log_read = size if skipped else child.log_read + len(data)
+                limit_bytes -= len(data)
+                if size > keep_bytes:
+                    os.truncate(path, 0)
+                    child.log_read = 0
+            except OSError:
+                continue
+            if data or skipped:
+                news.append((child.worker, data.decode(errors="replace"), skipped))
+        return news
+
+    def close(self) -> None:
+        """Let the zygote end (it kills what is left) and wait for it."""
+        with contextlib.suppress(OSError):
+            self.channel.shutdown(socket.SHUT_RDWR)
+        self.channel.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.zygote_pid, 0)

@@ -1,0 +1,260 @@
+"""Refs that cross processes: who lent what to whom, and how a borrower learns the value.
+
+A process receives a ref in arguments, in a result or inside a value. Its owner must know before whoever handed it over
+lets go. Three cases, by who the owner is:
+- the owner handed it over: it books the loan itself (with the result row's `held`, or when it sends a result);
+- it came home to its owner: nothing to book;
+- a third process owns it: the receiver says `Borrow` to the owner, the lender holds on until the owner has said
+  `BorrowSettled` to it.
+A ref inside task arguments is not booked at all unless the worker still holds it when the call ends.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from zmreg.core.loans import Loans
+from zmreg.model.errors import ObjectLostError, OwnerDiedError
+from zmreg.model.ids import counter_of, owner_of, short
+from zmreg.model.messages import Borrow, BorrowSettled, Message, Resolve, Resolved, Unborrow
+from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
+
+Post = Callable[[bytes, Message], bool]
+
+
+class Sharing:
+    """The borrowing side and the lending side of one process. Everything runs under the client's lock."""
+
+    def __init__(self, me: bytes, post: Post, pack_error: Callable[[BaseException], bytes]) -> None:
+        self._me = me
+        self._post = post
+        self._pack_error = pack_error
+        self._shown: weakref.WeakValueDictionary[int, Entry] = weakref.WeakValueDictionary()
+        self._lent: dict[bytes, Entry] = {}
+        self._loans = Loans()
+        self._borrowed: weakref.WeakValueDictionary[bytes, Borrowed] = weakref.WeakValueDictionary()
+        self._holding: dict[tuple[bytes, bytes], list[Entry]] = {}
+        self._settled_early: dict[tuple[bytes, bytes], int] = {}
+        self._dead: dict[bytes, str] = {}
+        self.captured = 0
+        """Refs found in closures and globals of functions sent so far."""
+        self.dropped: deque[tuple[bytes, int]] = deque()
+        self.out_of_band: deque[Entry] = deque()
+        """Refs the user pickled by hand: held for the life of the process, counted in statistics."""
+
+    # -- finding entries --------------------------------------------------------------------------------------------
+
+    def show(self, entry: Entry) -> None:
+        """An own entry is about to be pickled: from now on it can be found by its number."""
+        if entry.owner == self._me:
+            self._shown[entry.counter] = entry
+
+    def entry_for(self, object_id: bytes) -> Entry:
+        """The entry of a ref that arrived here; a new `Borrowed` the first time."""
+        if owner_of(object_id) == self._me:
+            own = self._shown.get(counter_of(object_id))
+            if own is None:  # its last handle died between the pickling and now: gone for good
+                own = Entry(self._me, counter_of(object_id), FREED, None)
+            return own
+        entry = self._borrowed.get(object_id)
+        if entry is None:
+            entry = self._borrowed[object_id] = Borrowed(object_id, self.dropped)
+        return entry
+
+    # -- hand-overs -------------------------------------------------------------------------------------------------
+
+    def lend(self, entry: Entry, borrower: bytes) -> None:
+        """Book a loan of an own entry, which lives at least until it is returned."""
+        object_id = entry.object_id
+        self._shown[entry.counter] = entry
+        if self._loans.lend(object_id, borrower):
+            self._lent[object_id] = entry
+
+    def hold_for(self, entry: Entry, borrower: bytes) -> None:
+        """Keep a borrowed entry until its owner knows `borrower` (or that process is gone)."""
+        key = (entry.object_id, borrower)
+        early = self._settled_early.get(key, 0)
+        if early:  # the owner's word overtook the lender's: nothing to hold
+            self._settled_early[key] = early - 1
+            if early == 1:
+                del self._settled_early[key]
+        elif borrower not in self._dead:
+            self._holding.setdefault(key, []).append(entry)
+
+    def hand_out(self, entries: Iterable[Entry], receiver: bytes) -> tuple[bytes, ...]:
+        """Refs inside a value that goes to `receiver` for good. Returns their ids."""
+        ids = []
+        for entry in entries:
+            ids.append(entry.object_id)
+            if entry.owner == self._me:
+                self.lend(entry, receiver)
+            elif entry.owner != receiver:
+                self.hold_for(entry, receiver)
+        return tuple(ids)
+
+    def receive(self, object_ids: Iterable[bytes], lender: bytes) -> tuple[Entry, ...]:
+        """The entries of refs inside a value that `lender` gave for good; booked with their owners."""
+        return tuple(self._take(object_id, lender) for object_id in object_ids)
+
+    def _take(self, object_id: bytes, lender: bytes) -> Entry:
+        entry = self.entry_for(object_id)
+        if isinstance(entry, Borrowed):
+            entry.lends += 1
+            if entry.owner != lender:
+                self._post(entry.owner, Borrow(object_id, lender))
+        return entry
+
+    def still_held(self, entries: Iterable[Entry | None], caller: bytes) -> tuple[bytes, ...]:
+        """After a call of `caller`: which of the refs that came with it are kept here. Books them."""
+        held = []
+        for entry in entries:
+            if isinstance(entry, Borrowed):
+                entry.lends += 1
+                held.append(entry.object_id)
+                if entry.owner != caller:
+                    self._post(entry.owner, Borrow(entry.object_id, caller))
+        return tuple(held)
+
+    def worker_holds(self, object_ids: Iterable[bytes], worker: bytes) -> None:
+        """The other side of `still_held`: a result row says the worker keeps these."""
+        for object_id in object_ids:
+            entry = self.entry_for(object_id)
+            if entry.owner == self._me:
+                if entry.state != FREED:
+                    self.lend(entry, worker)
+            elif entry.owner != worker:
+                self.hold_for(entry, worker)
+
+    # -- messages ---------------------------------------------------------------------------------------------------
+
+    def on_borrow(self, borrower: bytes, message: Borrow) -> None:
+        """A third process tells that it holds one of ours."""
+        entry = self.entry_for(message.object_id)
+        if entry.state != FREED:
+            self.lend(entry, borrower)
+        self._post(message.lender, BorrowSettled(message.object_id, borrower))
+
+    def on_settled(self, message: BorrowSettled) -> None:
+        """The owner knows the borrower: our hold may go."""
+        key = (message.object_id, message.borrower)
+        held = self._holding.get(key)
+        if held:
+            held.pop()
+            if not held:
+                del self._holding[key]
+        elif message.borrower not in self._dead:
+            self._settled_early[key] = self._settled_early.get(key, 0) + 1
+
+    def on_unborrow(self, borrower: bytes, message: Unborrow) -> None:
+        """A borrower has dropped these."""
+        for object_id, count in zip(message.object_ids, message.counts, strict=True):
+            if self._loans.returned(object_id, borrower, count):
+                self._lent.pop(object_id, None)
+
+    def on_resolve(self, borrower: bytes, message: Resolve) -> None:
+        """A borrower wants a value of ours: answer now, or as soon as it is there."""
+        entry = self.entry_for(message.object_id)
+        if entry.state == PENDING:
+            entry.listen(lambda done: self._answer(borrower, done))
+        else:
+            self._answer(borrower, entry)
+
+    def _answer(self, borrower: bytes, entry: Entry) -> None:
+        object_id, value = entry.object_id, entry.value
+        if entry.state == INLINE and isinstance(value, bytes):
+            contained = self.hand_out(entry.contained, borrower)
+            answer = Resolved(object_id, "inline", value, len(value), contained)
+        elif entry.state == STORED and isinstance(value, Stored):
+            contained = self.hand_out(entry.contained, borrower)
+            answer = Resolved(object_id, "stored", b"", value.nbytes, contained)
+        elif entry.state == FAILED and isinstance(value, bytes):
+            answer = Resolved(object_id, "failed", value, 0, ())
+        else:
+            reason = f"object {short(object_id)} was freed by its owner {entry.owner.hex()}: no handle to it was left"
+            answer = Resolved(object_id, "lost", reason.encode(), 0, ())
+        self._post(borrower, answer)
+
+    def want(self, entry: Entry) -> None:
+        """Ask the owner of a borrowed entry for its value, once."""
+        if isinstance(entry, Borrowed) and not entry.asked and entry.state == PENDING:
+            entry.asked = True
+            if entry.owner in self._dead:
+                self._lose(entry, self._dead[entry.owner])
+            else:
+                self._post(entry.owner, Resolve(entry.object_id))
+
+    def on_resolved(self, sender: bytes, message: Resolved, node: bytes) -> None:
+        """An owner answered."""
+        entry = self._borrowed.get(message.object_id)
+        if entry is None or entry.state != PENDING:
+            self.receive(message.contained, sender)  # taken and dropped at once: the loans must be returned
+            return
+        entry.contained = self.receive(message.contained, sender)
+        if message.state == "inline":
+            entry.settle(INLINE, message.payload)
+        elif message.state == "stored":
+            entry.settle(STORED, Stored(message.object_id, message.nbytes, (node,), None))
+        elif message.state == "failed":
+            entry.settle(FAILED, message.payload)
+        else:
+            error = ObjectLostError(message.payload.decode(), object_id=message.object_id.hex())
+            entry.settle(FAILED, self._pack_error(error))
+
+    # -- endings ----------------------------------------------------------------------------------------------------
+
+    def process_died(self, process: bytes, reason: str, heir: bytes) -> None:
+        """Return its loans, let go what was held for it, and fail (or ask `heir` for) what it owned."""
+        self._dead[process] = reason
+        for object_id in self._loans.process_died(process):
+            self._lent.pop(object_id, None)
+        for table in (self._holding, self._settled_early):
+            for key in [key for key in table if key[1] == process]:
+                del table[key]  # type: ignore[attr-defined]
+        for entry in list(self._borrowed.values()):
+            if entry.owner == process and entry.state == PENDING and entry.asked:
+                if heir:
+                    self._post(heir, Resolve(entry.object_id))
+                else:
+                    self._lose(entry, reason)
+        if heir:
+            del self._dead[process]
+
+    def _lose(self, entry: Entry, reason: str) -> None:
+        error = OwnerDiedError(
+            f"object {short(entry.object_id)} is lost: its owner, process {entry.owner.hex()}, is gone ({reason}). "
+            "The owner is the process that called .remote() or put(); keep it alive while others use its refs.",
+            object_id=entry.object_id.hex(),
+        )
+        entry.settle(FAILED, self._pack_error(error))
+
+    def turn(self) -> None:
+        """Say which borrowed refs died since the last turn."""
+        dropped = self.dropped
+        if not dropped:
+            return
+        by_owner: dict[bytes, list[tuple[bytes, int]]] = {}
+        while dropped:
+            object_id, lends = dropped.popleft()
+            by_owner.setdefault(object_id[:8], []).append((object_id, lends))
+        for owner, rows in by_owner.items():
+            if owner not in self._dead:
+                self._post(owner, Unborrow(tuple(row[0] for row in rows), tuple(row[1] for row in rows)))
+
+    def pending_entries(self) -> list[Entry]:
+        """Borrowed entries without a value yet."""
+        return [entry for entry in self._borrowed.values() if entry.state == PENDING]
+
+    def lent_entries(self) -> list[tuple[Entry, tuple[bytes, ...]]]:
+        """What others hold of ours, with the borrowers: for a graceful exit and for `zmreg memory`."""
+        return [(entry, self._loans.borrowers(object_id)) for object_id, entry in self._lent.items()]
+
+    def statistics(self) -> dict[str, int]:
+        """Counts of what crossed."""
+        return {
+            "lent": len(self._lent),
+            "borrowed": len(self._borrowed),
+            "held_for_others": sum(map(len, self._holding.values())),
+            "out_of_band": len(self.out_of_band) + self.captured,
+        }

@@ -1,0 +1,188 @@
+"""A process's access to its node's store: room is asked for, bytes are written and read in place.
+
+The node decides where everything lies and what may go; this side only maps the arena. A read view pins its object
+until the last slice of it dies; the finalizer that notices runs anywhere, so it only appends to `unpinned`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from zmreg.model.errors import GetTimeoutError, ObjectLostError, ObjectStoreFullError
+from zmreg.model.ids import short
+from zmreg.model.messages import (
+    Allocate,
+    Allocated,
+    AllocateRefused,
+    Message,
+    Pin,
+    Pinned,
+    PinRefused,
+    Sealed,
+)
+from zmreg.net.pump import Waiter
+from zmreg.store.arena import Mapping
+
+
+class Sized(Protocol):
+    """Something that knows its size and can write itself into shared memory (wire.payload.Packed)."""
+
+    nbytes: int
+
+    def write_into(self, view: memoryview) -> int:
+        """Write; returns the bytes written."""
+
+
+class PinTicket:
+    """A pin that was asked for. `waiter` is done when the answer is in `place` or `refusal`."""
+
+    __slots__ = ("abandoned", "object_id", "place", "refusal", "waiter")
+
+    def __init__(self, object_id: bytes) -> None:
+        self.object_id = object_id
+        self.waiter = Waiter()
+        self.place: tuple[int, int] | None = None
+        self.refusal = ""
+        self.abandoned = False
+
+
+class Shelf:
+    """The store as one process sees it."""
+
+    def __init__(
+        self,
+        tell_node: Callable[[Message], None],
+        wait: Callable[[Waiter, float | None], bool],
+        forget_pins: deque[bytes],
+    ) -> None:
+        self._tell = tell_node
+        self._wait = wait
+        self.unpinned = forget_pins
+        self._mapping: Mapping | None = None
+        self._path = ""
+        self._bytes = 0
+        self._tickets: dict[bytes, deque[PinTicket]] = {}
+        self._rooms: dict[bytes, tuple[Waiter, list[Allocated | AllocateRefused]]] = {}
+
+    def opened(self, path: str, nbytes: int) -> None:
+        """The node told where the arena is; it is mapped on first use."""
+        self._path, self._bytes = path, nbytes
+
+    def _map(self) -> Mapping:
+        if self._mapping is None:
+            self._mapping = Mapping.attach(Path(self._path))
+        return self._mapping
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def put(self, object_id: bytes, packed: Sized) -> None:
+        """Copies a value into the store. Blocks while the store makes room.
+
+        Raises:
+            ObjectStoreFullError: no room in time, or larger than the store; nothing is left behind.
+        """
+        waiter, answers = Waiter(), list[Allocated | AllocateRefused]()
+        self._rooms[object_id] = (waiter, answers)
+        self._tell(Allocate(object_id, packed.nbytes))
+        whole = False
+        try:
+            self._wait(waiter, None)
+            if not answers:
+                raise ObjectStoreFullError(f"the node went away while {packed.nbytes} bytes were to be stored")
+            answer = answers[0]
+            if isinstance(answer, AllocateRefused):
+                whole = True  # nothing to take back
+                raise ObjectStoreFullError(answer.reason)
+            mapping = self._map()
+            if not answer.claimed:
+                mapping.claim(answer.offset, answer.nbytes)
+            view = mapping.writable(answer.offset, answer.nbytes)
+            packed.write_into(view)
+            view.release()
+            self._tell(Sealed(object_id, True))
+            whole = True
+        finally:
+            self._rooms.pop(object_id, None)
+            if not whole:
+                self._tell(Sealed(object_id, False))
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def ask(self, object_id: bytes) -> PinTicket:
+        """Ask for a pin without waiting."""
+        ticket = PinTicket(object_id)
+        self._tickets.setdefault(object_id, deque()).append(ticket)
+        self._tell(Pin(object_id))
+        return ticket
+
+    def view(self, ticket: PinTicket, timeout: float | None = None) -> memoryview:
+        """The object's bytes, read-only and in place, once the pin is there.
+
+        Raises:
+            GetTimeoutError: not in time. ObjectLostError: the node has no such object (any more).
+        """
+        try:
+            there = self._wait(ticket.waiter, timeout)
+        except BaseException:
+            self.abandon(ticket)
+            raise
+        if not there:
+            self.abandon(ticket)
+            raise GetTimeoutError(f"object {short(ticket.object_id)} was not readable within {timeout} s")
+        if ticket.place is None:
+            raise ObjectLostError(
+                f"object {short(ticket.object_id)} is lost: {ticket.refusal}", object_id=ticket.object_id.hex()
+            )
+        offset, nbytes = ticket.place
+        object_id, unpinned = ticket.object_id, self.unpinned
+        return self._map().view(offset, nbytes, lambda: unpinned.append(object_id))
+
+    def abandon(self, ticket: PinTicket) -> None:
+        """Nobody will read by this ticket: give the pin back when, or if, it comes."""
+        if ticket.place is not None:
+            self.unpinned.append(ticket.object_id)
+        ticket.abandoned = True
+
+    # -- what the node says -----------------------------------------------------------------------------------------
+
+    def on_room(self, message: Allocated | AllocateRefused) -> None:
+        """An answer to `Allocate`."""
+        room = self._rooms.get(message.object_id)
+        if room is None:  # the creator was interrupted and has taken it back already
+            return
+        room[1].append(message)
+        room[0].finish()
+
+    def on_pin(self, message: Pinned | PinRefused) -> None:
+        """An answer to `Pin`; answers for one object come in the order of the questions."""
+        queue = self._tickets.get(message.object_id)
+        if not queue:
+            return
+        ticket = queue.popleft()
+        if not queue:
+            del self._tickets[message.object_id]
+        if isinstance(message, Pinned):
+            if ticket.abandoned:
+                self.unpinned.append(message.object_id)
+            ticket.place = (message.offset, message.nbytes)
+        else:
+            ticket.refusal = message.reason
+        ticket.waiter.finish()
+
+    def fail_all(self, reason: str) -> None:
+        """The node is gone: let everyone who waits for it go."""
+        for waiter, _ in list(self._rooms.values()):
+            waiter.finish()
+        for queue in list(self._tickets.values()):
+            for ticket in queue:
+                ticket.refusal = reason
+                ticket.waiter.finish()
+
+    def close(self) -> None:
+        """Unmap, unless views are still alive: then the map stays until they die."""
+        if self._mapping is not None:
+            self._mapping.close()
+            self._mapping = None

@@ -1,0 +1,192 @@
+"""The node's store: the table decides, this performs. Copies to and from disk run on one thread of their own."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import assert_never
+
+from zmreg.model.errors import ObjectStoreFullError, ZmregError
+from zmreg.model.messages import (
+    Allocate,
+    Allocated,
+    AllocateRefused,
+    FreeObjects,
+    Message,
+    Pin,
+    Pinned,
+    PinRefused,
+    Sealed,
+    Unpin,
+)
+from zmreg.store import objects
+from zmreg.store.arena import Mapping
+from zmreg.store.objects import ObjectTable
+from zmreg.store.records import (
+    DropSpilled,
+    Freed,
+    Granted,
+    Missing,
+    Refused,
+    StartRestore,
+    StartSpill,
+    StoreEffect,
+)
+from zmreg.store.records import Pinned as PinnedHere
+from zmreg.store.spill import SpillDirectory
+
+Job = StartSpill | StartRestore | DropSpilled
+
+
+class Storekeeper:
+    """Arena, table and spill files of one node. `poll_fd` becomes readable when a copy is done: call `finish`."""
+
+    def __init__(
+        self, arena: Path, spill: Path, nbytes: int, wait_s: float, post: Callable[[bytes, Message], object]
+    ) -> None:
+        self.arena = arena
+        self.nbytes = nbytes
+        self.table = ObjectTable(nbytes)
+        self._mapping = Mapping.create(arena, nbytes)
+        self._spill_path = spill
+        self._spill: SpillDirectory | None = None
+        self._wait_s = wait_s
+        self._post = post
+        self._deadlines: dict[tuple[bytes, bytes], float] = {}
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._done: deque[tuple[Job, str | None]] = deque()
+        self.poll_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._thread: threading.Thread | None = None
+
+    # -- messages ---------------------------------------------------------------------------------------------------
+
+    def on_allocate(self, sender: bytes, message: Allocate, now: float) -> None:
+        """Room for an object."""
+        self._deadlines[sender, message.object_id] = now + self._wait_s
+        self.perform(self.table.allocate(sender, message.object_id, message.nbytes, now))
+
+    def on_sealed(self, sender: bytes, message: Sealed) -> None:
+        """A creator is done, or gives up."""
+        if message.ok:
+            self.perform(self.table.claimed(message.object_id))
+            self.perform(self.table.seal(sender, message.object_id))
+        else:
+            self._deadlines.pop((sender, message.object_id), None)
+            self.perform(self.table.abort(sender, message.object_id))
+
+    def on_pin(self, sender: bytes, message: Pin) -> None:
+        """A reader comes."""
+        self.perform(self.table.pin(sender, message.object_id))
+
+    def on_unpin(self, sender: bytes, message: Unpin) -> None:
+        """Views died."""
+        for object_id in message.object_ids:
+            self.perform(self.table.unpin(sender, object_id))
+
+    def on_free(self, message: FreeObjects) -> None:
+        """The owner needs these no more."""
+        for object_id in message.object_ids:
+            self.perform(self.table.free(object_id))
+
+    def process_died(self, process: bytes, keep_objects: bool) -> None:
+        """Drop its pins and unsealed rooms, and what it owned unless somebody has adopted that."""
+        for key in [key for key in self._deadlines if key[0] == process]:
+            del self._deadlines[key]
+        self.perform(self.table.process_died(process))
+        if not keep_objects:
+            self.perform(self.table.free_owned_by(process))
+
+    def tick(self, now: float) -> None:
+        """Creators that have waited long enough are refused, with the reason."""
+        self.perform(self.table.tick(now))
+        for (process, object_id), deadline in list(self._deadlines.items()):
+            if now >= deadline:
+                del self._deadlines[process, object_id]
+                self.perform(self.table.allocate_timed_out(process, object_id))
+
+    # -- effects ----------------------------------------------------------------------------------------------------
+
+    def perform(self, effects: Iterable[StoreEffect]) -> None:
+        """Do what the table asks."""
+        for effect in effects:
+            match effect:
+                case Granted(process, object_id, offset, nbytes, claimed):
+                    self._deadlines.pop((process, object_id), None)
+                    self._post(process, Allocated(object_id, offset, nbytes, claimed))
+                case Refused(process, object_id, reason):
+                    self._deadlines.pop((process, object_id), None)
+                    self._post(process, AllocateRefused(object_id, reason))
+                case PinnedHere(process, object_id, offset, nbytes):
+                    self._post(process, Pinned(object_id, offset, nbytes))
+                case Missing(process, object_id, reason):
+                    self._post(process, PinRefused(object_id, reason))
+                case StartSpill() | StartRestore() | DropSpilled():
+                    self._start(effect)
+                case Freed():
+                    continue
+                case _:
+                    assert_never(effect)
+
+    def _start(self, job: Job) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._copy, name="zmreg-spill", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def _copy(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            error: str | None = None
+            try:
+                self._carry_out(job)
+            except (ZmregError, OSError) as problem:
+                error = f"{type(problem).__name__}: {problem}"
+            self._done.append((job, error))
+            os.eventfd_write(self.poll_fd, 1)
+
+    def _carry_out(self, job: Job) -> None:
+        if self._spill is None:
+            self._spill = SpillDirectory(self._spill_path)
+        match job:
+            case StartSpill(object_id, offset, nbytes):
+                view = self._mapping.writable(offset, nbytes)
+                try:
+                    self._spill.write(object_id, view)
+                finally:
+                    view.release()
+            case StartRestore(object_id, offset, nbytes, claimed):
+                if not claimed:
+                    self._mapping.claim(offset, nbytes)
+                view = self._mapping.writable(offset, nbytes)
+                try:
+                    self._spill.read_into(object_id, view)
+                finally:
+                    view.release()
+            case DropSpilled(object_id):
+                self._spill.delete(object_id)
+
+    def finish(self) -> None:
+        """Tell the table which copies are done."""
+        os.eventfd_read(self.poll_fd)
+        while self._done:
+            job, error = self._done.popleft()
+            if isinstance(job, StartSpill):
+                self.perform(self.table.spilled(job.object_id, error))
+            elif isinstance(job, StartRestore):
+                if error is None and not job.claimed:
+                    self.perform(self.table.claimed(job.object_id))
+                self.perform(self.table.restored(job.object_id, error))
+
+    def close(self) -> None:
+        """Stop copying and remove the arena."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join(timeout=5)
+        self._mapping.close()
+        self.arena.unlink(missing_ok=True)
+
+
+__all__ = ["ObjectStoreFullError", "Storekeeper", "objects"]

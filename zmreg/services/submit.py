@@ -1,0 +1,143 @@
+"""From a user's call to a task: arguments are looked at, packed and handed to the task book.
+
+The path of `f.remote(1, 2)`: no ref among the arguments, small and plain: one pickle, one entry, one task, one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zmreg.services.calls import Dep, Pool, Task, Template
+from zmreg.services.client import Client
+from zmreg.services.entries import INLINE, Entry, EntryRef
+from zmreg.services.tasks import Tasks
+from zmreg.wire import payload
+from zmreg.wire.packed import Packed
+
+WHOLE_ARGUMENTS = -1
+"""Position of the dependency that stands for all arguments at once."""
+
+
+def define(client: Client, obj: object) -> tuple[bytes, bytes, tuple[Entry, ...]]:
+    """(digest, blob, captured entries) of a function or class. Raises SerializationError."""
+    refs: list[Any] = []
+    digest, blob = payload.pack_definition(obj, refs)
+    entries = tuple(ref._entry for ref in refs)
+    client.sharing.captured += len(entries)
+    return digest, blob, entries
+
+
+def pack_arguments(
+    client: Client, args: tuple[Any, ...], kwargs: Mapping[str, Any], what: str
+) -> tuple[bytes, list[Dep] | None, list[Entry] | None]:
+    """(payload, dependencies, pins) of a call's arguments.
+
+    A ref that is itself an argument becomes a dependency and arrives as its value; refs inside containers stay refs
+    and are pinned until the call is over. Arguments over the inline limit go to the store as one object.
+    """
+    deps: list[Dep] | None = None
+    for position, arg in enumerate(args):
+        if isinstance(arg, EntryRef):
+            deps = deps or []
+            deps.append((position, arg._entry))
+    if deps is not None:
+        args = tuple(None if isinstance(arg, EntryRef) else arg for arg in args)
+    if kwargs and any(isinstance(value, EntryRef) for value in kwargs.values()):
+        deps = deps or []
+        deps += [(name, value._entry) for name, value in kwargs.items() if isinstance(value, EntryRef)]
+        kwargs = {name: None if isinstance(value, EntryRef) else value for name, value in kwargs.items()}
+    refs: list[Any] = []
+    packed = payload.pack([args, kwargs] if kwargs else args, refs, what=what)
+    pins = [ref._entry for ref in refs] if refs else None
+    if type(packed) is bytes:
+        return packed, deps, pins
+    return _large(client, packed, deps, pins)
+
+
+def _large(
+    client: Client, packed: bytes | Packed, deps: list[Dep] | None, pins: list[Entry] | None
+) -> tuple[bytes, list[Dep] | None, list[Entry] | None]:
+    entry = Entry(client.me, client.tasks.take_numbers(1))
+    client.fill(entry, packed)
+    if entry.state == INLINE:
+        assert isinstance(entry.value, bytes)
+        return entry.value, deps, pins
+    return b"", [(WHOLE_ARGUMENTS, entry), *(deps or [])], pins
+
+
+def submit_task(client: Client, template: Template, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Task:
+    """Submit a call of a remote function. Raises SerializationError, ObjectStoreFullError, ClusterError."""
+    data, deps, pins = pack_arguments(client, args, kwargs, template.name)
+    tasks = client.tasks
+    with client.lock:
+        if client.closed is not None or client.forked:
+            client.check()
+        task = new_task(client, tasks, template, data)
+        pool = template.pool
+        if pool is None:
+            pool = template.pool = tasks.pool_for(template.shape)
+        task.peer = pool
+        if deps is None and pins is None:
+            pool.place(task)
+        else:
+            task.deps, task.pins = deps, pins
+            tasks.start(task)
+        tasks.submitted += 1
+        burst = tasks.submitted & 31 == 0
+    if burst:
+        client.pump.drain_now()
+    return task
+
+
+def new_task(client: Client, tasks: Tasks, template: Template, data: bytes) -> Task:
+    """A task with its result entries. Under the lock."""
+    nreturns = template.nreturns
+    counter = tasks.next_number
+    task = Task(counter, template, data, client.depth)
+    if nreturns == 1:
+        tasks.next_number = counter + 1
+        entry = Entry(client.me, counter)
+        entry.task = task
+        task.entries = (entry,)
+    else:
+        tasks.next_number = counter + max(1, nreturns)
+        entries = tuple(Entry(client.me, counter + i) for i in range(nreturns))
+        for entry in entries:
+            entry.task = task
+        task.entries = entries
+    if client.parent is not None:
+        task.parent = client.parent
+    tasks.live[counter] = task
+    return task
+
+
+def submit_actor_call(
+    client: Client, template: Template, peer_key: tuple[bytes, str, bool], lifeline: Entry, args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Task:  # fmt: skip
+    """Submit a method call. `peer_key` = (actor id, class name, ordered). The lifeline is held until the call ends."""
+    data, deps, pins = pack_arguments(client, args, kwargs, template.name)
+    tasks = client.tasks
+    with client.lock:
+        if client.closed is not None or client.forked:
+            client.check()
+        task = new_task(client, tasks, template, data)
+        task.deps = deps
+        task.pins = [lifeline] if pins is None else [lifeline, *pins]
+        peer = tasks.peers.get(peer_key[0])
+        if peer is None:
+            peer = tasks.peer_for(*peer_key)
+        task.peer = peer
+        if deps is None:
+            peer.place(task)
+        else:
+            tasks.start(task)
+        tasks.submitted += 1
+        burst = tasks.submitted & 31 == 0
+    if burst:
+        client.pump.drain_now()
+    return task
+
+
+__all__ = ["Pool", "define", "submit_actor_call", "submit_task"]

@@ -1,0 +1,382 @@
+"""An owner's tasks from submission to their end: inputs, placement, results, retries, cancellation.
+
+The hot part is `start` and `on_results`; the rest runs only when an input is late, a worker dies or a user cancels.
+All methods run under the client's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable
+
+from zmreg.model.errors import (
+    ObjectLostError,
+    TaskCancelledError,
+    TaskError,
+    UnschedulableError,
+    WorkerDiedError,
+    ZmregError,
+)
+from zmreg.model.ids import object_id, short
+from zmreg.model.messages import (
+    ActorState,
+    GaveBack,
+    LeaseGranted,
+    ProcessDied,
+    Unschedulable,
+    WatchActor,
+)
+from zmreg.model.specs import Shape
+from zmreg.services.calls import (
+    CALL_COST_US,
+    Lane,
+    Pool,
+    Task,
+    Template,
+    Wires,
+    cancel_sent,
+    describe,
+    first_unusable,
+    pending_inputs,
+    riding_lane,
+)
+from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
+from zmreg.services.peers import Peer
+from zmreg.services.sharing import Sharing
+from zmreg.wire import batches, payload
+
+log = logging.getLogger("zmreg.tasks")
+
+
+class Tasks:
+    """Every task this process owns, the pools and lanes they go by, and the actors it calls."""
+
+    def __init__(self, wires: Wires, sharing: Sharing, free: Callable[[Stored], None]) -> None:
+        self.wires = wires
+        self.sharing = sharing
+        self.stored_outbox_of = free
+        self.next_number = 1
+        self.submitted = 0
+        self.pools: dict[Shape, Pool] = {}
+        self.lanes: dict[bytes, Lane] = {}
+        self.peers: dict[bytes, Peer] = {}
+        self.known: dict[bytes, set[bytes]] = {}
+        self.templates: weakref.WeakValueDictionary[bytes, Template] = weakref.WeakValueDictionary()
+        """Definitions by digest, while a function object or a queued task needs them: workers may ask again."""
+        self.live: dict[int, Task] = {}
+        self.finished = 0
+        self.late_answers = 0
+        self.dead: dict[bytes, ProcessDied] = {}
+
+    def take_numbers(self, count: int) -> int:
+        """The first of `count` fresh object numbers in a row."""
+        with self.wires.lock:
+            first = self.next_number
+            self.next_number = first + count
+            return first
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def pool_for(self, shape: Shape) -> Pool:
+        """The pool of a shape, made on first use."""
+        pool = self.pools.get(shape)
+        if pool is None:
+            pool = self.pools[shape] = Pool(self.wires, shape, self.start)
+        return pool
+
+    def peer_for(self, actor_id: bytes, class_name: str, ordered: bool) -> Peer:
+        """This process's way to an actor, made on first use; the head is asked where it lives."""
+        peer = self.peers.get(actor_id)
+        if peer is None:
+            peer = Peer(self.wires, actor_id, class_name, ordered, self.fail, payload.unpack_failure)
+            self.peers[actor_id] = peer
+            self.wires.post(self.wires.node, WatchActor(actor_id))
+        return peer
+
+    def start(self, task: Task) -> None:
+        """Send, queue or hold a task, by the state of its inputs."""
+        home = task.peer
+        assert home is not None
+        if task.deps is not None:
+            bad = first_unusable(task)
+            if bad is not None:
+                self.fail_by_input(task, bad)
+                return
+            pending = pending_inputs(task)
+            if pending:
+                lane = riding_lane(task)
+                if lane is not None and isinstance(home, Pool):
+                    task.lane = lane
+                    if lane.parked or not lane.roomy:
+                        lane.parked.append(task)
+                    else:
+                        lane.push(task)
+                    return
+                task.waiting = len(pending)
+                for entry in pending:
+                    entry.listen(lambda done: self._input_there(task, done))
+                    self.sharing.want(entry)
+                if isinstance(home, Pool):
+                    return
+        home.place(task)
+
+    def _input_there(self, task: Task, entry: Entry) -> None:
+        task.waiting -= 1
+        if task.counter not in self.live or task.lane is not None:
+            return
+        if entry.state != INLINE and entry.state != STORED:
+            assert task.peer is not None
+            task.peer.withdraw(task)
+            self.fail_by_input(task, entry)
+            if isinstance(task.peer, Peer):
+                task.peer.advance()
+        elif task.waiting == 0 and isinstance(task.peer, Pool):
+            self.start(task)
+        elif isinstance(task.peer, Peer):
+            task.peer.advance()
+
+    # -- results ----------------------------------------------------------------------------------------------------
+
+    def on_results(self, worker: bytes, rows: list[batches.Row]) -> None:
+        """A batch of answers from a worker."""
+        lane = self.lanes.get(worker)
+        if lane is None:
+            self.late_answers += len(rows)
+            return
+        outstanding, live = lane.outstanding, self.live
+        for row in rows:
+            counter = row[0]
+            task = outstanding.pop(counter, None)
+            if task is None:
+                self.late_answers += 1
+                continue
+            lane.load -= task.est
+            task.lane = None
+            template, us = task.template, row[1]
+            est = template.est_us
+            if est is None:
+                template.est_us = us + CALL_COST_US
+            else:
+                template.est_us = est + (us + CALL_COST_US - est) * (0.5 if us > est else 0.25)
+            if len(row) == 3:
+                del live[counter]
+                entry = task.entries[0]
+                entry.task = None
+                entry.took_us = us
+                entry.settle(INLINE, row[2])
+            else:
+                self._long_result(task, worker, row)
+        self.finished += len(rows)
+        lane.closed = False
+        lane.home.refill(lane)
+
+    def _long_result(self, task: Task, worker: bytes, row: batches.Row) -> None:
+        _, us, returns, held = row
+        if held:
+            self.sharing.worker_holds(held, worker)
+        if returns and returns[0][0] == batches.FAILED and self._retries(task, returns[0][1]):
+            return
+        self._end(task)
+        if returns and returns[0][0] == batches.CANCELLED:
+            self._settle_all(task, self._cancelled(task))
+            return
+        for entry, (status, data, nbytes, type_name, contained) in zip(task.entries, returns, strict=False):
+            entry.took_us, entry.type_name = us, type_name
+            entry.contained = self.sharing.receive(contained, worker) if contained else ()
+            if status == batches.OK_INLINE:
+                entry.settle(INLINE, data)
+            elif status == batches.OK_STORED:
+                stored = Stored(entry.object_id, nbytes, (self.wires.node,), None)
+                self.stored_outbox_of(stored)
+                entry.settle(STORED, stored)
+            else:
+                entry.settle(FAILED, data)
+
+    def _retries(self, task: Task, failure: bytes) -> bool:
+        """A user error that the task's options let it try again."""
+        template = task.template
+        wanted = template.retry_exceptions
+        limit = template.max_retries
+        if not wanted or task.cancelled or (limit != -1 and task.attempt >= limit):
+            return False
+        if wanted is not True:
+            error = payload.unpack_failure(failure)
+            cause = error.cause if isinstance(error, TaskError) else error
+            if not isinstance(cause, wanted):
+                return False
+        task.attempt += 1
+        self.start(task)
+        return True
+
+    def on_gave_back(self, worker: bytes, message: GaveBack) -> None:
+        """A worker did not start these."""
+        lane = self.lanes.get(worker)
+        if lane is None:
+            return
+        if isinstance(lane.home, Pool):
+            lane.home.gave_back(lane, message.counters, message.blocked)
+            if lane.recalled and not lane.outstanding and lane in lane.home.lanes:
+                lane.home.give_back(lane)
+            return
+        for counter in reversed(message.counters):  # an actor's rider lost its input: back to the head of the queue
+            task = lane.answered(counter)
+            if task is not None and isinstance(lane.home, Peer):
+                lane.home.queue.appendleft(task)
+        lane.home.refill(lane)
+
+    # -- endings ----------------------------------------------------------------------------------------------------
+
+    def _end(self, task: Task) -> None:
+        self.live.pop(task.counter, None)
+        for entry in task.entries:
+            entry.task = None
+
+    def _settle_all(self, task: Task, failure: bytes) -> None:
+        for entry in task.entries:
+            if entry.state == PENDING:
+                entry.settle(FAILED, failure)
+
+    def fail(self, task: Task, error: ZmregError) -> None:
+        """The task will give no value."""
+        self._end(task)
+        self._settle_all(task, payload.pack_failure(error))
+
+    def fail_by_input(self, task: Task, bad: Entry) -> None:
+        """An input failed: so does the task, by the same error, without having run."""
+        self._end(task)
+        if bad.state == FAILED and isinstance(bad.value, bytes):
+            bad.seen = True
+            self._settle_all(task, bad.value)
+        else:
+            text = f"an input of {describe(task, self.wires.me)} was freed before it ran: no handle to it was left"
+            self._settle_all(task, payload.pack_failure(ObjectLostError(text, object_id=bad.object_id.hex())))
+
+    def _cancelled(self, task: Task) -> bytes:
+        name = describe(task, self.wires.me)
+        task_id = object_id(self.wires.me, task.counter).hex()
+        return payload.pack_failure(TaskCancelledError(f"{name} was cancelled", task_id=task_id))
+
+    def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
+        """Cancel the task that makes an own entry; nothing when it is finished. ValueError: force on an actor call."""
+        task = entry.task
+        if task is None or task.counter not in self.live:
+            return
+        home, lane = task.peer, task.lane
+        if force and isinstance(home, Peer):
+            raise ValueError("an actor call cannot be cancelled with force=True; use zmreg.kill(actor) to end the actor")
+        task.cancelled = True
+        if lane is not None and task.counter in lane.outstanding:
+            cancel_sent(task, lane, force, recursive)
+            return
+        if lane is not None and task in lane.parked:
+            lane.parked.remove(task)
+        elif home is not None:
+            home.withdraw(task)
+        task.lane = None
+        self._end(task)
+        self._settle_all(task, self._cancelled(task))
+
+    # -- what the node says -----------------------------------------------------------------------------------------
+
+    def on_grant(self, message: LeaseGranted) -> None:
+        """A worker to send to."""
+        pool = self.pool_for(Shape(message.resources, message.locs))
+        worker = message.worker
+        lane = Lane(self.wires, worker, pool, self.known.setdefault(worker, set()))
+        self.lanes[worker] = lane
+        pool.granted(lane)
+
+    def on_unschedulable(self, message: Unschedulable) -> None:
+        """Nobody can ever meet this shape."""
+        pool = self.pool_for(Shape(message.resources, message.locs))
+        queue = list(pool.queue)
+        pool.queue.clear()
+        pool.told = len(pool.lanes)
+        for task in queue:
+            self.fail(task, UnschedulableError(f"{describe(task, self.wires.me)} can never run: {message.reason}"))
+
+    def on_actor_state(self, message: ActorState) -> None:
+        """The head tells how an actor stands."""
+        peer = self.peers.get(message.actor_id)
+        if peer is not None:
+            peer.on_state(message, self._lane_to_actor)
+
+    def _lane_to_actor(self, worker: bytes, peer: Peer) -> Lane:
+        lane = Lane(self.wires, worker, peer, self.known.setdefault(worker, set()))
+        self.lanes[worker] = lane
+        return lane
+
+    def process_died(self, message: ProcessDied) -> None:
+        """Retry or fail what that worker had. For an actor's worker the head's next word decides (peers.py)."""
+        self.known.pop(message.process, None)
+        lane = self.lanes.pop(message.process, None)
+        if lane is None:
+            return
+        if isinstance(lane.home, Peer):
+            lane.home.died = message
+            return
+        assert isinstance(lane.home, Pool)
+        tasks = lane.home.lost(lane)
+        begun = self._begun(tasks, message.running)
+        for place, task in enumerate(tasks):
+            if task.cancelled or (place < begun and not self._one_more(task)):
+                self.fail(task, self._worker_died(task, message))
+            else:
+                self.start(task)
+
+    def _begun(self, tasks: list[Task], running: bytes) -> int:
+        """How many tasks, from the front, may have run: those up to the one it was in."""
+        if running[:8] == self.wires.me:
+            number = int.from_bytes(running[8:], "big")
+            for place, task in enumerate(tasks):
+                if task.counter == number:
+                    return place + 1
+        return 0
+
+    @staticmethod
+    def _one_more(task: Task) -> bool:
+        limit = task.template.max_retries
+        if limit != -1 and task.attempt >= limit:
+            return False
+        task.attempt += 1
+        return True
+
+    def _worker_died(self, task: Task, message: ProcessDied) -> ZmregError:
+        if task.cancelled and message.signal is None and message.exit_code is None:
+            return TaskCancelledError(f"{describe(task, self.wires.me)} was cancelled")
+        tries = f" on each of {task.attempt + 1} attempts" if task.attempt else ""
+        forced = " after cancel(force=True)" if task.cancelled else ""
+        text = f"the worker that ran {describe(task, self.wires.me)} died{tries}{forced}: {message.reason}"
+        if message.log_tail:
+            text += f"\nlast lines it printed:\n{message.log_tail}"
+        return WorkerDiedError(text, exit_code=message.exit_code, signal=message.signal, log_tail=message.log_tail)
+
+    # -- the rest ---------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Give back leases nobody used for a while."""
+        for pool in self.pools.values():
+            pool.tick(now)
+
+    def fail_everything(self, error: ZmregError) -> None:
+        """The cluster is gone: every task ends with `error`."""
+        for task in list(self.live.values()):
+            self.fail(task, error)
+
+    def drop_actor(self, actor_id: bytes) -> None:
+        """The actor is dead and no handle is left here."""
+        self.peers.pop(actor_id, None)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts for stats()."""
+        return {
+            "pending": len(self.live),
+            "finished": self.finished,
+            "late_answers": self.late_answers,
+            "leases": sum(len(pool.lanes) for pool in self.pools.values()),
+            "queued": sum(len(pool.queue) for pool in self.pools.values()),
+        }
+
+
+__all__ = ["Borrowed", "Tasks", "Template", "short"]

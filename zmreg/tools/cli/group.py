@@ -1,0 +1,85 @@
+"""The command group: finds commands late, so that `zmreg --help` starts fast, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final, NoReturn
+
+import click
+
+from zmreg.model.errors import AuthenticationError, ClusterError, ZmregError
+
+EXIT_FAILED: Final = 1
+EXIT_UNREACHABLE: Final = 4
+EXIT_AUTHENTICATION: Final = 5
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
+
+# Command -> the module that defines it under the same name. Modules keep imports beyond click inside the commands.
+COMMANDS: Final = {
+    "demo": "zmreg.tools.cli.demo",
+    "version": "zmreg.tools.cli.about",
+}
+
+
+class CommandGroup(click.Group):
+    """A click group whose commands are imported when asked for and whose errors are one line on stderr."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, sorted, without importing anything."""
+        return sorted({*super().list_commands(ctx), *COMMANDS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, or None when there is no such name (click then says so)."""
+        if cmd_name in COMMANDS:
+            found: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+            return found
+        return super().get_command(ctx, cmd_name)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """As click's, but with zmreg's exit codes. With `standalone_mode=False` everything is raised as it is."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        try:
+            outcome = super().main(args, prog_name, complete_var, False, **extra)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.Abort:
+            sys.exit(EXIT_INTERRUPTED)
+        except (ZmregError, OSError) as error:
+            fail(error)
+        # click hands back the code of ctx.exit() here, and a command's own return value, which is no exit code.
+        sys.exit(outcome if type(outcome) is int else 0)
+
+
+def fail(error: Exception) -> NoReturn:
+    """Say what went wrong, without a traceback, and exit with the code for its kind."""
+    if isinstance(error, AuthenticationError):
+        code = EXIT_AUTHENTICATION
+    elif isinstance(error, ClusterError):
+        code = EXIT_UNREACHABLE
+    else:
+        code = EXIT_FAILED
+    click.echo(f"zmreg: {error}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Actors and tasks for Python on ZeroMQ.
+
+    Example: zmreg demo --query "context manager"
+    """
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False

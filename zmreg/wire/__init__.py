@@ -1,0 +1,1 @@
+"""Sentences: bytes <-> values. No sockets, no clocks, no threads of its own."""

@@ -1,0 +1,98 @@
+"""Failures as bytes that every process can read as text, whatever classes it can import.
+
+A msgpack array [type, text, function, traceback, pid, node, blob]; `blob` is the exception as wire.payload packed it,
+or empty. Nodes and the command line read the text here and never look into the blob.
+"""
+from __future__ import annotations
+
+import traceback
+from typing import Final
+
+import msgpack
+
+from zmreg.model.errors import FailureOrigin, ProtocolError, TaskError
+from zmreg.wire.explain import type_label
+
+# Failures ride inside messages. 1 MiB holds any exception but one that drags its data along; that one goes as text.
+MAX_BLOB_BYTES: Final = 1 << 20
+
+# Texts keep both ends: the start says where it began, the end says what it was.
+MAX_TRACEBACK_CHARS: Final = 64 * 1024
+MAX_TEXT_CHARS: Final = 16 * 1024
+
+_LIMITS: Final = (256, MAX_TEXT_CHARS, 1024, MAX_TRACEBACK_CHARS)     # type, text, function, traceback
+_FIELDS: Final = (str, str, str, str, int, str, bytes)
+_MAX_PACKED: Final = MAX_BLOB_BYTES + 4 * (sum(_LIMITS) + 4096)       # 4: the longest character in UTF-8
+
+
+def encode_failure(origin: FailureOrigin, blob: bytes = b"") -> bytes:
+    """The failure as bytes; texts over the limits are shortened in the middle, a blob over the limit is dropped."""
+    texts = (origin.type_name, origin.text, origin.function, origin.remote_traceback)
+    short = [shorten(text, limit) for text, limit in zip(texts, _LIMITS, strict=True)]
+    fields = [*short, origin.pid, origin.node_id[:1024], blob if len(blob) <= MAX_BLOB_BYTES else b""]
+    # surrogatepass: file names and broken input put lone surrogates into messages, and the error must still be told.
+    packed: bytes = msgpack.packb(fields, use_bin_type=True, unicode_errors="surrogatepass")
+    return packed
+
+
+def decode_failure(data: bytes | memoryview) -> tuple[FailureOrigin, bytes]:
+    """The textual facts and the blob. Raises ProtocolError when `data` is no failure."""
+    if len(data) > _MAX_PACKED:
+        raise ProtocolError(f"a failure of {len(data)} bytes came in, the limit is {_MAX_PACKED}")
+    try:
+        fields = msgpack.unpackb(data, raw=False, unicode_errors="surrogatepass")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ProtocolError(f"a failure of {len(data)} bytes is no msgpack: {error}") from error
+    if type(fields) is not list or tuple(map(type, fields)) != _FIELDS:
+        raise ProtocolError(f"a failure of {len(data)} bytes has other fields than [type, text, function, ...]")
+    return FailureOrigin(*fields[:-1]), fields[-1]
+
+
+def failure_text(data: bytes | memoryview) -> str:
+    """The failure for a human: type, text, function, place, traceback. Raises ProtocolError when `data` is none."""
+    origin, _ = decode_failure(data)
+    return f"{origin.headline()}\n\n{origin.remote_traceback}".rstrip()
+
+
+def describe(error: BaseException, function: str, pid: int, node_id: str) -> FailureOrigin:
+    """The textual facts of an exception just caught. A TaskError that passes through keeps the user's type and text."""
+    return FailureOrigin(
+        type_name=error.type_name if isinstance(error, TaskError) else type_label(type(error)),
+        text=error.message if isinstance(error, TaskError) else _text_of(error),
+        function=function,
+        remote_traceback=_traceback_text(error),
+        pid=pid,
+        node_id=node_id,
+    )
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as reason:  # noqa: BLE001  a foreign __str__ may raise anything
+        return f"<its __str__ raised {type(reason).__name__}>"
+
+
+def _traceback_text(error: BaseException) -> str:
+    _trim(error)
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as reason:  # noqa: BLE001  formatting calls foreign __str__ and __repr__ of the whole chain
+        return f"{type_label(type(error))}: <its traceback could not be formatted: {type(reason).__name__}>"
+
+
+def _trim(error: BaseException) -> None:
+    """Drop the worker's own frames at the top: the story begins in the user's code."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("zmreg.services."):
+        trace = trace.tb_next
+    if trace is not None:
+        error.__traceback__ = trace
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text`, or its two ends when it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2 - 32
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
