@@ -293,6 +293,34 @@ def test_core_59_fragmentation_clears_the_cheapest_range_of_neighbours() -> None
     assert store.spilled(oid(7), None) == [granted(20, 6, 3, C)]
 
 
+def test_core_59_a_range_has_all_its_blocks() -> None:
+    store = table(12)
+    for n, pages in enumerate((1, 2, 1, 1, 4, 1)):
+        make(store, n, pages)
+    for n in (0, 2, 3, 5):
+        store.pin(B, oid(n))
+    store.free(oid(4))
+    assert ask(store, 20, 5, C) == []  # 6 pages are free, 4 of them in a row
+    assert ask(store, 21, 3, B) == [granted(21, 5, 3, B)]  # B reads, so B may overtake
+    assert len(store.allocate_timed_out(C, oid(20))) == 1
+    store.unpin(B, oid(2))
+    assert ask(store, 22, 3, C) == [spill(1, 1, 2), spill(2, 3, 1)]  # neither alone would do
+
+
+def test_a_search_that_was_in_vain_is_repeated_seldom_but_on_every_tick() -> None:
+    store = table(400)
+    for n in range(400):
+        make(store, n, 1)
+    for n in range(0, 400, 2):
+        store.pin(B, oid(n))
+    for n in (1, 3):
+        store.free(oid(n))
+    assert ask(store, 1000, 2, C) == []  # every other page is pinned
+    assert store.unpin(B, oid(200)) == []  # would do, but is not looked at
+    tidied = store.tick(0.0)
+    assert tidied == [spill(199, 199, 1), spill(200, 200, 1)]
+
+
 def test_nobody_is_thrown_out_in_vain() -> None:
     store = table()
     make(store, 1, 4)

@@ -131,6 +131,11 @@ class LeaseBook:
         self._forget_if_done(claim)
         return self._settle(claim)
 
+    def prestart(self, count: int) -> list[LeaseEffect]:
+        """Start workers before anybody asks, so that the first call finds one."""
+        self._starting += count
+        return [StartWorker()] * count
+
     def worker_started(self, worker: bytes) -> list[LeaseEffect]:
         if worker in self._seats.by_worker:
             return []

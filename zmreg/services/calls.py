@@ -227,7 +227,7 @@ class Pool:
         if not self.queue:
             best = None
             for lane in self.lanes:
-                if lane.roomy and not lane.closed and (best is None or lane.load < best.load):
+                if lane.roomy and not lane.closed and not lane.recalled and (best is None or lane.load < best.load):
                     best = lane
             if best is not None:
                 best.push(task)
@@ -272,8 +272,7 @@ class Pool:
         while queue and lane.roomy:
             lane.push(queue.popleft())
         if not queue:
-            if self.told > len(self.lanes):
-                self.tell(len(self.lanes))
+            self._lower()
             if not lane.outstanding:
                 lane.idle_since = self.wires.now()
                 self._steal_for(lane)
@@ -312,7 +311,6 @@ class Pool:
         """The worker is gone. Returns what it had, in sending order; what was only parked is placed anew."""
         if lane in self.lanes:
             self.lanes.remove(lane)
-        self.told = min(self.told, len(self.lanes))
         parked, lane.parked = lane.parked, deque()
         tasks = list(lane.outstanding.values())
         lane.outstanding.clear()
@@ -321,19 +319,25 @@ class Pool:
         for task in parked:
             task.lane = None
             self._restart(task)
+        self._lower()
         return tasks
 
     def give_back(self, lane: Lane) -> None:
-        """Return a lease that has nothing outstanding."""
+        """Return a lease that has nothing outstanding; harmless when that was done already."""
+        if lane not in self.lanes:
+            return
         self.lanes.remove(lane)
         parked, lane.parked = lane.parked, deque()
+        self._lower()
         self.wires.post(self.wires.node, LeaseReturned(lane.worker))
-        self.told = min(self.told, len(self.lanes))
         for task in parked:
             task.lane = None
             self._restart(task)
-        if self.queue:
-            self.ask(self.queue[0].depth)
+
+    def _lower(self) -> None:
+        """Nothing is queued: want no more leases than there are. Said before a lease goes back, or it would return."""
+        if not self.queue and self.told > len(self.lanes):
+            self.tell(len(self.lanes))
 
     def recall(self, worker: bytes) -> None:
         """The node wants this lease back: nothing more is sent, and what was not started comes home."""

@@ -113,8 +113,7 @@ class Node:
         channel = self.nursery.channel
         for fd in (self.ends.door_fd, channel.fileno(), self.store.poll_fd, driver_fd):
             poller.register(fd, select.POLLIN)
-        for _ in range(max(1, int(self.settings.num_cpus))):
-            self.perform([fx.StartWorker()])
+        self.perform(self.leases.prestart(max(1, int(self.settings.num_cpus))))
         due = time.monotonic()
         while not self.stopping:
             self._drain()
@@ -306,9 +305,9 @@ class Node:
                     self.nursery.kill(worker, "it was killed on request")
                 case fx.TellActor(process, actor_id, state, worker, incarnation, failure, restarts, init_failed):
                     self.post(
-                        process, ActorState(actor_id, state, worker, incarnation, failure, init_failed, restarts)
+                        process, ActorState(actor_id, state.lower(), worker, incarnation, failure, init_failed, restarts)
                     )
-                    if state == "dead":
+                    if state == "DEAD":
                         self.creations.pop(actor_id, None)
                 case fx.ActorCreated():
                     continue

@@ -201,7 +201,7 @@ class ObjectTable:
 
     def process_died(self, process: bytes) -> list[StoreEffect]:
         """Its pins, waiting requests and unsealed blocks are dropped; what it sealed stays."""
-        for entry in list(self._entries.values()):
+        for entry in [e for e in self._entries.values() if e.concerns(process)]:
             self._shelves.forget_process(entry, process)
             if entry.creator == process and (entry.writing or entry.state is State.WAITING):
                 self._shelves.give_up(entry, "the process that wrote it died")
@@ -247,8 +247,12 @@ class ObjectTable:
         return self._shelves.settled()
 
     def tick(self, now: float) -> list[StoreEffect]:
-        """Time passes: spilling that rests after an error may begin again. Once a second is enough."""
+        """Time passes; to be called about once a second.
+
+        Spilling that rests after an error may begin again, and a fragmented store is searched once more.
+        """
         self._wake_spilling(now)
+        self._room.search_again()
         return self._shelves.settled()
 
     # --- questions ---

@@ -176,6 +176,10 @@ class Entry:
             raise InternalError(f"object {self.object_id.hex()} is {self.state.value}, cannot {move.value}", repr(self))
         self.state = state
 
+    def concerns(self, process: bytes) -> bool:
+        """Whether the process made it, reads it or waits to."""
+        return process == self.creator or process in self.pins or process in self.readers
+
     def is_movable(self) -> bool:
         """Whether its memory can be had: sealed, nobody reads it, nobody copies it."""
         return self.state is State.SEALED and not self.pins

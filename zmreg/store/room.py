@@ -11,6 +11,9 @@ from zmreg.store.records import Entry
 # A spill writes to disk, dropping a copy that exists elsewhere does not: clearing a hole takes the bytes of up to
 # four secondary copies before it writes one primary of that size.
 _SPILL_COST: Final = 4
+# A search for a range looks at every block (18 ms for 25,000). After one in vain, this part of as many requests is
+# not searched for: a driver that drops 25,000 arrays one by one then costs 64 searches a round, not 25,000.
+_SEARCH_SHARE: Final = 64
 
 
 class Room:
@@ -34,6 +37,8 @@ class Room:
         self._coming: set[bytes] = set()
         self._droppable_bytes = 0  # movable without a disk write
         self._spillable_bytes = 0  # movable, but only through a spill
+        self._vain_bytes = 0  # a range of so many was searched for in vain,
+        self._skips = 0  # and this many searches for as many or more are skipped
         self._counted: dict[bytes, tuple[int, bool]] = {}  # movable id -> (block bytes, droppable)
 
     def can_drop(self, entry: Entry) -> bool:
@@ -92,7 +97,17 @@ class Room:
             return self._oldest(short)
         if self.coming_bytes:
             return []  # what returns may be the hole
-        return self._cheapest_range(size)
+        if self._skips and size >= self._vain_bytes:
+            self._skips -= 1
+            return []
+        victims = self._cheapest_range(size)
+        if not victims:
+            self._vain_bytes, self._skips = size, len(self._by_offset) // _SEARCH_SHARE
+        return victims
+
+    def search_again(self) -> None:
+        """Skip no search any more. Called on every tick, since the last release may have fallen into the skips."""
+        self._skips = 0
 
     def _forget(self, entry: Entry) -> None:
         if entry.object_id in self._coming:
@@ -110,7 +125,7 @@ class Room:
 
     def _oldest(self, nbytes: int) -> list[Entry]:
         if nbytes > self._droppable_bytes + (self._spillable_bytes if self.can_spill else 0):
-            return []  # not enough by any means: nobody is thrown out in vain
+            return []  # too few bytes by any means: nobody is thrown out in vain
         victims: list[Entry] = []
         for group in (self._secondaries, self._primaries):
             for entry in group.values():
@@ -124,8 +139,10 @@ class Room:
     def _cheapest_range(self, size: int) -> list[Entry]:
         """The movable blocks in one range of `size` bytes without an immovable one, at least cost; [] if none is.
 
-        Looks at every block (5 ms for 65,000): only a store that is fragmented by readers comes here.
+        Only a store that is fragmented by readers comes here.
         """
+        if not self._counted:
+            return []
         best: list[Entry] = []
         best_cost = 0
         window: list[tuple[Entry, int]] = []  # movable neighbours and their costs, by address
