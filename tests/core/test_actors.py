@@ -216,6 +216,12 @@ def test_row_34_without_handles_it_finishes_its_queue_and_exits() -> None:
     assert told(book.exiting(ACTOR, worker(1))) == [("DEAD", b"", 1, b"exited: the last handle is gone")]
 
 
+def test_row_34_a_released_actor_that_crashes_is_not_restarted() -> None:
+    book = living(max_restarts=-1)
+    book.release(ACTOR)
+    assert told(book.worker_died(worker(1), b"exit -9")) == [("DEAD", b"", 1, b"exit -9")]
+
+
 def test_row_34_a_handle_dropped_before_the_start_still_runs_the_queued_calls() -> None:
     book = ActorBook()
     book.create(entry(), now=0.0)

@@ -183,7 +183,8 @@ class AnyOrder(RuleBasedStateMachine):
         for actor_id in self.entries:
             if self.book.state(actor_id) is ActorState.DEAD:
                 assert actor_id not in self.placing
-                assert self.worker_of.get(actor_id, b"") in self.book._exiting or actor_id not in self.worker_of
+                worker = self.worker_of.get(actor_id)
+                assert worker is None or worker in self.killed or worker in self.book._exiting
 
     @invariant()
     def restarts_stay_within_the_budget(self) -> None:

@@ -124,6 +124,14 @@ def test_a_lease_of_which_no_more_is_wanted_is_recalled_first() -> None:
     assert recalls(leases.want(A, c1, 4)) == [B]
 
 
+def test_nothing_is_recalled_that_its_deeper_holder_would_get_back_at_once() -> None:
+    leases = book(cpus=4, workers=4)
+    leases.want(A, c1, 100, depth=2)
+    (recall,) = (effect for effect in leases.want(B, c1, 100, depth=0) if isinstance(effect, Recall))
+    leases.tick(1.0)
+    assert recalls(leases.returned(A, recall.worker)) == [], "B has one, A keeps three: deeper tasks end sooner"
+
+
 def test_two_owners_on_one_cpu_take_turns_whatever_their_depth() -> None:
     leases = book(cpus=1, workers=1)
     queue = leases.want(A, c1, 1000, depth=5) + leases.want(B, c1, 1000, depth=0)
@@ -239,6 +247,13 @@ def test_c10_max_workers_is_absolute() -> None:
     leases.worker_started(worker(2))
     # At the cap a worker is as scarce as a CPU, and is called back like one.
     assert leases.want(B, c1, 1) == [AtCap(B, c1), Recall(A, worker(1))]
+
+
+def test_c10_workers_started_ahead_of_need_stay_under_the_cap() -> None:
+    leases = book(cpus=8, max_workers=2)
+    assert leases.prestart(8) == [StartWorker(), StartWorker()]
+    assert leases.prestart(1) == []
+    assert leases.want(A, c1, 2) == [], "those under way will do"
 
 
 def test_c10_idle_workers_over_the_floor_are_trimmed_and_never_given_again() -> None:

@@ -52,7 +52,7 @@ class ObjectRef(EntryRef, Generic[T]):
         Arrays come as read-only views of shared memory; `copy=True` gives private, writable ones.
         Raises GetTimeoutError, TaskError (also an instance of the user's class), WorkerDiedError, ObjectLostError, ...
         """
-        return cast(T, client().get([self._entry], timeout, copy)[0])
+        return cast(T, client().get_one(self._entry, timeout, copy))
 
     def result(self, timeout: float | None = None) -> T:
         """`get` under the name that concurrent.futures has for it."""

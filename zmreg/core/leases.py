@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from zmreg.core.backoff import Backoff
 from zmreg.core.effects import (
     AtCap,
     CannotStart,
@@ -83,8 +84,7 @@ class LeaseBook:
         self._queue = Queue()
         self._shapes: dict[Shape, Shape] = {}
         self._starting = 0
-        self._failures = 0
-        self._start_after = float("-inf")
+        self._starts = Backoff(_BACKOFF_S, _MAX_BACKOFF_S)
         self._gone = Graves()
         self._now = 0.0
 
@@ -95,9 +95,9 @@ class LeaseBook:
         if owner in self._gone:
             return []
         claim = self._leases.get((owner, shape))
+        if claim is None and count == 0:
+            return []
         if claim is None:
-            if count == 0:
-                return []
             claim = self._leases[owner, shape] = self._claim(owner, None, shape, shape)
         claim.count = count
         claim.depth = depth
@@ -132,7 +132,8 @@ class LeaseBook:
         return self._settle(claim)
 
     def prestart(self, count: int) -> list[LeaseEffect]:
-        """Start workers before anybody asks, so that the first call finds one."""
+        """Start `count` workers, as far as the cap allows, before anybody asks: the first call finds one."""
+        count = max(0, min(count, self._room() - self._starting))
         self._starting += count
         return [StartWorker()] * count
 
@@ -140,19 +141,17 @@ class LeaseBook:
         if worker in self._seats.by_worker:
             return []
         self._starting = max(0, self._starting - 1)
-        self._failures = 0
-        self._start_after = float("-inf")
+        self._starts.succeeded()
         self._seats.admit(worker)
         return self._settle()
 
     def worker_start_failed(self, reason: str) -> list[LeaseEffect]:
         """One start came to nothing. Tries again after a growing pause; tells those who wait when that is hopeless."""
         self._starting = max(0, self._starting - 1)
-        self._failures += 1
-        self._start_after = self._now + min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** min(self._failures - 1, 10))
-        if self._failures < _GIVE_UP_STARTS or self._starting or self._seats.pool():
+        self._starts.failed(self._now)
+        if self._starts.failures < _GIVE_UP_STARTS or self._starting or self._seats.pool():
             return self._settle()
-        text = f"no worker process could be started, {self._failures} attempts failed; the last: {reason}"
+        text = f"no worker process could be started, {self._starts.failures} attempts failed; the last: {reason}"
         refused: list[LeaseEffect] = []
         for claim in list(self._queue):
             refused.append(CannotStart(claim.owner, claim.actor_id, claim.place, text))
@@ -193,7 +192,8 @@ class LeaseBook:
     def tick(self, now: float) -> list[LeaseEffect]:
         """Grace times, pauses after failed starts, and trimming of idle workers over the floor."""
         self._now = now
-        return self._give_up_infeasible() + self._trim() + self._settle()
+        trimmed = self._seats.trim(now, self._idle_s, self._keep_idle)
+        return [*self._give_up_infeasible(), *(StopWorker(worker) for worker in trimmed), *self._settle()]
 
     def idle_for(self, worker: bytes) -> float:
         """Seconds, by the ticks, that the worker has had nothing to do; 0.0 when it has, or is unknown."""
@@ -255,7 +255,7 @@ class LeaseBook:
     def _room(self) -> int:
         """How many workers may be under way at most, those starting included; only these during a pause."""
         room = self._max_workers - len(self._seats)
-        return min(room, self._starting) if self._now < self._start_after else room
+        return min(room, self._starting) if self._starts.pauses(self._now) else room
 
     def _start_missing(self) -> list[LeaseEffect]:
         room = self._room()
@@ -317,18 +317,6 @@ class LeaseBook:
                 reason = f"asked for [{claim.place}], but this node has only [{has}] in total"
                 effects.append(Infeasible(claim.owner, claim.actor_id, claim.place, reason))
                 self._drop(claim)
-        return effects
-
-    def _trim(self) -> list[LeaseEffect]:
-        effects: list[LeaseEffect] = []
-        spare = self._seats.pool() - self._keep_idle
-        for seat in list(self._seats.idle.values()):
-            if seat.idle_since is None:
-                seat.idle_since = self._now
-            elif spare > 0 and self._now - seat.idle_since >= self._idle_s:
-                self._seats.stop(seat)
-                effects.append(StopWorker(seat.worker))
-                spare -= 1
         return effects
 
     # -- booking -------------------------------------------------------------------------------------------------

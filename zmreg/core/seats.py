@@ -141,6 +141,18 @@ class Seats:
         seat.stopping = True
         self.idle.pop(seat.worker, None)
 
+    def trim(self, now: float, idle_s: float, keep: int) -> list[bytes]:
+        """Stop those idle for `idle_s`, longest first, while the pool is over `keep`; a first look only notes `now`."""
+        spare = self.pool() - keep
+        stopped: list[bytes] = []
+        for seat in list(self.idle.values()):
+            if seat.idle_since is None:
+                seat.idle_since = now
+            elif spare > len(stopped) and now - seat.idle_since >= idle_s:
+                self.stop(seat)
+                stopped.append(seat.worker)
+        return stopped
+
     def set_blocked(self, seat: Seat, blocked: bool) -> None:
         add(self.available, seat.charge())
         seat.blocked = blocked

@@ -81,6 +81,8 @@ class Client:
         self.lock = threading.RLock()
         self.ends = Ends(session, me)
         self.pump = Pump(self.ends, self._dispatch, self._turn, interrupts)
+        self.send = self.ends.send
+        """Send an encoded batch: (peer, frame) -> whether the connection took it."""
         self.dirty: set[Lane] = set()
         self.welcome: Welcome | None = None
         self.closed: ZmregError | None = None
@@ -109,6 +111,7 @@ class Client:
         self._answers: dict[int, tuple[Waiter, list[Answer]]] = {}
         self._requests = 0
         self._ticked = 0.0
+        self._turns = 0
         self.handlers: dict[type, Handler] = self._routes()
 
     def _routes(self) -> dict[type, Handler]:
@@ -160,7 +163,7 @@ class Client:
 
     def check(self) -> None:
         """Raises ForkedContextError in a forked child, ClusterError (or what ended it) when closed."""
-        if os.getpid() != self.pid:
+        if self.forked:
             raise ForkedContextError(
                 f"this process was forked from {self.pid}, whose cluster it cannot use; call zmreg.init() in the child"
             )
@@ -204,10 +207,6 @@ class Client:
         """Send one message to any process of the cluster."""
         return self.ends.send(peer, codec.encode(message))
 
-    def send(self, peer: bytes, frame: bytes) -> bool:
-        """Send an encoded batch."""
-        return self.ends.send(peer, frame)
-
     def tell_node(self, message: Message) -> None:
         """Send to our node."""
         self.ends.send(self.node, codec.encode(message))
@@ -227,6 +226,19 @@ class Client:
             dirty.pop().flush()
 
     def _turn(self) -> None:
+        self._turns += 1
+        if self.dirty or self.sharing.dropped or self.unpinned or self.freed or self.ended_actors or self._watchers:
+            self._say()
+        if self.pump.timed_out or not self._turns & 63:
+            now = time.monotonic()
+            if now - self._ticked > _TICK_S:
+                self._ticked = now
+                with self.lock:
+                    self.tasks.tick(now)
+                    leases = any(pool.lanes for pool in self.tasks.pools.values())
+                    self.pump.tick_s = _TICK_S if leases else -1.0
+
+    def _say(self) -> None:
         with self.lock:
             if self.dirty:
                 self.flush()
@@ -241,11 +253,6 @@ class Client:
                 self.tell_node(ReleaseActor(actor_id))
             for waiter in self._watchers:
                 waiter.finish()
-            now = time.monotonic()
-            if now - self._ticked > _TICK_S:
-                self._ticked = now
-                self.tasks.tick(now)
-                self.pump.tick_s = _TICK_S if any(pool.lanes for pool in self.tasks.pools.values()) else -1.0
 
     # -- receiving --------------------------------------------------------------------------------------------------
 
@@ -369,6 +376,14 @@ class Client:
         entry.value = Stored(entry.object_id, packed.nbytes, (self.node,), self.freed)
         entry.state = STORED
 
+    def get_one(self, entry: Entry, timeout: float | None, copy: bool) -> Any:
+        """`get` of a single entry: the short way."""
+        if entry.state == PENDING:
+            self.settled(entry, timeout)
+        if entry.state == INLINE:
+            return payload.unpack(entry.value)  # type: ignore[arg-type]
+        return self.get((entry,), timeout, copy)[0]
+
     def get(self, entries: Sequence[Entry], timeout: float | None, copy: bool = False) -> list[Any]:
         """The values, in order. Raises the first failure found, without waiting for slow siblings.
 
@@ -402,10 +417,11 @@ class Client:
     def _read(
         self, entries: Sequence[Entry], tickets: dict[int, PinTicket], deadline: float | None, copy: bool
     ) -> list[Any]:
-        views: dict[int, memoryview] = {}
+        views: dict[int, memoryview | None] = {}
+        last = {id(entry): place for place, entry in enumerate(entries)}
         values = []
         try:
-            for entry in entries:
+            for place, entry in enumerate(entries):
                 ticket = tickets.get(id(entry))
                 if ticket is None:
                     values.append(payload.unpack(entry.value))  # type: ignore[arg-type]
@@ -413,7 +429,11 @@ class Client:
                 if id(entry) not in views:
                     left = None if deadline is None else max(0.0, deadline - time.monotonic())
                     views[id(entry)] = self.shelf.view(ticket, left)
-                values.append(payload.unpack(views[id(entry)], writable=copy))
+                view = views[id(entry)]
+                assert view is not None
+                values.append(payload.unpack(view, writable=copy))
+                if place == last[id(entry)]:  # values that were copied out need no pin: the store may spill them again
+                    views[id(entry)] = view = None
         except BaseException:
             for key, ticket in tickets.items():
                 if key not in views:
@@ -494,9 +514,30 @@ class Client:
                 self.sharing.want(entry)
 
     def settled(self, entry: Entry, timeout: float | None) -> None:
-        """Wait until the entry has left PENDING. Raises GetTimeoutError."""
-        if entry.state == PENDING and not self.wait_for([entry], 1, False, timeout):
-            raise GetTimeoutError(f"the object was not there within {timeout} s", timeout_s=timeout)
+        """Wait until the entry has left PENDING. Raises GetTimeoutError, or what ended the cluster meanwhile."""
+        waiter = Waiter()
+        with self.lock:
+            if self.closed is not None:
+                raise self.closed
+            if self.dirty:
+                self.flush()
+            if entry.state != PENDING:
+                return
+            entry.listen(waiter.finish)
+            if entry.owner != self.me:
+                self.sharing.want(entry)
+        if timeout is not None and timeout <= 0:
+            self.pump.drain_now()
+        elif self.on_wait is not None:
+            self._wait_or_block(waiter, timeout)
+        else:
+            self.pump.wait(waiter, timeout)
+        if entry.state == PENDING:
+            with self.lock:
+                entry.unlisten(waiter.finish)
+                if self.closed is not None:
+                    raise self.closed
+            raise GetTimeoutError(f"the object was not there within {timeout} s; the work goes on", timeout_s=timeout)
 
     def arrive(self, object_id: bytes) -> Entry:
         """The entry of a ref that was just unpickled here."""

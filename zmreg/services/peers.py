@@ -47,6 +47,9 @@ class Peer:
         if self._death is not None:
             self._fail(task, self._death)
             return
+        if self.lane is not None and not self.queue and task.deps is None:
+            self.lane.push(task)
+            return
         self.queue.append(task)
         self.advance()
 

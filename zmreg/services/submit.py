@@ -15,6 +15,9 @@ from zmreg.services.tasks import Tasks
 from zmreg.wire import payload
 from zmreg.wire.packed import Packed
 
+_NOTHING = payload.pack((), [])
+assert isinstance(_NOTHING, bytes)
+
 WHOLE_ARGUMENTS = -1
 """Position of the dependency that stands for all arguments at once."""
 
@@ -36,6 +39,8 @@ def pack_arguments(
     A ref that is itself an argument becomes a dependency and arrives as its value; refs inside containers stay refs
     and are pinned until the call is over. Arguments over the inline limit go to the store as one object.
     """
+    if not args and not kwargs:
+        return _NOTHING, None, None
     deps: list[Dep] | None = None
     for position, arg in enumerate(args):
         if isinstance(arg, EntryRef):

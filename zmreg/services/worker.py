@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any
@@ -37,7 +36,7 @@ from zmreg.model.messages import (
     RetireActor,
     Steal,
 )
-from zmreg.net.pump import Waiter
+from zmreg.net.pump import Pump, Waiter
 from zmreg.services import arrivals, execute
 from zmreg.services.client import Client, set_current
 from zmreg.services.entries import FAILED, INLINE, STORED, Stored
@@ -63,7 +62,7 @@ class WorkerInterrupts:
         self.executing = b""
         self._held = False
         self._noted = False
-        self._wake: Callable[[], None] | None = None
+        self._waiting: tuple[Pump, Waiter] | None = None
         signal.signal(signal.SIGINT, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -71,15 +70,17 @@ class WorkerInterrupts:
             return
         if self._held:
             self._noted = True
-            if self._wake is not None:
-                self._wake()
+            if self._waiting is not None:
+                pump, waiter = self._waiting
+                pump.wake()
+                waiter.nudge()
         else:
             self.target = b""
             raise KeyboardInterrupt
 
-    def hold(self, wake: Callable[[], None]) -> None:
+    def hold(self, pump: Pump, waiter: Waiter) -> None:
         """The main thread pumps."""
-        self._held, self._wake = True, wake
+        self._held, self._waiting = True, (pump, waiter)
 
     def pending(self) -> bool:
         """A cancellation arrived meanwhile."""

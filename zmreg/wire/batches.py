@@ -38,7 +38,8 @@ HEADER_BYTES = 4
 # somebody is not speaking our language.
 MAX_BATCH_BYTES = 64 << 20
 
-_pack = msgpack.packb
+# One packer for all: packing plain rows runs no Python code, so the interpreter lock makes it one step.
+_pack = msgpack.Packer().pack
 _unpack = msgpack.unpackb
 
 
