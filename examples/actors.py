@@ -67,9 +67,10 @@ def main() -> None:
     print("letters taken:", len(received))
     assert sorted(received) == sorted(f"letter {number}" for number in range(100))
 
-    # By name, from anywhere in the cluster.
-    Counter.options(name="hits").remote()
+    # By name, from anywhere in the cluster, for as long as somebody holds its handle (or with lifetime="detached").
+    named = Counter.options(name="hits").remote()
     hits = zmreg.get_actor("hits")
+    assert hits == named
     assert hits.add.remote(3).get() == 3
 
     zmreg.shutdown()

@@ -37,11 +37,12 @@ class Counter:
 
 def round(number):
     counter = Counter.remote()
-    refs = [small.remote(i) for i in range(50)] + [large.remote(2 << 20) for _ in range(6)]
-    refs += [counter.add.remote() for _ in range(20)]
+    spilling = [large.remote(2 << 20) for _ in range(6)]
+    refs = [small.remote(i) for i in range(50)] + [counter.add.remote() for _ in range(20)]
     kept = zmreg.put(bytes(1 << 20))
-    values = zmreg.get(refs, timeout=20)
-    assert values[:50] == list(range(50)) and len(kept.get(timeout=20)) == 1 << 20
+    assert zmreg.get(refs, timeout=20) == [*range(50), *[1] * 20]
+    assert [len(ref.get(timeout=20)) for ref in spilling] == [2 << 20] * 6
+    assert len(kept.get(timeout=20)) == 1 << 20
     return "good"
 
 ends = time.monotonic() + 3

@@ -53,7 +53,7 @@ def test_help_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=50, check=True
     )
     loaded = set(done.stdout.split())
-    assert not loaded & {"numpy", "pyarrow", "rich", "asyncio", "zmreg.tools.demo.search"}
+    assert not loaded & {"numpy", "pyarrow", "rich", "zmreg.tools.demo.search"}
 
 
 def test_version_as_json_is_one_document() -> None:

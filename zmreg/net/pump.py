@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from types import FrameType
 from threading import get_ident
 from typing import Protocol
@@ -54,6 +54,11 @@ class Waiter:
         self.done = True
         if self._lock is not None:
             self.nudge()
+
+    @property
+    def following(self) -> bool:
+        """Some thread sleeps on this one, instead of pumping."""
+        return self._lock is not None
 
     def nudge(self) -> None:
         """Make a follower look again: it may have to lead, or an interrupt is pending."""
@@ -225,6 +230,35 @@ class Pump:
             if interrupts is not None:
                 interrupts.let_go()
         return waiter.done
+
+    def serve(self, inbox: Sized, waiter: Waiter) -> None:
+        """`wait` for a process's main loop: pump until `inbox` has something or the waiter is done.
+
+        Interrupts are not held: the caller's handler does nothing outside user code.
+        """
+        with self._guard:
+            self._callers += 1
+        try:
+            while not inbox and not waiter.done and not self._stopped:
+                if not self._lead.acquire(False):
+                    self._follow(waiter, None)
+                    continue
+                try:
+                    if self._ends.pending() or self._turn_wanted:
+                        self._drain()
+                    while not inbox and not waiter.done and not self._stopped:
+                        self._poll(-1.0)
+                        self._drain()
+                finally:
+                    self._lead.release()
+                    if self._followers:
+                        self._wake_follower()
+        finally:
+            with self._guard:
+                self._callers -= 1
+            self._last_used = _monotonic()
+            if self._asleep:
+                self._park.release()
 
     def _wait(self, waiter: Waiter, deadline: float | None, interrupts: Interrupts | None) -> None:
         while True:

@@ -22,6 +22,11 @@ def note(entry: Entry) -> None:
         refs.append(weakref.ref(entry))
 
 
+def any() -> bool:
+    """Whether refs were noted on this thread since the last take."""
+    return bool(_arrivals.refs)
+
+
 def take() -> list[weakref.ref[Entry]]:
     """Those noted on this thread since the last take, which also starts the noting.
 

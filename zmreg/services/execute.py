@@ -48,22 +48,29 @@ _KEEP_BYTES = 16 << 20
 class Recent:
     """The latest single results of this worker, for calls that were sent behind their inputs."""
 
+    __slots__ = ("_bytes", "_kept")
+
     def __init__(self) -> None:
-        self._rows: dict[bytes, Row] = {}
+        self._kept: dict[bytes, bytes | Row] = {}
         self._bytes = 0
 
-    def keep(self, task_id: bytes, row: Row) -> None:
-        """`row` is [status, data, nbytes, type name, contained]."""
-        rows = self._rows
-        rows[task_id] = row
-        self._bytes += len(row[1])
-        while len(rows) > _KEEP_RESULTS or (self._bytes > _KEEP_BYTES and len(rows) > 1):
-            oldest = next(iter(rows))
-            self._bytes -= len(rows.pop(oldest)[1])
+    def keep(self, task_id: bytes, result: bytes | Row) -> None:
+        """`result` is an inline value's payload, or the row [status, data, nbytes, type name, contained]."""
+        kept = self._kept
+        kept[task_id] = result
+        self._bytes += len(result)
+        if len(kept) > _KEEP_RESULTS or self._bytes > _KEEP_BYTES:
+            self._trim()
+
+    def _trim(self) -> None:
+        kept = self._kept
+        for task_id in list(kept)[: _KEEP_RESULTS // 4]:
+            self._bytes -= len(kept.pop(task_id))
 
     def find(self, task_id: bytes) -> Row | None:
         """The row, if it is still kept."""
-        return self._rows.get(task_id)
+        found = self._kept.get(task_id)
+        return [batches.OK_INLINE, found] if isinstance(found, bytes) else found
 
 
 def load_arguments(client: Client, recent: Recent, caller: bytes, row: Row) -> tuple[Sequence[Any], dict[str, Any]]:
@@ -154,18 +161,25 @@ def _pack_many(client: Client, caller: bytes, task_id: bytes, result: Any, nretu
 def pack_one(client: Client, caller: bytes, any_object_id: bytes, value: Any, name: str) -> Row:
     """The row of one value: inline when small, else stored under the owner's id for it."""
     refs: list[Any] = []
-    packed: bytes | Packed = payload.pack(value, refs, what=f"the result of {name}")
+    packed = payload.pack(value, refs, what="the result of " + name)
+    return row_of(client, caller, any_object_id, packed, refs, type(value).__name__)
+
+
+def row_of(
+    client: Client, caller: bytes, any_object_id: bytes, packed: bytes | Packed, refs: list[Any], type_name: str
+) -> Row:
+    """The row of a packed value, with the refs inside it handed out to the caller."""
     contained: tuple[bytes, ...] = ()
     if refs:
         with client.lock:
             contained = client.sharing.hand_out([ref._entry for ref in refs], caller)
     if isinstance(packed, bytes):
-        return [batches.OK_INLINE, packed, len(packed), type(value).__name__, contained]
+        return [batches.OK_INLINE, packed, len(packed), type_name, contained]
     assert client.welcome is not None
     if packed.nbytes <= client.welcome.inline_limit:
-        return [batches.OK_INLINE, packed.inline(), packed.nbytes, type(value).__name__, contained]
+        return [batches.OK_INLINE, packed.inline(), packed.nbytes, type_name, contained]
     client.shelf.put(any_object_id, packed)
-    return [batches.OK_STORED, b"", packed.nbytes, type(value).__name__, contained]
+    return [batches.OK_STORED, b"", packed.nbytes, type_name, contained]
 
 
 def failed_row(failure: bytes) -> Row:

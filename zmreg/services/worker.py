@@ -141,7 +141,8 @@ class Worker(Client):
             inbox.append((sender, row))
         if self.blocked and host is None:
             self._give_back_unstarted()
-        self.idle.finish()
+        elif self.idle.following:
+            self.idle.finish()
 
     def _on_definition(self, sender: bytes, message: Definition) -> None:
         self.blobs[message.digest] = message.blob
@@ -227,15 +228,17 @@ class Worker(Client):
         inbox = self.inbox
         arrivals.take()
         while True:
-            try:
-                item = inbox.popleft()
-            except IndexError:
+            if not inbox:
                 if self.construct is not None:
                     self._become_actor()
                 elif self.ending:
                     return
                 else:
                     self._wait_for_work()
+                continue
+            try:
+                item = inbox.popleft()
+            except IndexError:  # stolen in between
                 continue
             try:
                 self._call(*item)
@@ -250,16 +253,19 @@ class Worker(Client):
     def _wait_for_work(self) -> None:
         self.answer_now()
         self.board.clear()
-        self.idle = waiter = Waiter()
+        waiter = self.idle
+        if waiter.done:
+            self.idle = waiter = Waiter()
         if not self.inbox and self.construct is None and not self.ending:
-            self.pump.wait(waiter)
+            self.pump.serve(self.inbox, waiter)
 
     def _call(self, caller: bytes, row: batches.Row) -> None:
         target = row[1]
         function = self.functions.get(target)
-        if function is None and not self._find(caller, row):
-            return
-        function = self.functions[target]
+        if function is None:
+            if not self._find(caller, row):
+                return
+            function = self.functions[target]
         estimate = self.estimates.get(target)
         if self.out and (estimate is None or estimate > ANSWER_S or _perf() - self._first_ready > ANSWER_S):
             self.answer_now()
@@ -274,18 +280,25 @@ class Worker(Client):
         if returns is None:
             return
         self.estimates[target] = took if estimate is None else 0.75 * estimate + 0.25 * took
-        answer = execute.result_row(self, caller, row[0], int(took * 1e6), returns)
-        if len(returns) == 1:
-            self.recent.keep(task_id, returns[0])
-        self._answer(caller, answer)
-        if len(self.out) >= ANSWER_ROWS:
+        if type(returns) is bytes:
+            self.recent.keep(task_id, returns)
+            answer = [row[0], int(took * 1e6), returns]
+        else:
+            answer = execute.result_row(self, caller, row[0], int(took * 1e6), returns)
+            if len(returns) == 1:
+                self.recent.keep(task_id, returns[0])
+        out = self.out
+        if not out:
+            self._first_ready = _perf()
+        out.append((caller, answer))
+        if len(out) >= ANSWER_ROWS:
             self.answer_now()
 
     def _run(
         self, function: Any, caller: bytes, row: batches.Row, task_id: bytes
-    ) -> tuple[float, execute.Returns | None]:
-        """(seconds, result rows) of one call; rows None when the owner must send it again."""
-        name = getattr(function, "__qualname__", str(row[1]))
+    ) -> tuple[float, execute.Returns | bytes | None]:
+        """(seconds, result) of one call: a payload, or result rows; None when the owner must send it again."""
+        name = getattr(function, "__qualname__", row[1])
         signals = self.signals
         long = len(row) > 3
         self.depth = row[5] + 1 if long else 1
@@ -303,7 +316,14 @@ class Worker(Client):
             finally:
                 signals.executing = b""
             took = _perf() - start
-            del args, kwargs
+            args = kwargs = None  # type: ignore[assignment]
+            if not long:
+                refs: list[Any] = []
+                packed = payload.pack(result, refs, what="the result of " + name)
+                if type(packed) is bytes and not refs and not arrivals.any():
+                    return took, packed
+                row_of = execute.row_of(self, caller, task_id, packed, refs, type(result).__name__)
+                return took, [row_of]
             return took, execute.pack_returns(self, caller, task_id, result, row[3] if long else 1, name)
         except InputMissing:
             self.post(caller, GaveBack((row[0],), False))

@@ -55,8 +55,9 @@ class Engine:
         return sum(part.meta.nbytes for part in self._parts)
 
     def _fetch(self, refs: list[zmreg.ObjectRef[Any]]) -> list[Any]:
+        values = zmreg.get(refs)
         self.moved_bytes += sum(ref.meta.nbytes for ref in refs)
-        return zmreg.get(refs)
+        return values
 
 
 class OneProcess:
