@@ -152,7 +152,10 @@ class Pump:
         self._last_used = 0.0
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poller = select.poll()
+        self._door_fd = ends.door_fd
         self._poller.register(ends.door_fd, select.POLLIN)
+        self._undrained = True
+        """The door may have messages for which its descriptor is silent: at the start, or when dispatch raised."""
         self._poller.register(self._wake_fd, select.POLLIN)
         self._watched: dict[int, Callable[[], None]] = {}
         self._polling = False
@@ -200,7 +203,8 @@ class Pump:
             self.wake()
         elif self._lead.acquire(False):
             try:
-                self._drain()
+                if self._ends.pending():
+                    self._drain()
             finally:
                 self._leave()
 
@@ -244,11 +248,11 @@ class Pump:
                     self._follow(waiter, None)
                     continue
                 try:
-                    if self._ends.pending() or self._turn_wanted:
-                        self._drain()
                     while not inbox and not waiter.done and not self._stopped:
-                        self._poll(-1.0)
-                        self._drain()
+                        if self._poll(-1.0):
+                            self._drain()
+                        else:
+                            self._end_round()
                 finally:
                     self._lead.release()
                     if self._followers:
@@ -275,8 +279,6 @@ class Pump:
 
     def _lead_until(self, waiter: Waiter, deadline: float | None, interrupts: Interrupts | None) -> None:
         try:
-            if self._ends.pending() or self._turn_wanted:
-                self._drain()
             while not waiter.done and not self._stopped:
                 if interrupts is not None and interrupts.pending():
                     return
@@ -285,8 +287,10 @@ class Pump:
                     left = deadline - _monotonic()
                     if left <= 0:
                         return
-                self._poll(left)
-                self._drain()
+                if self._poll(left):
+                    self._drain()
+                else:
+                    self._end_round()
         finally:
             self._lead.release()
             if self._followers:
@@ -327,20 +331,35 @@ class Pump:
 
     # -- the leader's work ------------------------------------------------------------------------------------------
 
-    def _poll(self, timeout_s: float) -> None:
+    def _poll(self, timeout_s: float) -> bool:
+        """Sleep until something happens; True when the door may have messages.
+
+        The door was drained before, and its descriptor stays readable from the next message on until it is drained
+        again: so nothing that came meanwhile is slept over.
+        """
+        if self._undrained:
+            self._undrained = False
+            return self._ends.pending()
         self._polling = True
-        if self._turn_wanted:
-            self._polling = False
-            return
         try:
+            if self._turn_wanted:
+                return False
             if timeout_s < 0 or 0 < self.tick_s < timeout_s:
                 timeout_s = self.tick_s
             ready = self._poller.poll(None if timeout_s < 0 else timeout_s * 1e3)
-            self.timed_out = not ready
         finally:
             self._polling = False
+        self.timed_out = not ready
+        if len(ready) == 1 and ready[0][0] == self._door_fd:
+            return self._ends.pending()
+        return self._other_events(ready)
+
+    def _other_events(self, ready: list[tuple[int, int]]) -> bool:
+        door = False
         for fd, _ in ready:
-            if fd == self._wake_fd:
+            if fd == self._door_fd:
+                door = self._ends.pending()
+            elif fd == self._wake_fd:
                 try:
                     os.eventfd_read(self._wake_fd)
                 except BlockingIOError:
@@ -348,12 +367,22 @@ class Pump:
             elif fd in self._watched:
                 self._poller.unregister(fd)
                 self._watched.pop(fd)()
+        return door
 
     def _drain(self) -> None:
+        """Receive until the door is empty, then end the round. Only after `pending()`."""
         ends, dispatch = self._ends, self._dispatch
-        while ends.pending():
+        self._undrained = True
+        while True:
             sender, frame = ends.receive()
             dispatch(sender, frame)
+            if not ends.pending():
+                break
+        self._undrained = False
+        self._turn_wanted = False
+        self._turn()
+
+    def _end_round(self) -> None:
         self._turn_wanted = False
         self._turn()
 
@@ -362,10 +391,11 @@ class Pump:
             self._lead.acquire()
             self._io_leads = True
             try:
-                self._drain()
                 while not self._stopped and not self._callers:
-                    self._poll(-1)
-                    self._drain()
+                    if self._poll(-1):
+                        self._drain()
+                    else:
+                        self._end_round()
                     if _monotonic() - self._last_used < TAKE_OVER_S:
                         break
             finally:

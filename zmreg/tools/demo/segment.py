@@ -150,7 +150,7 @@ class Segment:
         self._file_numbers, self._lines, self.lengths = (part.cast("I") for part in parts[10:])
 
     def __reduce__(self) -> tuple[type[Self], tuple[memoryview]]:
-        # A memoryview travels out of band: written to the object store as it is, read as a view of those very pages.
+        # As a buffer, not as bytes: whoever keeps buffers out of band gives the reader a view of the stored pages.
         return type(self), (memoryview(self._data),)
 
     @property
