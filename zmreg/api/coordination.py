@@ -13,6 +13,7 @@ from zmreg.api.cluster import get
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef
 from zmreg.model.errors import GetTimeoutError
+from zmreg.services.client import Waiter
 from zmreg.services.seats import client
 
 T = TypeVar("T")
@@ -33,12 +34,19 @@ class as_completed(Generic[T]):  # noqa: N801  a function to its users, as in co
         self._timeout = timeout
         self._done: queue.SimpleQueue[ObjectRef[T]] = queue.SimpleQueue()
         self._left = 0
+        self._waiter: Waiter | None = None
         self.update(refs)
 
     def add(self, ref: ObjectRef[T]) -> None:
         """One more."""
         self._left += 1
-        client().when_settled(ref._entry, lambda: self._done.put(ref))
+        client().when_settled(ref._entry, lambda: self._arrived(ref))
+
+    def _arrived(self, ref: ObjectRef[T]) -> None:
+        self._done.put(ref)
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.finish()
 
     def update(self, refs: Iterable[ObjectRef[T]]) -> None:
         """Several more."""
@@ -51,7 +59,9 @@ class as_completed(Generic[T]):  # noqa: N801  a function to its users, as in co
     def __next__(self) -> ObjectRef[T]:
         if not self._left:
             raise StopIteration
-        client().wait_until(lambda: not self._done.empty(), self._deadline)
+        self._waiter = waiter = Waiter()
+        if self._done.empty():
+            client().pump_until(waiter, self._deadline)
         try:
             ref = self._done.get_nowait()
         except queue.Empty:

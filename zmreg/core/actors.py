@@ -83,6 +83,8 @@ class _Actor:
     init_failed: bool = False
     leaving: bool = False
     """No strong handle is left: it ends with the calls it has, and is not restarted."""
+    held: bool = False
+    """Inputs of its constructor are not there yet: no place is asked for before `ready`."""
     pause: bool = False
     """A restart is due, but not before `due` (None until the next tick sets it)."""
     due: float | None = None
@@ -135,9 +137,10 @@ class ActorBook:
         self._restarts = 0
         self._now = 0.0
 
-    def create(self, actor: ActorEntry, now: float) -> list[ActorEffect]:
+    def create(self, actor: ActorEntry, now: float, held: bool = False) -> list[ActorEffect]:
         """Accept the actor and book its name, or refuse, in one breath. A repeated request is answered again.
 
+        `held`: it exists and can be called, but gets no place before `ready`.
         To get or create, read `ActorRefused.taken_by`: no second question, no race.
         """
         self._now = max(self._now, now)
@@ -156,8 +159,17 @@ class ActorBook:
         if actor.name:
             self._names[key] = actor.actor_id
         what = f"{named('actor', actor.actor_id)} {actor.class_name}".rstrip()
-        self._actors[actor.actor_id] = _Actor(actor, Lifecycle(what, ActorState.PENDING, MOVES))
-        return [ActorCreated(actor.actor_id), HostActor(actor.actor_id, actor.place, actor.hold)]
+        self._actors[actor.actor_id] = _Actor(actor, Lifecycle(what, ActorState.PENDING, MOVES), held=held)
+        asked: list[ActorEffect] = [] if held else [HostActor(actor.actor_id, actor.place, actor.hold)]
+        return [ActorCreated(actor.actor_id), *asked]
+
+    def ready(self, actor_id: bytes) -> list[ActorEffect]:
+        """A held actor's inputs are there: ask for its place. Nothing when it was not held, or has ended."""
+        actor = self._actors.get(actor_id)
+        if actor is None or not actor.held:
+            return []
+        actor.held = False
+        return [HostActor(actor_id, actor.entry.place, actor.entry.hold)]
 
     def hosted(self, actor_id: bytes, worker: bytes) -> list[ActorEffect]:
         """A worker is dedicated to the actor. One that comes too late, or twice, is killed: nobody else can use it."""
@@ -199,7 +211,7 @@ class ActorBook:
     def host_lost(self, actor_id: bytes) -> list[ActorEffect]:
         """The node that was asked for a place is gone before it gave one: ask again."""
         actor = self._actors.get(actor_id)
-        if actor is None or actor.worker or actor.pause:
+        if actor is None or actor.worker or actor.pause or actor.held:
             return []
         return [HostActor(actor_id, actor.entry.place, actor.entry.hold)]
 

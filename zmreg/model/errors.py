@@ -65,6 +65,8 @@ class FailureOrigin:
     remote_traceback: str = ""
     pid: int = 0
     node_id: str = ""
+    notes: tuple[str, ...] = ()
+    """How the failure came from there to whoever reads it: tasks that never ran for want of this value."""
 
     def headline(self) -> str:
         """One line: what was raised, by which function, in which process of which node."""

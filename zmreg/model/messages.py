@@ -365,6 +365,8 @@ class CreateActor:
     """msgpack of the call's dependency rows (wire/batches.py), empty when none."""
     handle: bytes
     """What get_actor() needs to build a handle elsewhere, packed by the client."""
+    waiting: bool
+    """Inputs of the constructor are not there yet: the name is taken now, `ActorInputs` follows with the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,6 +457,15 @@ class ActorExiting:
     actor_id: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ActorInputs:
+    """owner -> head: the constructor's inputs are there; find the actor a place."""
+
+    KIND: ClassVar[int] = 60
+    actor_id: bytes
+    deps: bytes
+
+
 # -- questions, logs ----------------------------------------------------------------------------------------------
 
 
@@ -495,7 +506,7 @@ Message = (
     | Definition | NeedDefinition | Steal | GaveBack | CancelCall | CancelObject
     | Resolve | Resolved | Borrow | BorrowSettled | Unborrow | Adopt
     | CreateActor | ActorRefused | Construct | Constructed | ActorState | WatchActor | KillActor | ReleaseActor
-    | RetireActor | ActorExiting
+    | RetireActor | ActorExiting | ActorInputs
     | Ask | Answer | LogLines
 )  # fmt: skip
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from errno import ENOENT
 from pathlib import Path
+from typing import Any
 
 import zmq
 
@@ -64,8 +66,8 @@ class Ends:
         except (zmq.ZMQError, OSError) as error:
             self.close(clean=False)
             raise ClusterError(f"cannot bind {path}: {error}; is the session directory still there?") from None
-        self.door_fd: int = self._door.getsockopt(zmq.FD)
-        self._ask: Callable[[int], int] = super(zmq.Socket, self._door).get
+        self.door_fd = int(self._door.getsockopt(zmq.FD))
+        self._ask: Callable[[int], Any] = super(zmq.Socket, self._door).get
         self._recv: Callable[[int], bytes] = super(zmq.Socket, self._door).recv
         self._raw_send: Callable[[bytes, int], object] = super(zmq.Socket, self._link).send
 
@@ -113,7 +115,7 @@ class Ends:
                 try:
                     self._link.disconnect(f"ipc://{door_path(self._session, peer)}")
                 except zmq.ZMQError as error:
-                    if error.errno not in (zmq.ENOENT, zmq.ENOTSOCK):
+                    if error.errno not in (ENOENT, zmq.ENOTSOCK):
                         raise
 
     def pending(self) -> bool:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from zmreg.model.errors import ActorExistsError
-from zmreg.model.messages import CreateActor, KillActor
+from zmreg.model.messages import ActorInputs, CreateActor, KillActor
 from zmreg.model.specs import Shape
 from zmreg.services.client import Client
 from zmreg.services.entries import INLINE, PENDING, Entry, Lifeline, Stored
 from zmreg.services.submit import define, pack_arguments
 from zmreg.wire import batches, payload
+from zmreg.wire.packed import Packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +46,33 @@ def create_actor(
     actor_id = lifeline.object_id
     waiting = [entry for _, entry in deps or () if entry.state == PENDING]
     lifeline.contained = (*captured, *(pins or ()), *(entry for _, entry in deps or ()))
-    handle = batches.pack_plain([actor_id, order.class_name, order.ordered, *order.facts])
+    handle = _inline(payload.pack((actor_id, order.class_name, order.ordered, *order.facts), [], what="a handle"))
 
-    def send() -> None:
+    def inputs() -> bytes:
         rows = [_input_row(where, entry) for where, entry in deps or ()]
-        client.tell_node(
-            CreateActor(
-                actor_id, order.name, order.namespace, order.class_name, order.place.resources, order.hold.resources,
-                order.place.locs, order.max_restarts, order.detached, order.max_concurrency, blob, data,
-                batches.pack_deps(rows) if rows else b"", handle,
-            )  # fmt: skip
-        )
+        return batches.pack_deps(rows) if rows else b""
 
     with client.lock:
         client.check()
         client.sharing.show(lifeline)
+        client.tell_node(
+            CreateActor(
+                actor_id, order.name, order.namespace, order.class_name, order.place.resources, order.hold.resources,
+                order.place.locs, order.max_restarts, order.detached, order.max_concurrency, blob, data,
+                b"" if waiting else inputs(), handle, bool(waiting),
+            )  # fmt: skip
+        )
         if waiting:
-            _send_when_there(client, waiting, send)
-        else:
-            send()
+            _send_when_there(client, waiting, lambda: client.tell_node(ActorInputs(actor_id, inputs())))
     if order.name:
         refusal = client.ask_refusal(actor_id)
         if refusal:
             raise ActorExistsError(f"{refusal} Namespace: {order.namespace!r}; zmreg.get_actor finds it.")
     return lifeline
+
+
+def _inline(packed: bytes | Packed) -> bytes:
+    return packed if isinstance(packed, bytes) else packed.inline()
 
 
 def _send_when_there(client: Client, waiting: list[Entry], send: Any) -> None:
@@ -104,7 +108,7 @@ def client_lost(entry: Entry) -> Exception:
 def find_actor(client: Client, name: str, namespace: str) -> Any:
     """What a handle needs (a tuple) of the named actor, or None."""
     found = client.ask("actor", f"{namespace}\0{name}")
-    return None if found is None else tuple(batches.unpack_plain(found["handle"]))
+    return None if found is None else payload.unpack(found["handle"])
 
 
 def kill_actor(client: Client, actor_id: bytes, no_restart: bool) -> None:

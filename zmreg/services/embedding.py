@@ -9,7 +9,7 @@ from typing import Any
 
 from zmreg.model.ids import new_process_id
 from zmreg.model.settings import Settings
-from zmreg.net.pump import HandlerSwap
+from zmreg.net.waiting import HandlerSwap
 from zmreg.services.client import Client, set_current
 from zmreg.services.launch import Launched, launch
 

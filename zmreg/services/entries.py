@@ -7,16 +7,17 @@ told to others when an entry dies is appended to a deque and said at the next tu
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from zmreg.model.ids import counter_of, object_id
-from zmreg.net.pump import Waiter
+from zmreg.net.waiting import Waiter
 
 if TYPE_CHECKING:
-    from collections import deque
-
     from zmreg.services.calls import Task
+
+T = TypeVar("T")
 
 PENDING: Final = 0
 INLINE: Final = 1
@@ -26,6 +27,19 @@ FREED: Final = 4
 STATE_NAMES: Final = ("pending", "inline", "stored", "failed", "freed")
 
 Listener = Callable[["Entry"], None]
+
+
+class Outbox(deque[T]):
+    """What finalizers leave to be told to others; each note asks for a turn, as no message may ever follow it."""
+
+    def __init__(self, note_turn: Callable[[], None]) -> None:
+        super().__init__()
+        self._note_turn = note_turn
+
+    def append(self, item: T, /) -> None:
+        """Leave a note. Takes no lock."""
+        super().append(item)
+        self._note_turn()
 
 
 class Entry:

@@ -79,7 +79,7 @@ def make_host(worker: Worker, construct: Construct) -> Host | None:
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as error:  # noqa: BLE001  the user's constructor may raise anything; every caller hears of it
-        worker.tell_node(Constructed(construct.actor_id, payload.pack_failure(error, f"{name}.__init__")))
+        worker.tell_node(Constructed(construct.actor_id, execute.failure_of(error, f"{name}.__init__", worker)))
         return None
     del refs
     worker.tell_node(Constructed(construct.actor_id, b""))
@@ -114,7 +114,7 @@ class SyncHost:
 
     def facts(self) -> Any:
         """What a handle to this actor is made of."""
-        return tuple(batches.unpack_plain(self.handle))
+        return payload.unpack(self.handle)
 
     def create(self, cls: type, args: Any, kwargs: dict[str, Any]) -> None:
         """Construct the instance; `__post_create__` follows where the class has one."""
@@ -136,7 +136,10 @@ class SyncHost:
         if name == "__zmreg_call__":
             return lambda function, *args, **kwargs: function(self.instance, *args, **kwargs)
         bound: Callable[..., Any] = getattr(self.instance, name)
-        return bound
+        receive = getattr(self.instance, "__on_receive__", None)
+        if receive is None:
+            return bound
+        return lambda *args, **kwargs: receive(name, args, kwargs)
 
     def _terminate(self) -> None:
         raise ActorExit

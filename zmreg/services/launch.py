@@ -6,19 +6,20 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import secrets
 import select
 import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from zmreg.model.errors import ClusterError
 from zmreg.model.ids import ProcessId
 from zmreg.model.settings import Settings
-from zmreg.store.arena import sweep_arenas
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 # Of the machine's memory: what the store may use at most by default, and never more than half of shared memory.
@@ -26,6 +27,11 @@ STORE_SHARE = 0.3
 # A worker with nothing loaded has about 12 MiB of its own; this leaves as much again for its work.
 WORKER_BYTES = 24 << 20
 START_TIMEOUT_S = 30.0
+# A node that has closed its pipe is as good as gone.
+END_TIMEOUT_S = 5.0
+LOG_TAIL_BYTES = 4_096
+# Below this a cluster of a few dozen workers and actors runs out (measured: 3 a process, 1 a connection).
+FEW_DESCRIPTORS = 512
 
 
 def runtime_root() -> Path:
@@ -36,10 +42,10 @@ def runtime_root() -> Path:
     return Path(tempfile.gettempdir()) / f"zmreg-{os.getuid()}"
 
 
-def new_session() -> Path:
-    """A fresh 0700 directory for one cluster; sessions of dead clusters are swept first.
+def new_session() -> Session:
+    """Fresh 0700 directories for one cluster, locked while it lives; what dead clusters left is swept first.
 
-    Raises ClusterError when the root is not ours alone.
+    Raises ClusterError when the root is not ours alone, OSError when there is no room for directories.
     """
     root = runtime_root()
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -47,32 +53,70 @@ def new_session() -> Path:
     if status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise ClusterError(f"{root} must belong to you and be closed to others (0700); remove it or chmod it")
     sweep(root)
-    session = root / secrets.token_hex(4)
-    session.mkdir(mode=0o700)
-    (session / "logs").mkdir(mode=0o700)
-    return session
+    while True:
+        path = root / secrets.token_hex(4)
+        locks: list[int] = []
+        try:
+            locks.append(_make_locked(path))
+            (path / "logs").mkdir(mode=0o700)
+            locks.append(_make_locked(_arena_directory(path)))
+        except FileNotFoundError:  # another process's sweep was faster than our lock
+            _drop(locks, path)
+        except BaseException:
+            _drop(locks, path)
+            raise
+        else:
+            return Session(path, _arena_directory(path), tuple(locks))
+
+
+def _arena_directory(session: Path) -> Path:
+    return SHARED_MEMORY / f"zmreg-{os.getuid()}-{session.name}"
+
+
+def _drop(locks: list[int], session: Path) -> None:
+    for lock in locks:
+        os.close(lock)
+    remove(session)
+
+
+def remove(session: Path) -> None:
+    """Remove what a session has on disk and in shared memory. Harmless when it is gone already."""
+    shutil.rmtree(_arena_directory(session), ignore_errors=True)
+    shutil.rmtree(session, ignore_errors=True)
+
+
+def _make_locked(path: Path) -> int:
+    """Make a directory and lock it: whoever holds a copy of the descriptor keeps it from being swept."""
+    path.mkdir(mode=0o700)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        os.stat(path)  # a sweep between mkdir and lock has removed it
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def sweep(root: Path) -> list[Path]:
-    """Remove sessions whose lock nobody holds any more (kill -9 of everything leaves them). Returns their paths."""
+    """Remove what nobody has locked any more (kill -9 of everything leaves it). Returns the paths.
+
+    By lock, never by pid: pids are used again.
+    """
     swept = []
-    for session in root.iterdir():
+    for path in [*root.iterdir(), *SHARED_MEMORY.glob(f"zmreg-{os.getuid()}-*")]:
         try:
-            fd = os.open(session / "lock", os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
-            continue  # just being made, or just removed
+            continue  # just removed, or none of ours
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(session, ignore_errors=True)
-            swept.append(session)
+            shutil.rmtree(path, ignore_errors=True)
+            swept.append(path)
         except BlockingIOError:
             continue
         finally:
             os.close(fd)
-    for directory in SHARED_MEMORY.glob(f"zmreg-{os.getuid()}-*"):
-        if sweep_arenas(directory):
-            shutil.rmtree(directory, ignore_errors=True)
-            swept.append(directory)
     return swept
 
 
@@ -87,6 +131,20 @@ def filled(settings: Settings) -> Settings:
     return replace(settings, object_store_bytes=store, max_workers=int(workers))
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The directories of one cluster, on disk and in shared memory, and the descriptors that keep them locked."""
+
+    path: Path
+    arena: Path
+    locks: tuple[int, ...]
+
+    def let_go(self) -> None:
+        """Close our copies of the locks: whoever inherited them goes on holding."""
+        for lock in self.locks:
+            os.close(lock)
+
+
 @dataclass(slots=True)
 class Launched:
     """A node that this process started."""
@@ -96,71 +154,113 @@ class Launched:
     process: subprocess.Popen[bytes]
 
     def wait_end(self, timeout: float) -> None:
-        """Wait until it is gone; kill it when it is not in time (its zygote then cleans up)."""
-        try:
-            self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        """Wait until it is gone; kill it when it is not in time. Nothing of the session is left afterwards."""
+        end(self.process, timeout)
+        remove(self.session)  # the node does that itself, unless it was killed together with its zygote
+
+
+def end(process: subprocess.Popen[bytes], timeout: float) -> None:
+    """Wait until a node is gone; kill it when it is not in time (its zygote then ends the workers)."""
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def launch(settings: Settings) -> Launched:
     """Start a node as a child process and wait until its door is open.
 
-    Raises ClusterError, with the last lines of its log, when it does not come up in time.
+    Raises ClusterError, with the last lines of its log, when it does not come up in time; nothing is left then.
     """
-    session = new_session()
-    lock = os.open(session / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    ready, ready_write = os.pipe2(os.O_CLOEXEC)
-    arena = SHARED_MEMORY / f"zmreg-{os.getuid()}-{session.name}"
+    _warn_of_few_descriptors()
+    settings = filled(settings)
     try:
-        arena.mkdir(mode=0o700)
-        log = os.open(session / "logs" / "node.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        config = {
-            "settings": asdict(filled(settings)),
-            "session": str(session),
-            "arena": str(arena / "store.arena"),
-            "driver": os.getpid(),
-            "ready_fd": ready_write,
-            "lock_fd": lock,
-            "path": sys.path,
-            "argv": sys.argv,
-        }
+        session = new_session()
+    except OSError as error:
+        raise ClusterError(f"no directory for a cluster could be made: {error}") from error
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(session.let_go)
+        try:
+            return Launched(session.path, *_spawn(settings, session, cleanup))
+        except BaseException as error:
+            remove(session.path)
+            if isinstance(error, OSError) and not isinstance(error, ClusterError):
+                raise ClusterError(f"the node's process could not be started: {error}") from error
+            raise
+
+
+def _spawn(
+    settings: Settings, session: Session, cleanup: contextlib.ExitStack
+) -> tuple[ProcessId, subprocess.Popen[bytes]]:
+    def ours(fd: int) -> int:
+        cleanup.callback(os.close, fd)
+        return fd
+
+    ready, ready_write = os.pipe2(os.O_CLOEXEC)
+    ours(ready)
+    driver = ours(os.pidfd_open(os.getpid()))  # our own: no pid can be mistaken for ours when we are gone
+    log = ours(os.open(session.path / "logs" / "node.log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+    config = {
+        "settings": asdict(settings),
+        "session": str(session.path),
+        "arena": str(session.arena / "store.arena"),
+        "driver_fd": driver,
+        "ready_fd": ready_write,
+        "lock_fds": session.locks,
+        "path": sys.path,
+        "argv": sys.argv,
+    }
+    try:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from zmreg.services.node import main; main()"],
+            [sys.executable, "-c", "from zmreg.services.node import main; main()", str(session.path), str(session.arena)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            pass_fds=[ready_write, lock],
+            pass_fds=[ready_write, driver, *session.locks],
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
-        os.close(log)
+    finally:
+        os.close(ready_write)
+    try:
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died at once: the pipe below tells
             process.stdin.write(json.dumps(config).encode())
             process.stdin.close()
-        os.close(ready_write)
-        ready_write = -1
-        return Launched(session, _await_ready(process, ready, session), process)
-    except BaseException:
-        shutil.rmtree(session, ignore_errors=True)
-        shutil.rmtree(arena, ignore_errors=True)
+        return _await_ready(process, ready, log), process
+    except BaseException:  # also Ctrl-C: a node without a driver must not stay
+        process.kill()
+        process.wait()
         raise
-    finally:
-        for fd in (ready, ready_write, lock):
-            if fd >= 0:
-                os.close(fd)
 
 
-def _await_ready(process: subprocess.Popen[bytes], ready: int, session: Path) -> ProcessId:
-    readable, _, _ = select.select([ready], [], [], START_TIMEOUT_S)
+def _await_ready(process: subprocess.Popen[bytes], ready: int, log: int) -> ProcessId:
+    poller = select.poll()
+    poller.register(ready, select.POLLIN)
+    readable = bool(poller.poll(START_TIMEOUT_S * 1e3))
     word = os.read(ready, 4096) if readable else b""
     if word[:1] == b"R":
         return ProcessId(word[1:9])
-    process.kill()
-    process.wait()
-    log = (session / "logs" / "node.log").read_text(errors="replace")[-2_000:]
-    why = word[1:].decode(errors="replace") or ("it ended" if readable else f"not ready in {START_TIMEOUT_S:.0f} s")
-    raise ClusterError(f"the node could not start: {why}\nits log ends:\n{log}")
+    why = word[1:].decode(errors="replace")
+    if not readable:
+        why = f"it was not ready in {START_TIMEOUT_S:.0f} s"
+    elif not why:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_TIMEOUT_S)
+        why = f"it ended with code {process.returncode}"
+    size = os.fstat(log).st_size
+    tail = os.pread(log, LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES)).decode(errors="replace")
+    raise ClusterError(f"the node could not start: {why}\nits log ends:\n{tail or '(empty)'}")
+
+
+def _warn_of_few_descriptors() -> None:
+    """A process needs about ten, and one for each process it talks to."""
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < FEW_DESCRIPTORS:
+        warnings.warn(
+            f"this process may open only {limit} files (RLIMIT_NOFILE, hard limit {hard}): zmreg needs about 30 and one "
+            f"for each process it talks to. Raise it with `ulimit -n {FEW_DESCRIPTORS}` or more.",
+            RuntimeWarning,
+            stacklevel=4,  # the line that called init
+        )

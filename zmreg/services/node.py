@@ -6,13 +6,16 @@ everyone who has died. It is on nobody's call path and on nobody's data path.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -23,6 +26,7 @@ from zmreg.model.errors import ProtocolError
 from zmreg.model.ids import ProcessId, new_process_id
 from zmreg.model.messages import (
     ActorExiting,
+    ActorInputs,
     ActorRefused,
     ActorState,
     Adopt,
@@ -65,12 +69,14 @@ from zmreg.services import views
 from zmreg.services.adoption import Adoption
 from zmreg.services.nursery import Death, Nursery
 from zmreg.services.storekeeper import Storekeeper
-from zmreg.services.zygote import fork_zygote, remove_session
+from zmreg.services.zygote import adopt_orphans, end_descendants, fork_zygote, remove_session
 from zmreg.wire import batches, codec
 
 TICK_S = 0.2
 # At the end workers get this long for their atexit handlers before they are killed.
 END_S = 0.15
+# A node has a connection to every process of its machine; workers and drivers keep the limit they were given.
+MANY_DESCRIPTORS = 65_536
 
 
 class Node:
@@ -200,6 +206,11 @@ class Node:
         match message:
             case CreateActor():
                 self._on_create(sender, message)
+            case ActorInputs(actor_id, deps):
+                creation = self.creations.get(actor_id)
+                if creation is not None:
+                    self.creations[actor_id] = replace(creation, deps=deps, waiting=False)
+                    self.perform_actor(self.actors.ready(actor_id))
             case Constructed(actor_id, failure):
                 self.perform_actor(self.actors.constructed(actor_id, sender, failure or None))
             case WatchActor(actor_id):
@@ -239,7 +250,7 @@ class Node:
             message.actor_id, sender, message.name, message.namespace, message.class_name,
             Shape(message.place, message.locs), Shape(message.hold, message.locs), message.max_restarts, message.detached,
         )  # fmt: skip
-        self.perform_actor(self.actors.create(entry, time.monotonic()))
+        self.perform_actor(self.actors.create(entry, time.monotonic(), message.waiting))
 
     def _worker_died(self, death: Death) -> None:
         worker = death.worker
@@ -321,7 +332,7 @@ class Node:
         creation = self.creations[actor_id]
         child = self.nursery.children.get(worker)
         if child is not None:
-            child.name = creation.class_name
+            child.name, child.is_actor = creation.class_name, True
         self.post(
             worker,
             Construct(
@@ -344,6 +355,7 @@ class Node:
             if poller.poll(left * 1e3) and not self.nursery.hear():
                 break
         self.nursery.close()
+        end_descendants()
         self.ends.close(clean=False)
         self.store.close()
         remove_session(self.config)
@@ -364,24 +376,40 @@ def totals(settings: Settings) -> dict[str, int]:
 
 
 def main() -> None:
-    """The life of a node process: configuration on stdin, a byte on `ready_fd` when the door is open."""
-    config = json.loads(sys.stdin.buffer.read())
+    """The life of a node process: configuration on stdin, a byte on `ready_fd` when the door is open.
+
+    What to remove at the end is in argv as well: the driver may be killed before it has written the configuration.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    config["remove"] = [config["session"], str(Path(config["arena"]).parent)]
-    config["node"] = new_process_id().hex()
-    driver_fd = os.pidfd_open(config["driver"])
-    nursery = fork_zygote({**config, "close": [driver_fd, config["ready_fd"]]})
-    ends = Ends(Path(config["session"]), ProcessId(bytes.fromhex(config["node"])))
     try:
-        node = Node(config, ends, nursery)
+        config = json.loads(sys.stdin.buffer.read())
+    except ValueError:
+        remove_session({"remove": sys.argv[1:]})
+        sys.exit("the driver ended before it had said what to start")
+    config["remove"] = sys.argv[1:]
+    config["node"] = new_process_id().hex()
+    try:
+        node = start(config)
     except BaseException as error:
-        os.write(config["ready_fd"], f"E{type(error).__name__}: {error}".encode())
+        os.write(config["ready_fd"], f"E{type(error).__name__}: {error}".encode()[:4_000])
         remove_session(config)
         raise
     signal.signal(signal.SIGTERM, lambda *_: setattr(node, "stopping", True))
-    os.write(config["ready_fd"], b"R" + ends.me)
+    with contextlib.suppress(BrokenPipeError):  # the driver is dead: its descriptor below says so too
+        os.write(config["ready_fd"], b"R" + node.ends.me)
     os.close(config["ready_fd"])
     try:
-        node.run(driver_fd)
+        node.run(config["driver_fd"])
     finally:
         node.shut_down()
+
+
+def start(config: dict[str, Any]) -> Node:
+    """Zygote first, while there is no thread, context or socket; then the door. OSError, ClusterError when it fails."""
+    adopt_orphans()
+    nursery = fork_zygote({**config, "close": [config["driver_fd"], config["ready_fd"]]})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MANY_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return Node(config, Ends(Path(config["session"]), ProcessId(bytes.fromhex(config["node"]))), nursery)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from zmreg.store.board import read_board
 
 # How long a worker that was asked to end may take before it is killed.
 END_GRACE_S = 1.0
+ZYGOTE_PAUSE_S = 1.0
 LOG_TAIL_BYTES = 4_096
 LOG_TAIL_LINES = 20
 # One packet of the zygote's channel; logs are read in steps of this size too.
@@ -38,6 +40,7 @@ class Child:
     """Why we killed it ourselves; empty when we did not."""
     log_read: int = 0
     name: str = "worker"
+    is_actor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,9 @@ class Nursery:
         self._session = Path(config["session"])
         self._died = died
         self._spawned: subprocess.Popen[bytes] | None = None
+        self._unborn: socket.socket | None = None
+        """The other end of the channel while no zygote could be started."""
+        self._retry_at = 0.0
 
     def start(self) -> None:
         """Ask for one more worker."""
@@ -97,24 +103,41 @@ class Nursery:
         return True
 
     def replace_zygote(self) -> None:
-        """The zygote died, and with it every worker. Start another, as a fresh interpreter."""
+        """The zygote died, and with it every worker. Start another, as a fresh interpreter.
+
+        When that fails (a pids limit, no memory), `tick` has it tried again: until then starts come to nothing.
+        """
         self.channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.zygote_pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.zygote_pid, 0)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        os.set_inheritable(theirs.fileno(), True)
-        config = {**self._config, "channel_fd": theirs.fileno(), "close": [], "lock_fd": -1}
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        why = "its zygote was killed"
+        try:
+            self._spawn_zygote(theirs)
+            theirs.close()
+        except OSError as error:
+            why = f"there is no zygote to fork it: {error}"
+            self._unborn, self._retry_at = theirs, time.monotonic() + ZYGOTE_PAUSE_S
+        # Actors last: one that restarts must not be given a worker that is about to be declared dead as well.
+        for worker, child in sorted(self.children.items(), key=lambda item: item[1].is_actor):
+            if child.pid:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)  # what it forked itself: the kernel ends only the worker
+            self._gone(worker, int(signal.SIGKILL), why)
+
+    def _spawn_zygote(self, theirs: socket.socket) -> None:
+        config = {**self._config, "channel_fd": theirs.fileno(), "close": [], "lock_fds": []}
         self._spawned = subprocess.Popen(
             [sys.executable, "-c", "from zmreg.services.zygote import main; main()"],
             stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         assert self._spawned.stdin is not None
-        self._spawned.stdin.write(json.dumps(config).encode())
-        self._spawned.stdin.close()
-        theirs.close()
-        self.channel, self.zygote_pid = ours, self._spawned.pid
-        for worker in list(self.children):
-            self._gone(worker, int(signal.SIGKILL), "its zygote was killed")
+        with contextlib.suppress(BrokenPipeError):  # dead already: its end of the channel tells
+            self._spawned.stdin.write(json.dumps(config).encode())
+            self._spawned.stdin.close()
+        self.zygote_pid = self._spawned.pid
 
     def _gone(self, worker: bytes, status: int | None, why: str) -> None:
         child = self.children.pop(worker, None)
@@ -163,7 +186,10 @@ class Nursery:
                 self._tell({"kill": child.pid})
 
     def tick(self, now: float) -> None:
-        """Kill those that were asked to end and did not."""
+        """Kill those that were asked to end and did not; try again to have a zygote."""
+        if self._unborn is not None and now >= self._retry_at:
+            self._unborn.close()  # `hear` finds the channel at its end, and the zygote is replaced once more
+            self._unborn = None
         for child in list(self.children.values()):
             if 0 < child.kill_at <= now:
                 self.kill(child.worker, "it was asked to end and did not in time")

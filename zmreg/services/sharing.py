@@ -27,7 +27,10 @@ Post = Callable[[bytes, Message], bool]
 class Sharing:
     """The borrowing side and the lending side of one process. Everything runs under the client's lock."""
 
-    def __init__(self, me: bytes, post: Post, pack_error: Callable[[BaseException], bytes]) -> None:
+    def __init__(
+        self, me: bytes, post: Post, pack_error: Callable[[BaseException], bytes], dropped: deque[tuple[bytes, int]]
+    ) -> None:
+        """`dropped` receives (object id, hand-overs) of borrowed entries that die here."""
         self._me = me
         self._post = post
         self._pack_error = pack_error
@@ -40,7 +43,7 @@ class Sharing:
         self._dead: dict[bytes, str] = {}
         self.captured = 0
         """Refs found in closures and globals of functions sent so far."""
-        self.dropped: deque[tuple[bytes, int]] = deque()
+        self.dropped = dropped
         self.out_of_band: deque[Entry] = deque()
         """Refs the user pickled by hand: held for the life of the process, counted in statistics."""
 

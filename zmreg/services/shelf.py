@@ -23,7 +23,7 @@ from zmreg.model.messages import (
     PinRefused,
     Sealed,
 )
-from zmreg.net.pump import Waiter
+from zmreg.net.waiting import Waiter
 from zmreg.store.arena import Mapping
 
 

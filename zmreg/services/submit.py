@@ -15,8 +15,8 @@ from zmreg.services.tasks import Tasks
 from zmreg.wire import payload
 from zmreg.wire.packed import Packed
 
-_NOTHING = payload.pack((), [])
-assert isinstance(_NOTHING, bytes)
+_NOTHING = b"\x80\x05)."
+"""An empty tuple, pickled."""
 
 WHOLE_ARGUMENTS = -1
 """Position of the dependency that stands for all arguments at once."""

@@ -12,13 +12,11 @@ from collections.abc import Callable
 
 from zmreg.model.errors import (
     ObjectLostError,
-    TaskCancelledError,
     TaskError,
     UnschedulableError,
-    WorkerDiedError,
     ZmregError,
 )
-from zmreg.model.ids import object_id, short
+from zmreg.model.ids import short
 from zmreg.model.messages import (
     ActorState,
     GaveBack,
@@ -42,6 +40,7 @@ from zmreg.services.calls import (
     riding_lane,
 )
 from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
+from zmreg.services.obituary import cancelled_failure, count_begun, one_more_attempt, worker_died
 from zmreg.services.peers import Peer
 from zmreg.services.sharing import Sharing
 from zmreg.wire import batches, payload
@@ -179,7 +178,7 @@ class Tasks:
             return
         self._end(task)
         if returns and returns[0][0] == batches.CANCELLED:
-            self._settle_all(task, self._cancelled(task))
+            self._settle_all(task, cancelled_failure(task, self.wires.me))
             return
         for entry, (status, data, nbytes, type_name, contained) in zip(task.entries, returns, strict=False):
             entry.took_us, entry.type_name = us, type_name
@@ -203,7 +202,7 @@ class Tasks:
         if wanted is not True:
             error = payload.unpack_failure(failure)
             cause = error.cause if isinstance(error, TaskError) else error
-            if not isinstance(cause, wanted):
+            if not isinstance(cause, tuple(wanted)):
                 return False
         task.attempt += 1
         self.start(task)
@@ -252,11 +251,6 @@ class Tasks:
             text = f"an input of {describe(task, self.wires.me)} was freed before it ran: no handle to it was left"
             self._settle_all(task, payload.pack_failure(ObjectLostError(text, object_id=bad.object_id.hex())))
 
-    def _cancelled(self, task: Task) -> bytes:
-        name = describe(task, self.wires.me)
-        task_id = object_id(self.wires.me, task.counter).hex()
-        return payload.pack_failure(TaskCancelledError(f"{name} was cancelled", task_id=task_id))
-
     def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
         """Cancel the task that makes an own entry; nothing when it is finished. ValueError: force on an actor call."""
         task = entry.task
@@ -275,7 +269,7 @@ class Tasks:
             home.withdraw(task)
         task.lane = None
         self._end(task)
-        self._settle_all(task, self._cancelled(task))
+        self._settle_all(task, cancelled_failure(task, self.wires.me))
 
     # -- what the node says -----------------------------------------------------------------------------------------
 
@@ -318,39 +312,12 @@ class Tasks:
             return
         assert isinstance(lane.home, Pool)
         tasks = lane.home.lost(lane)
-        begun = self._begun(tasks, message.running)
+        begun = count_begun(tasks, message.running, self.wires.me)
         for place, task in enumerate(tasks):
-            if task.cancelled or (place < begun and not self._one_more(task)):
-                self.fail(task, self._worker_died(task, message))
+            if task.cancelled or (place < begun and not one_more_attempt(task)):
+                self.fail(task, worker_died(task, message, self.wires.me))
             else:
                 self.start(task)
-
-    def _begun(self, tasks: list[Task], running: bytes) -> int:
-        """How many tasks, from the front, may have run: those up to the one it was in."""
-        if running[:8] == self.wires.me:
-            number = int.from_bytes(running[8:], "big")
-            for place, task in enumerate(tasks):
-                if task.counter == number:
-                    return place + 1
-        return 0
-
-    @staticmethod
-    def _one_more(task: Task) -> bool:
-        limit = task.template.max_retries
-        if limit != -1 and task.attempt >= limit:
-            return False
-        task.attempt += 1
-        return True
-
-    def _worker_died(self, task: Task, message: ProcessDied) -> ZmregError:
-        if task.cancelled and message.signal is None and message.exit_code is None:
-            return TaskCancelledError(f"{describe(task, self.wires.me)} was cancelled")
-        tries = f" on each of {task.attempt + 1} attempts" if task.attempt else ""
-        forced = " after cancel(force=True)" if task.cancelled else ""
-        text = f"the worker that ran {describe(task, self.wires.me)} died{tries}{forced}: {message.reason}"
-        if message.log_tail:
-            text += f"\nlast lines it printed:\n{message.log_tail}"
-        return WorkerDiedError(text, exit_code=message.exit_code, signal=message.signal, log_tail=message.log_tail)
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 

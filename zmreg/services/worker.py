@@ -13,213 +13,49 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import signal
 import sys
-import threading
 import time
-from collections import deque
 from pathlib import Path
-from types import CoroutineType, FrameType
+from types import CoroutineType
 from typing import Any
 
 from zmreg.model.errors import SerializationError, ZmregError
-from zmreg.model.ids import ProcessId, object_id
+from zmreg.model.ids import ProcessId
 from zmreg.model.messages import (
     Adopt,
     Blocked,
-    CancelCall,
-    Construct,
-    Definition,
-    Exit,
     GaveBack,
     NeedDefinition,
-    RetireActor,
-    Steal,
 )
-from zmreg.net.pump import Pump, Waiter
+from zmreg.net.waiting import Waiter
 from zmreg.services import arrivals, execute
-from zmreg.services.client import Client, set_current
+from zmreg.services.client import set_current
 from zmreg.services.entries import FAILED, INLINE, STORED, Stored
 from zmreg.services.execute import ActorExit, InputMissing, Recent
-from zmreg.services.hosting import Host, make_host
+from zmreg.services.hosting import make_host
+from zmreg.services.intake import ANSWER_ROWS, Intake
 from zmreg.services.running import running
 from zmreg.store.board import Board
 from zmreg.wire import batches, payload
 
-ANSWER_ROWS = 64
 ANSWER_S = 0.0005
 # Definitions kept unpickled; an evicted one is asked for again.
 KEEP_FUNCTIONS = 1_000
 
-Item = tuple[bytes, batches.Row]
 _perf = time.perf_counter
 
-class WorkerInterrupts:
-    """SIGINT on a worker is a cancellation: it interrupts user code, and never anything else."""
 
-    def __init__(self) -> None:
-        self.target = b""
-        self.executing = b""
-        self._held = False
-        self._noted = False
-        self._waiting: tuple[Pump, Waiter] | None = None
-        signal.signal(signal.SIGINT, self._on_signal)
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if not self.executing or self.executing != self.target:
-            return
-        if self._held:
-            self._noted = True
-            if self._waiting is not None:
-                pump, waiter = self._waiting
-                pump.wake()
-                waiter.nudge()
-        else:
-            self.target = b""
-            raise KeyboardInterrupt
-
-    def hold(self, pump: Pump, waiter: Waiter) -> None:
-        """The main thread pumps."""
-        self._held, self._waiting = True, (pump, waiter)
-
-    def pending(self) -> bool:
-        """A cancellation arrived meanwhile."""
-        return self._noted
-
-    def let_go(self) -> None:
-        """Back in user code, if it was called from there."""
-        self._held = False
-        if self._noted:
-            self._noted = False
-            if self.executing and self.executing == self.target:
-                self.target = b""
-                raise KeyboardInterrupt
-
-
-class Worker(Client):
-    """A client that is also sent calls."""
+class Worker(Intake):
+    """A client that is sent calls, and runs them on its main thread."""
 
     def __init__(self, session: Path, me: ProcessId, node: ProcessId) -> None:
-        self.inbox: deque[Item] = deque()
-        self.out: deque[Item] = deque()
-        self.idle = Waiter()
-        self.signals = WorkerInterrupts()
-        super().__init__(session, me, node, self.signals)
+        super().__init__(session, me, node)
         self.board = Board(session / f"{me.hex()}.now")
         self.recent = Recent()
-        self.functions: dict[bytes, Any] = {}
-        self.blobs: dict[bytes, bytes] = {}
-        self.unknown: dict[bytes, list[Item]] = {}
-        self.cancelled: set[bytes] = set()
+        self.functions: dict[bytes | str, Any] = {}
         self.estimates: dict[object, float] = {}
-        self.host: Host | None = None
-        self.construct: Construct | None = None
-        self.ending = False
-        self.blocked = False
         self.on_wait = self._on_wait
-        self._first_ready = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._answering = threading.Lock()
-        self.handlers |= {
-            Definition: self._on_definition,
-            Steal: self._on_steal,
-            CancelCall: self._on_cancel,
-            Construct: self._on_construct,
-            RetireActor: lambda _, m: self._end_when_idle(),
-            Exit: lambda _, m: self._on_exit(m.if_idle),
-        }
-
-    # -- what arrives (on whatever thread pumps) ----------------------------------------------------------------------
-
-    def on_calls(self, sender: bytes, rows: list[batches.Row]) -> None:
-        """Queue calls; on a worker that waits inside a task, give back what could run elsewhere."""
-        host = self.host
-        if host is not None and host.takes(sender, rows):
-            return
-        inbox = self.inbox
-        for row in rows:
-            inbox.append((sender, row))
-        if self.blocked and host is None:
-            self._give_back_unstarted()
-        elif self.idle.following:
-            self.idle.finish()
-
-    def _on_definition(self, sender: bytes, message: Definition) -> None:
-        self.blobs[message.digest] = message.blob
-        waiting = self.unknown.pop(message.digest, None)
-        if waiting:
-            self.inbox.extendleft(reversed(waiting))
-            self.idle.finish()
-
-    def _on_steal(self, sender: bytes, message: Steal) -> None:
-        self.post(sender, GaveBack(self._take_back(sender, message.count), False))
-
-    def _take_back(self, sender: bytes, count: int) -> tuple[int, ...]:
-        """Unstarted calls of `sender`, newest first; those that ride on an input of this worker stay."""
-        stay: list[Item] = []
-        taken: list[int] = []
-        inbox = self.inbox
-        while len(taken) < count:
-            try:
-                item = inbox.pop()
-            except IndexError:
-                break
-            if item[0] != sender or rides(item[1]):
-                stay.append(item)
-            else:
-                taken.append(item[1][0])
-        inbox.extend(reversed(stay))
-        return tuple(reversed(taken))
-
-    def _give_back_unstarted(self) -> None:
-        for sender in {item[0] for item in list(self.inbox)}:
-            counters = self._take_back(sender, len(self.inbox))
-            self.post(sender, GaveBack(counters, True))
-
-    def _on_cancel(self, sender: bytes, message: CancelCall) -> None:
-        task_id = object_id(sender, message.counter)
-        if message.recursive:
-            for task in list(self.tasks.live.values()):
-                if task.parent == task_id and task.entries:
-                    self.tasks.cancel(task.entries[0], False, True)
-        if self.host is not None and self.host.cancel(task_id):
-            return
-        if self.signals.executing == task_id:
-            if message.force:
-                self.answer_now()
-                os._exit(130)
-            self.cancelled.add(task_id)
-            if self.host is None:
-                self.signals.target = task_id
-                main = threading.main_thread().ident
-                assert main is not None
-                signal.pthread_kill(main, signal.SIGINT)
-            return
-        for item in list(self.inbox):
-            if item[0] == sender and item[1][0] == message.counter:
-                try:
-                    self.inbox.remove(item)
-                except ValueError:  # the main thread took it in between
-                    self.cancelled.add(task_id)
-                    return
-                self._answer(sender, [message.counter, 0, [execute.CANCELLED_ROW], ()])
-                self.answer_now()
-                return
-
-    def _on_construct(self, _sender: bytes, message: Construct) -> None:
-        self.construct = message
-        self.idle.finish()
-
-    def _end_when_idle(self) -> None:
-        self.ending = True
-        self.idle.finish()
-        if self.host is not None:
-            self.host.end_when_idle()
-
-    def _on_exit(self, if_idle: bool) -> None:
-        if if_idle and (self.inbox or self.signals.executing or len(self.sharing.lent_entries()) or self.tasks.live):
-            return
-        self._end_when_idle()
 
     # -- the main thread --------------------------------------------------------------------------------------------
 
@@ -280,7 +116,7 @@ class Worker(Client):
         if returns is None:
             return
         self.estimates[target] = took if estimate is None else 0.75 * estimate + 0.25 * took
-        if type(returns) is bytes:
+        if isinstance(returns, bytes):
             self.recent.keep(task_id, returns)
             answer = [row[0], int(took * 1e6), returns]
         else:
@@ -298,7 +134,7 @@ class Worker(Client):
         self, function: Any, caller: bytes, row: batches.Row, task_id: bytes
     ) -> tuple[float, execute.Returns | bytes | None]:
         """(seconds, result) of one call: a payload, or result rows; None when the owner must send it again."""
-        name = getattr(function, "__qualname__", row[1])
+        name: str = getattr(function, "__qualname__", None) or str(row[1])
         signals = self.signals
         long = len(row) > 3
         self.depth = row[5] + 1 if long else 1
@@ -358,7 +194,6 @@ class Worker(Client):
         """Complete a coroutine on the main thread's loop."""
         return self.event_loop().run_until_complete(awaitable)
 
-
     def _find(self, caller: bytes, row: batches.Row) -> bool:
         """Unpickle the function of a call; False when the call waits for it or has failed with it."""
         digest = row[1]
@@ -381,7 +216,8 @@ class Worker(Client):
         if len(self.functions) >= KEEP_FUNCTIONS:
             oldest = next(iter(self.functions))
             del self.functions[oldest]
-            self.blobs.pop(oldest, None)
+            if isinstance(oldest, bytes):
+                self.blobs.pop(oldest, None)
         self.functions[digest] = function
         return True
 
@@ -394,38 +230,7 @@ class Worker(Client):
             return False
         return True
 
-    # -- answers ----------------------------------------------------------------------------------------------------
-
-    def _answer(self, caller: bytes, row: batches.Row) -> None:
-        if not self.out:
-            self._first_ready = _perf()
-        self.out.append((caller, row))
-
-    def answer(self, caller: bytes, row: batches.Row) -> None:
-        """For hosts: collect an answer; it leaves at the next turn."""
-        self.out.append((caller, row))
-
-    def answer_now(self) -> None:
-        """Send the answers that have collected, in order."""
-        out = self.out
-        if not out:
-            return
-        with self._answering:
-            batch: list[batches.Row] = []
-            to = b""
-            while out:
-                try:
-                    caller, row = out.popleft()
-                except IndexError:
-                    break
-                if caller != to and batch:
-                    self.send(to, batches.encode_results(batch))
-                    batch = []
-                to = caller
-                batch.append(row)
-            if batch:
-                self.send(to, batches.encode_results(batch))
-        self.pump.touch()
+    # -- turns and waits --------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         self.answer_now()
@@ -466,11 +271,6 @@ class Worker(Client):
                     value.outbox = None
                 self.post(self.node, Adopt(entry.object_id, state, data, entry.nbytes, borrowers))
         self.close(None)
-
-
-def rides(row: batches.Row) -> bool:
-    """The call takes an input from an earlier call on this worker."""
-    return len(row) > 3 and any(dep[1] == batches.CHAINED for dep in row[6])
 
 
 def main(session: str, me: bytes, node: bytes) -> None:

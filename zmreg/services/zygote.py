@@ -23,10 +23,14 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+# How long killed processes may take to be gone; one in an uninterruptible wait is left to the kernel.
+_END_S = 2.0
 PACKET_BYTES = 64 * 1024
 
 
@@ -37,6 +41,47 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def adopt_orphans() -> None:
+    """From now on processes whose parents die below us become our children: what user code has started included."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_descendants() -> None:
+    """Kill every process below us and wait until they are gone; those that lose their parents come to us."""
+    deadline = time.monotonic() + _END_S
+    while (below := _children_of(os.getpid())) and time.monotonic() < deadline:
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in below:
+            _await_end(pid, deadline)
+
+
+def _await_end(pid: int, deadline: float) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.pidfd_open(pid)
+        try:
+            poller = select.poll()
+            poller.register(fd, select.POLLIN)
+            poller.poll(max(0.0, deadline - time.monotonic()) * 1e3)
+            os.waitpid(pid, os.WNOHANG)
+        finally:
+            os.close(fd)
+
+
+def _children_of(pid: int) -> list[int]:
+    found = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    for thread in threads:
+        with contextlib.suppress(OSError, ValueError):
+            children = Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
+            found += [int(child) for child in children]
+    return found
+
+
 class Zygote:
     """The forking loop. `config` has the session directory, the node's id, sys.path, and what to remove at the end."""
 
@@ -44,6 +89,7 @@ class Zygote:
         self._channel = channel
         self._config = config
         self._children: dict[int, str] = {}
+        adopt_orphans()
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._signal_pipe = read
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -98,7 +144,7 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._channel.close()
             os.close(self._signal_pipe)
-            close_lock(self._config)
+            close_locks(self._config)
             session = self._config["session"]
             log = os.open(
                 Path(session) / "logs" / f"{worker}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
@@ -144,9 +190,7 @@ class Zygote:
     def _end(self) -> None:
         for pid in list(self._children):
             self._kill(pid)
-        for pid in list(self._children):
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+        end_descendants()
         remove_session(self._config)
 
 
@@ -156,11 +200,10 @@ def remove_session(config: dict[str, Any]) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def close_lock(config: dict[str, Any]) -> None:
-    """A worker must not keep the session's lock alive."""
-    if config.get("lock_fd", -1) >= 0:
-        with contextlib.suppress(OSError):
-            os.close(config["lock_fd"])
+def close_locks(config: dict[str, Any]) -> None:
+    """A worker must not keep the session's locks alive."""
+    for fd in config["lock_fds"]:
+        os.close(fd)
 
 
 def fork_zygote(config: dict[str, Any]) -> tuple[socket.socket, int]:

@@ -1,11 +1,13 @@
 """Failures as bytes that every process can read as text, whatever classes it can import.
 
-A msgpack array [type, text, function, traceback, pid, node, blob]; `blob` is the exception as wire.payload packed it,
+A msgpack array [type, text, function, traceback, pid, node, notes, blob]; `blob` is the exception as wire.payload packed it,
 or empty. Nodes and the command line read the text here and never look into the blob.
 """
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 import msgpack
@@ -20,16 +22,23 @@ MAX_BLOB_BYTES: Final = 1 << 20
 MAX_TRACEBACK_CHARS: Final = 64 * 1024
 MAX_TEXT_CHARS: Final = 16 * 1024
 
+# Notes of a failure that went down a long chain: the first ones and the last one tell the way.
+MAX_NOTES: Final = 4
+MAX_NOTE_CHARS: Final = 1024
+_GAP: Final = "(and so on down the chain)"
+
 _LIMITS: Final = (256, MAX_TEXT_CHARS, 1024, MAX_TRACEBACK_CHARS)     # type, text, function, traceback
-_FIELDS: Final = (str, str, str, str, int, str, bytes)
-_MAX_PACKED: Final = MAX_BLOB_BYTES + 4 * (sum(_LIMITS) + 4096)       # 4: the longest character in UTF-8
+_FIELDS: Final = (str, str, str, str, int, str, list, bytes)
+# 4: the longest character in UTF-8
+_MAX_PACKED: Final = MAX_BLOB_BYTES + 4 * (sum(_LIMITS) + MAX_NOTES * MAX_NOTE_CHARS + 4096)
 
 
 def encode_failure(origin: FailureOrigin, blob: bytes = b"") -> bytes:
     """The failure as bytes; texts over the limits are shortened in the middle, a blob over the limit is dropped."""
     texts = (origin.type_name, origin.text, origin.function, origin.remote_traceback)
     short = [shorten(text, limit) for text, limit in zip(texts, _LIMITS, strict=True)]
-    fields = [*short, origin.pid, origin.node_id[:1024], blob if len(blob) <= MAX_BLOB_BYTES else b""]
+    notes = [shorten(note, MAX_NOTE_CHARS) for note in origin.notes]
+    fields = [*short, origin.pid, origin.node_id[:1024], notes, blob if len(blob) <= MAX_BLOB_BYTES else b""]
     # surrogatepass: file names and broken input put lone surrogates into messages, and the error must still be told.
     packed: bytes = msgpack.packb(fields, use_bin_type=True, unicode_errors="surrogatepass")
     return packed
@@ -43,15 +52,32 @@ def decode_failure(data: bytes | memoryview) -> tuple[FailureOrigin, bytes]:
         fields = msgpack.unpackb(data, raw=False, unicode_errors="surrogatepass")
     except (ValueError, TypeError, RecursionError) as error:
         raise ProtocolError(f"a failure of {len(data)} bytes is no msgpack: {error}") from error
-    if type(fields) is not list or tuple(map(type, fields)) != _FIELDS:
+    if type(fields) is not list or tuple(map(type, fields)) != _FIELDS or not _are_notes(fields[-2]):
         raise ProtocolError(f"a failure of {len(data)} bytes has other fields than [type, text, function, ...]")
-    return FailureOrigin(*fields[:-1]), fields[-1]
+    *facts, notes, blob = fields
+    return FailureOrigin(*facts, tuple(notes)), blob
+
+
+def _are_notes(notes: list[object]) -> bool:
+    return len(notes) <= MAX_NOTES and all(type(note) is str for note in notes)
+
+
+def with_notes(data: bytes, notes: Iterable[str]) -> bytes:
+    """The same failure with more notes; of too many, those in the middle go. Raises ProtocolError when it is none."""
+    origin, blob = decode_failure(data)
+    return encode_failure(replace(origin, notes=few_notes((*origin.notes, *notes))), blob)
+
+
+def few_notes(notes: tuple[str, ...]) -> tuple[str, ...]:
+    """At most MAX_NOTES: the first ones, a sign that some are left out, the last."""
+    return notes if len(notes) <= MAX_NOTES else (*notes[: MAX_NOTES - 2], _GAP, notes[-1])
 
 
 def failure_text(data: bytes | memoryview) -> str:
-    """The failure for a human: type, text, function, place, traceback. Raises ProtocolError when `data` is none."""
+    """The failure for a human: type, text, function, place, traceback, notes. ProtocolError when `data` is none."""
     origin, _ = decode_failure(data)
-    return f"{origin.headline()}\n\n{origin.remote_traceback}".rstrip()
+    text = f"{origin.headline()}\n\n{origin.remote_traceback}".rstrip()
+    return "\n".join([text, *origin.notes])
 
 
 def describe(error: BaseException, function: str, pid: int, node_id: str) -> FailureOrigin:

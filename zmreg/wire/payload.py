@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Final, cast
 
 from zmreg.model.errors import (
+    FailureOrigin,
     GetTimeoutError,
     ProtocolError,
     SerializationError,
@@ -331,6 +332,13 @@ def unpack_failure(data: bytes | memoryview) -> BaseException:
     A plain TaskError with the text when the exception cannot be rebuilt here. Raises ProtocolError when `data` is none.
     """
     origin, blob = decode_failure(data)
+    error = _rebuilt_failure(origin, blob)
+    if origin.notes:                         # not add_note(): a frozen dataclass as exception refuses assignment
+        error.__dict__["__notes__"] = [*error.__dict__.get("__notes__", ()), *origin.notes]
+    return error
+
+
+def _rebuilt_failure(origin: FailureOrigin, blob: bytes) -> BaseException:
     if not blob:
         return make_task_error(origin, None)
     try:

@@ -1,0 +1,186 @@
+"""What reaches a worker while user code runs or not: calls, definitions, steals, cancellations; and its answers.
+
+All of it runs on whatever thread pumps, beside the main thread, which takes calls from the inbox. Both ends of the
+inbox are touched by atomic deque operations only; the main thread takes from the left, steals from the right.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+from zmreg.model.ids import ProcessId, object_id
+from zmreg.model.messages import CancelCall, Construct, Definition, Exit, GaveBack, RetireActor, Steal
+from zmreg.net.waiting import Waiter
+from zmreg.services import execute
+from zmreg.services.client import Client
+from zmreg.services.hosting import Host
+from zmreg.services.interrupts import WorkerInterrupts
+from zmreg.wire import batches
+
+ANSWER_ROWS = 64
+
+Item = tuple[bytes, batches.Row]
+_perf = time.perf_counter
+
+
+class Intake(Client):
+    """The receiving and answering side of a worker."""
+
+    def __init__(self, session: Path, me: ProcessId, node: ProcessId) -> None:
+        self.inbox: deque[Item] = deque()
+        self.out: deque[Item] = deque()
+        self.idle = Waiter()
+        self.signals = WorkerInterrupts()
+        super().__init__(session, me, node, self.signals)
+        self.blobs: dict[bytes, bytes] = {}
+        self.unknown: dict[bytes, list[Item]] = {}
+        self.cancelled: set[bytes] = set()
+        self.host: Host | None = None
+        self.construct: Construct | None = None
+        self.ending = False
+        self.blocked = False
+        self._first_ready = 0.0
+        self._answering = threading.Lock()
+        self.handlers |= {
+            Definition: self._on_definition,
+            Steal: self._on_steal,
+            CancelCall: self._on_cancel,
+            Construct: self._on_construct,
+            RetireActor: lambda _, m: self._end_when_idle(),
+            Exit: lambda _, m: self._on_exit(m.if_idle),
+        }
+
+    # -- what arrives (on whatever thread pumps) ----------------------------------------------------------------------
+
+    def on_calls(self, sender: bytes, rows: list[batches.Row]) -> None:
+        """Queue calls; on a worker that waits inside a task, give back what could run elsewhere."""
+        host = self.host
+        if host is not None and host.takes(sender, rows):
+            return
+        inbox = self.inbox
+        for row in rows:
+            inbox.append((sender, row))
+        if self.blocked and host is None:
+            self._give_back_unstarted()
+        elif self.idle.following:
+            self.idle.finish()
+
+    def _on_definition(self, sender: bytes, message: Definition) -> None:
+        self.blobs[message.digest] = message.blob
+        waiting = self.unknown.pop(message.digest, None)
+        if waiting:
+            self.inbox.extendleft(reversed(waiting))
+            self.idle.finish()
+
+    def _on_steal(self, sender: bytes, message: Steal) -> None:
+        self.post(sender, GaveBack(self._take_back(sender, message.count), False))
+
+    def _take_back(self, sender: bytes, count: int) -> tuple[int, ...]:
+        """Unstarted calls of `sender`, newest first; those that ride on an input of this worker stay."""
+        stay: list[Item] = []
+        taken: list[int] = []
+        inbox = self.inbox
+        while len(taken) < count:
+            try:
+                item = inbox.pop()
+            except IndexError:
+                break
+            if item[0] != sender or rides(item[1]):
+                stay.append(item)
+            else:
+                taken.append(item[1][0])
+        inbox.extend(reversed(stay))
+        return tuple(reversed(taken))
+
+    def _give_back_unstarted(self) -> None:
+        for sender in {item[0] for item in list(self.inbox)}:
+            counters = self._take_back(sender, len(self.inbox))
+            self.post(sender, GaveBack(counters, True))
+
+    def _on_cancel(self, sender: bytes, message: CancelCall) -> None:
+        task_id = object_id(sender, message.counter)
+        if message.recursive:
+            for task in list(self.tasks.live.values()):
+                if task.parent == task_id and task.entries:
+                    self.tasks.cancel(task.entries[0], False, True)
+        if self.host is not None and self.host.cancel(task_id):
+            return
+        if self.signals.executing == task_id:
+            if message.force:
+                self.answer_now()
+                os._exit(130)
+            self.cancelled.add(task_id)
+            if self.host is None:
+                self.signals.target = task_id
+                main = threading.main_thread().ident
+                assert main is not None
+                signal.pthread_kill(main, signal.SIGINT)
+            return
+        for item in list(self.inbox):
+            if item[0] == sender and item[1][0] == message.counter:
+                try:
+                    self.inbox.remove(item)
+                except ValueError:  # the main thread took it in between
+                    self.cancelled.add(task_id)
+                    return
+                self._answer(sender, [message.counter, 0, [execute.CANCELLED_ROW], ()])
+                self.answer_now()
+                return
+
+    def _on_construct(self, _sender: bytes, message: Construct) -> None:
+        self.construct = message
+        self.idle.finish()
+
+    def _end_when_idle(self) -> None:
+        self.ending = True
+        self.idle.finish()
+        if self.host is not None:
+            self.host.end_when_idle()
+
+    def _on_exit(self, if_idle: bool) -> None:
+        if if_idle and (self.inbox or self.signals.executing or len(self.sharing.lent_entries()) or self.tasks.live):
+            return
+        self._end_when_idle()
+
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    def _answer(self, caller: bytes, row: batches.Row) -> None:
+        if not self.out:
+            self._first_ready = _perf()
+        self.out.append((caller, row))
+
+    def answer(self, caller: bytes, row: batches.Row) -> None:
+        """For hosts: collect an answer; it leaves at the next turn."""
+        self.out.append((caller, row))
+
+    def answer_now(self) -> None:
+        """Send the answers that have collected, in order."""
+        out = self.out
+        if not out:
+            return
+        with self._answering:
+            batch: list[batches.Row] = []
+            to = b""
+            while out:
+                try:
+                    caller, row = out.popleft()
+                except IndexError:
+                    break
+                if caller != to and batch:
+                    self.send(to, batches.encode_results(batch))
+                    batch = []
+                to = caller
+                batch.append(row)
+            if batch:
+                self.send(to, batches.encode_results(batch))
+        self.pump.touch()
+
+
+def rides(row: batches.Row) -> bool:
+    """The call takes an input from an earlier call on this worker."""
+    return len(row) > 3 and any(dep[1] == batches.CHAINED for dep in row[6])

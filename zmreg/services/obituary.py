@@ -1,0 +1,49 @@
+"""What an owner makes of a worker's death: which of its tasks had begun, which may try again, and what to say."""
+
+from __future__ import annotations
+
+from zmreg.model.errors import TaskCancelledError, WorkerDiedError, ZmregError
+from zmreg.model.ids import object_id
+from zmreg.model.messages import ProcessDied
+from zmreg.services.calls import Task, describe
+from zmreg.wire import payload
+
+
+def count_begun(tasks: list[Task], running: bytes, me: bytes) -> int:
+    """How many tasks, in the order they were sent, may have run: those up to the one the worker was in.
+
+    What stands before that one is done but unanswered, what stands behind it never began.
+    """
+    if running[:8] == me:
+        number = int.from_bytes(running[8:], "big")
+        for place, task in enumerate(tasks):
+            if task.counter == number:
+                return place + 1
+    return 0
+
+
+def one_more_attempt(task: Task) -> bool:
+    """Book one more attempt, if the task's options allow it."""
+    limit = task.template.max_retries
+    if limit != -1 and task.attempt >= limit:
+        return False
+    task.attempt += 1
+    return True
+
+
+def worker_died(task: Task, message: ProcessDied, me: bytes) -> ZmregError:
+    """The error of a task whose worker died under it for the last time."""
+    if task.cancelled and message.signal is None and message.exit_code is None:
+        return TaskCancelledError(f"{describe(task, me)} was cancelled")
+    tries = f" on each of {task.attempt + 1} attempts" if task.attempt else ""
+    forced = " after cancel(force=True)" if task.cancelled else ""
+    text = f"the worker that ran {describe(task, me)} died{tries}{forced}: {message.reason}"
+    if message.log_tail:
+        text += f"\nlast lines it printed:\n{message.log_tail}"
+    return WorkerDiedError(text, exit_code=message.exit_code, signal=message.signal, log_tail=message.log_tail)
+
+
+def cancelled_failure(task: Task, me: bytes) -> bytes:
+    """The packed error of a cancelled task."""
+    task_id = object_id(me, task.counter).hex()
+    return payload.pack_failure(TaskCancelledError(f"{describe(task, me)} was cancelled", task_id=task_id))
