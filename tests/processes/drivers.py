@@ -13,14 +13,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import psutil
 
+from tests.footprint import describe, ticks
+
+T = TypeVar("T")
+
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 30.0
+# Inherited by whatever the program starts, so that its orphans are found. Beside the mark of the whole test run.
+MARK = "ZMREG_TEST_PROGRAM"
 
 PRELUDE = '''
 import ctypes, json, os, signal, sys, threading, time
@@ -58,11 +65,12 @@ class Driver:
         script.write_text(PRELUDE + source)
         self._errors = (script.parent / "stderr").open("wb+")
         self._buffer = b""
+        self._mark = f"{MARK}={script.parent.name}"
         self.process = subprocess.Popen(
             [*wrapper, sys.executable, str(script)],
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            env={**os.environ, "PYTHONPATH": str(ROOT), MARK: script.parent.name, **(env or {})},
         )
 
     def __enter__(self) -> Driver:
@@ -78,6 +86,36 @@ class Driver:
         self.process.stdout.close()
         self._errors.close()
         self._directory.cleanup()
+
+    def processes(self) -> list[psutil.Process]:
+        """Every live process of the program: itself, and whatever inherited its environment, orphans included."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                marked = self._mark.encode() in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+            except OSError:
+                continue  # gone meanwhile, or another user's
+            if marked and not is_zombie(process):
+                found.append(process)
+        return found
+
+    def member(self, role: str, timeout: float = PATIENCE_S) -> list[psutil.Process]:
+        """Those that are driver, node, zygote or worker, as soon as there is one."""
+        return eventually(lambda: self._members(role), timeout, f"there is no {role}")
+
+    def _members(self, role: str) -> list[psutil.Process]:
+        found = [psutil.Process(self.process.pid)]
+        for _ in range(("driver", "node", "zygote", "worker").index(role)):
+            try:
+                found = [child for process in found for child in process.children()]
+            except psutil.NoSuchProcess:
+                return []
+        return [process for process in found if not is_zombie(process)]
+
+    def left(self, timeout: float) -> list[str]:
+        """What is still there of the program after `timeout` seconds: its processes, described."""
+        psutil.wait_procs(self.processes(), timeout=timeout)
+        return [describe(process) for process in self.processes()]
 
     def line(self, timeout: float = PATIENCE_S) -> str:
         """The next line it says. AssertionError when it ends or stays silent instead."""
@@ -115,15 +153,12 @@ class Driver:
         return Path(self._errors.name).read_text(errors="replace")
 
 
-def gone(pids: Sequence[int], timeout: float) -> list[int]:
-    """Wait for processes to be gone; returns those that are still there after `timeout` seconds."""
-    alive = []
-    for pid in pids:
-        try:
-            alive.append(psutil.Process(pid))
-        except psutil.NoSuchProcess:
-            continue
-    return [process.pid for process in psutil.wait_procs(alive, timeout=timeout)[1] if not is_zombie(process)]
+def eventually(look: Callable[[], T], timeout: float, complaint: str) -> T:
+    """What `look` finds, as soon as it is something. Processes and files have no event to wait for: a bounded poll."""
+    for _ in ticks(time.monotonic() + timeout):
+        if found := look():
+            return found
+    raise AssertionError(f"{complaint} after {timeout} s")
 
 
 def is_zombie(process: psutil.Process) -> bool:
@@ -138,3 +173,4 @@ def session_paths(session: str) -> list[Path]:
     """What a session has on disk and in shared memory, as far as it exists."""
     name = Path(session).name
     return [path for path in (Path(session), Path(f"/dev/shm/zmreg-{os.getuid()}-{name}")) if path.exists()]
+

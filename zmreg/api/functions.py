@@ -55,17 +55,49 @@ class Signature:
                 raise TypeError(f"{self._name}(): {error}; its parameters are {self._signature}") from None
 
 
+class Body:
+    """What a remote function and its twins made by `options()` share: signature and pickled form, each made once."""
+
+    __slots__ = ("_client", "_shipped", "function", "latest", "signature")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.signature = Signature(function, getattr(function, "__name__", "function"))
+        self.latest: Template | None = None
+        """Whoever comes next starts from its measured duration."""
+        self._client: Client | None = None
+        self._shipped: tuple[bytes, bytes, tuple[Any, ...]] = (b"", b"", ())
+
+    def template(self, seat: Client, name: str, options: dict[str, Any]) -> Template:
+        """How the function is called with these options. Raises SerializationError."""
+        if self._client is not seat:
+            self._shipped, self._client = define(seat, self.function), seat
+        digest, blob, captured = self._shipped
+        template = Template(name, digest, opts.shape_of(options))
+        template.blob, template.contained = blob, captured
+        nreturns = options.get("num_returns")
+        template.nreturns = 1 if nreturns is None else nreturns
+        template.max_retries = opts.max_retries_of(options)
+        template.retry_exceptions = opts.exceptions_of(options.get("retry_exceptions", False))
+        if self.latest is not None:
+            template.est_us = self.latest.est_us
+        self.latest = seat.tasks.templates[digest] = template
+        return template
+
+
 class RemoteFunction(Generic[P, R]):
     """A function whose calls run on workers. Made by `@zmreg.remote`."""
 
-    def __init__(self, function: Callable[P, R], options: dict[str, Any]) -> None:
+    def __init__(self, function: Callable[P, R], options: dict[str, Any], body: Body | None = None) -> None:
+        """`body` is given by a twin, which differs in its options only."""
+        functools.update_wrapper(self, function)  # first: it takes over the function's attributes, whatever their names
         self._function = function
         self._options = options
-        self._name = options.get("name") or getattr(function, "__name__", "function")
-        self._signature = Signature(function, self._name)
+        self._name: str = options.get("name") or getattr(function, "__name__", "function")
+        self._body = body or Body(function)
+        self._signature = self._body.signature
         self._template: Template | None = None
         self._client: Client | None = None
-        functools.update_wrapper(self, function)
 
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Submit a call; returns a ref at once (a list of refs for num_returns > 1, None for 0).
@@ -76,30 +108,26 @@ class RemoteFunction(Generic[P, R]):
         seat = client()
         template = self._template
         if template is None or self._client is not seat:
-            template = self._bind(seat)
+            template = self._template = self._body.template(seat, self._name, self._options)
+            self._client = seat
         entries = submit_task(seat, template, args, kwargs).entries
         if len(entries) == 1:
             return ObjectRef(entries[0])
-        return several(entries)
+        refs: ObjectRef[R] = several(entries)
+        return refs
 
-    def _bind(self, seat: Client) -> Template:
-        options = self._options
-        digest, blob, captured = define(seat, self._function)
-        template = Template(self._name, digest, opts.shape_of(options))
-        template.blob = blob
-        template.contained = captured
-        nreturns = options.get("num_returns")
-        template.nreturns = 1 if nreturns is None else nreturns
-        template.max_retries = opts.max_retries_of(options)
-        template.retry_exceptions = opts.exceptions_of(options.get("retry_exceptions", False))
-        seat.tasks.templates[digest] = template
-        self._template, self._client = template, seat
-        return template
+    def bind(self, *args: Any, **kwargs: Any) -> BoundCall:
+        """Write a call down without making it; bound calls among the arguments become its inputs.
+
+        Raises TypeError for arguments that do not fit.
+        """
+        self._signature.check(args, kwargs)
+        return BoundCall(self, args, kwargs)
 
     def options(self, **options: Any) -> RemoteFunction[P, R]:
         """The same function with other options, for one call or many; the original stays as it is."""
         opts.check_task_options(options)
-        return RemoteFunction(self._function, {**self._options, **options})
+        return RemoteFunction(self._function, {**self._options, **options}, self._body)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -112,6 +140,48 @@ class RemoteFunction(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<RemoteFunction {self._name}>"
+
+
+class BoundCall:
+    """A call that is written down and not made. `.remote()` makes it, and every bound call it depends on, each once."""
+
+    __slots__ = ("_args", "_function", "_kwargs")
+
+    def __init__(self, function: RemoteFunction[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs
+
+    def remote(self) -> Any:
+        """A ref at once, as the function's own `.remote` gives. Calls bound once and used twice run once."""
+        made: dict[int, Any] = {}
+        stack = [self]
+        while stack:  # not by recursion: chains are longer than the stack is deep
+            call = stack[-1]
+            missing = [each for each in call._inputs() if id(each) not in made]
+            stack += missing
+            if not missing:
+                stack.pop()
+                if id(call) not in made:
+                    made[id(call)] = call._make(made)
+        return made[id(self)]
+
+    execute = remote
+    """Ray's name for it."""
+
+    def _inputs(self) -> list[BoundCall]:
+        return [arg for arg in (*self._args, *self._kwargs.values()) if isinstance(arg, BoundCall)]
+
+    def _make(self, made: dict[int, Any]) -> Any:
+        args = [made[id(arg)] if isinstance(arg, BoundCall) else arg for arg in self._args]
+        kwargs = {name: made[id(arg)] if isinstance(arg, BoundCall) else arg for name, arg in self._kwargs.items()}
+        return self._function.remote(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"{self!r} cannot be sent: call .remote() on it, and send the ref")
+
+    def __repr__(self) -> str:
+        return f"<BoundCall {self._function._name}>"
 
 
 def several(entries: tuple[Any, ...]) -> Any:

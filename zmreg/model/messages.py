@@ -1,4 +1,6 @@
-"""Every sentence one process can say to another: one frozen dataclass each, in one closed union.
+"""Every sentence one process can say to another: one frozen record each, in one closed union.
+
+Those about the store, refs and actors are defined in modules of their own and named here, the one place to import from.
 
 All of them travel to the receiver's *door* (its bound ROUTER), in order per sender. Lines name sender -> receiver.
 "client" is a driver's or worker's seat; "owner" is a client in its role as the owner of refs.
@@ -7,18 +9,101 @@ The two hot sentences, `Calls` and `Results`, have rows instead of records insid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
-Resources = tuple[tuple[str, int], ...]
-"""Amounts in 1/10000 units, sorted by name."""
+from zmreg.model.actor_messages import (
+    ActorExiting,
+    ActorInputs,
+    ActorRefused,
+    ActorState,
+    Construct,
+    Constructed,
+    CreateActor,
+    KillActor,
+    ReleaseActor,
+    RetireActor,
+    WatchActor,
+)
+from zmreg.model.ref_messages import (
+    Adopt,
+    Borrow,
+    BorrowSettled,
+    Resolve,
+    Resolved,
+    Unborrow,
+)
+from zmreg.model.sentence import Resources, Sentence
+from zmreg.model.store_messages import (
+    Allocate,
+    Allocated,
+    AllocateRefused,
+    FreeObjects,
+    Pin,
+    Pinned,
+    PinRefused,
+    Sealed,
+    Unpin,
+)
+
+__all__ = [
+    "ActorExiting",
+    "ActorInputs",
+    "ActorRefused",
+    "ActorState",
+    "Adopt",
+    "Allocate",
+    "AllocateRefused",
+    "Allocated",
+    "Answer",
+    "Ask",
+    "Blocked",
+    "Borrow",
+    "BorrowSettled",
+    "CALLS_KIND",
+    "CancelCall",
+    "CancelObject",
+    "Construct",
+    "Constructed",
+    "CreateActor",
+    "Definition",
+    "Exit",
+    "FreeObjects",
+    "GaveBack",
+    "Goodbye",
+    "Hello",
+    "KillActor",
+    "LeaseGranted",
+    "LeaseRecalled",
+    "LeaseReturned",
+    "LogLines",
+    "Message",
+    "NeedDefinition",
+    "Pin",
+    "PinRefused",
+    "Pinned",
+    "ProcessDied",
+    "RESULTS_KIND",
+    "ReleaseActor",
+    "Resolve",
+    "Resolved",
+    "Resources",
+    "RetireActor",
+    "Sealed",
+    "Steal",
+    "Unborrow",
+    "Unpin",
+    "Unschedulable",
+    "WantLeases",
+    "WatchActor",
+    "Welcome",
+    "WorkersAtCap",
+]
 
 
-# -- joining and leaving ------------------------------------------------------------------------------------------
+# -- joining and leaving -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(Sentence):
     """client -> node: I exist; my door is bound."""
 
     KIND: ClassVar[int] = 1
@@ -26,8 +111,7 @@ class Hello:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(Sentence):
     """node -> client: who I am, and where the arena is."""
 
     KIND: ClassVar[int] = 2
@@ -39,23 +123,20 @@ class Welcome:
     num_cpus: float
 
 
-@dataclass(frozen=True, slots=True)
-class Goodbye:
+class Goodbye(Sentence):
     """client -> node: I leave on purpose. From the driver that started the node: shut everything down."""
 
     KIND: ClassVar[int] = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Sentence):
     """node -> worker: finish what you started, then end. With `if_idle`, only if nobody needs you."""
 
     KIND: ClassVar[int] = 4
     if_idle: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessDied:
+class ProcessDied(Sentence):
     """node -> every client: this process is gone; nothing it was asked will be answered."""
 
     KIND: ClassVar[int] = 5
@@ -70,11 +151,10 @@ class ProcessDied:
     """It left in peace and the node now answers for its objects."""
 
 
-# -- leases -------------------------------------------------------------------------------------------------------
+# -- leases ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class WantLeases:
+class WantLeases(Sentence):
     """owner -> node: I would like to hold `count` leases of this shape in all. A level, so repeats are harmless."""
 
     KIND: ClassVar[int] = 10
@@ -84,8 +164,7 @@ class WantLeases:
     depth: int
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseGranted:
+class LeaseGranted(Sentence):
     """node -> owner: send tasks of this shape straight to `worker`."""
 
     KIND: ClassVar[int] = 11
@@ -94,24 +173,21 @@ class LeaseGranted:
     worker: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRecalled:
+class LeaseRecalled(Sentence):
     """node -> owner: others wait; give `worker` back as soon as what it started is done."""
 
     KIND: ClassVar[int] = 12
     worker: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseReturned:
+class LeaseReturned(Sentence):
     """owner -> node: I send nothing more to `worker`."""
 
     KIND: ClassVar[int] = 13
     worker: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Unschedulable:
+class Unschedulable(Sentence):
     """node -> owner: no node can ever meet this shape."""
 
     KIND: ClassVar[int] = 14
@@ -120,16 +196,14 @@ class Unschedulable:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Blocked:
+class Blocked(Sentence):
     """worker -> node: my task waits for others; my CPU is free meanwhile (`blocked`), or I take it back."""
 
     KIND: ClassVar[int] = 15
     blocked: bool
 
 
-@dataclass(frozen=True, slots=True)
-class WorkersAtCap:
+class WorkersAtCap(Sentence):
     """node -> owner: wanted, feasible, but every allowed worker process exists and is in use."""
 
     KIND: ClassVar[int] = 16
@@ -137,95 +211,10 @@ class WorkersAtCap:
     locs: tuple[str, ...]
 
 
-# -- the store ----------------------------------------------------------------------------------------------------
+# -- calls -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Allocate:
-    """client -> node: room for an object of `nbytes`, please."""
-
-    KIND: ClassVar[int] = 20
-    object_id: bytes
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Allocated:
-    """node -> client: write at `offset`; claim the pages first unless they are claimed."""
-
-    KIND: ClassVar[int] = 21
-    object_id: bytes
-    offset: int
-    nbytes: int
-    claimed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class AllocateRefused:
-    """node -> client: no room, and why."""
-
-    KIND: ClassVar[int] = 22
-    object_id: bytes
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """client -> node: the object is whole. `ok` False: it never will be."""
-
-    KIND: ClassVar[int] = 23
-    object_id: bytes
-    ok: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """client -> node: I read this object now; keep it where it is."""
-
-    KIND: ClassVar[int] = 24
-    object_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """node -> client: it lies here until you unpin it."""
-
-    KIND: ClassVar[int] = 25
-    object_id: bytes
-    offset: int
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class PinRefused:
-    """node -> client: not here, and why."""
-
-    KIND: ClassVar[int] = 26
-    object_id: bytes
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unpin:
-    """client -> node: one pin less on each of these."""
-
-    KIND: ClassVar[int] = 27
-    object_ids: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FreeObjects:
-    """owner -> holder node: nobody needs these any more."""
-
-    KIND: ClassVar[int] = 28
-    object_ids: tuple[bytes, ...]
-
-
-# -- calls --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(Sentence):
     """owner -> worker: the function or class with this digest, pickled. Sent before the first call that needs it."""
 
     KIND: ClassVar[int] = 30
@@ -233,24 +222,21 @@ class Definition:
     blob: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class NeedDefinition:
+class NeedDefinition(Sentence):
     """worker -> owner: I no longer have this one; send it again."""
 
     KIND: ClassVar[int] = 31
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Steal:
+class Steal(Sentence):
     """owner -> worker: give back up to `count` of my tasks that you have not started, newest first."""
 
     KIND: ClassVar[int] = 32
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class GaveBack:
+class GaveBack(Sentence):
     """worker -> owner: these were not started and never will be here."""
 
     KIND: ClassVar[int] = 33
@@ -259,8 +245,7 @@ class GaveBack:
     """The task that runs waits for others: send nothing until I answer again."""
 
 
-@dataclass(frozen=True, slots=True)
-class CancelCall:
+class CancelCall(Sentence):
     """owner -> worker: drop this call, or interrupt it if it runs."""
 
     KIND: ClassVar[int] = 34
@@ -269,8 +254,7 @@ class CancelCall:
     recursive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CancelObject:
+class CancelObject(Sentence):
     """any holder of a ref -> its owner: cancel the task that makes it."""
 
     KIND: ClassVar[int] = 35
@@ -279,198 +263,10 @@ class CancelObject:
     recursive: bool
 
 
-# -- refs ---------------------------------------------------------------------------------------------------------
+# -- questions, logs ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Resolve:
-    """borrower -> owner: tell me when this object is there, and how to have it."""
-
-    KIND: ClassVar[int] = 40
-    object_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """owner -> borrower: state "inline" (payload), "stored" (nbytes), "failed" (payload = failure) or "lost" (reason)."""
-
-    KIND: ClassVar[int] = 41
-    object_id: bytes
-    state: str
-    payload: bytes
-    nbytes: int
-    contained: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Borrow:
-    """borrower -> owner: I hold a ref of yours that `lender` gave me; tell the lender when you know."""
-
-    KIND: ClassVar[int] = 42
-    object_id: bytes
-    lender: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class BorrowSettled:
-    """owner -> lender: `borrower` is known to me; your own hold is no longer needed for it."""
-
-    KIND: ClassVar[int] = 43
-    object_id: bytes
-    borrower: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Unborrow:
-    """borrower -> owner: I hold none of these any more; `count` says how often each had been lent to me."""
-
-    KIND: ClassVar[int] = 44
-    object_ids: tuple[bytes, ...]
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """worker -> node, when it leaves in peace: answer for this object of mine from now on."""
-
-    KIND: ClassVar[int] = 45
-    object_id: bytes
-    state: str
-    payload: bytes
-    nbytes: int
-    borrowers: tuple[bytes, ...]
-
-
-# -- actors -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CreateActor:
-    """owner -> head: make this actor; `blob` and `payload` are opaque here."""
-
-    KIND: ClassVar[int] = 50
-    actor_id: bytes
-    name: str
-    namespace: str
-    class_name: str
-    place: Resources
-    hold: Resources
-    locs: tuple[str, ...]
-    max_restarts: int
-    detached: bool
-    max_concurrency: int
-    blob: bytes
-    payload: bytes
-    deps: bytes
-    """msgpack of the call's dependency rows (wire/batches.py), empty when none."""
-    handle: bytes
-    """What get_actor() needs to build a handle elsewhere, packed by the client."""
-    waiting: bool
-    """Inputs of the constructor are not there yet: the name is taken now, `ActorInputs` follows with the rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class ActorRefused:
-    """head -> owner: not made; the name is taken."""
-
-    KIND: ClassVar[int] = 51
-    actor_id: bytes
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Construct:
-    """node -> worker: you are this actor from now on; run its constructor."""
-
-    KIND: ClassVar[int] = 52
-    actor_id: bytes
-    incarnation: int
-    max_concurrency: int
-    blob: bytes
-    payload: bytes
-    deps: bytes
-    handle: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Constructed:
-    """worker -> node: the constructor returned (failure empty) or raised."""
-
-    KIND: ClassVar[int] = 53
-    actor_id: bytes
-    failure: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ActorState:
-    """head -> subscriber: state is "pending", "alive", "restarting" or "dead"."""
-
-    KIND: ClassVar[int] = 54
-    actor_id: bytes
-    state: str
-    worker: bytes
-    incarnation: int
-    failure: bytes
-    """Text in UTF-8; with `init_failed` the constructor's packed exception."""
-    init_failed: bool
-    restarts: int
-
-
-@dataclass(frozen=True, slots=True)
-class WatchActor:
-    """client -> head: tell me this actor's state now and at each change."""
-
-    KIND: ClassVar[int] = 55
-    actor_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class KillActor:
-    """client -> head: end it at once; `no_restart` False restarts it within its budget."""
-
-    KIND: ClassVar[int] = 56
-    actor_id: bytes
-    no_restart: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseActor:
-    """owner -> head: no handle is left; let it finish what is queued and end."""
-
-    KIND: ClassVar[int] = 57
-    actor_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RetireActor:
-    """node -> worker: take no new callers; end when the queue is empty."""
-
-    KIND: ClassVar[int] = 58
-    actor_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ActorExiting:
-    """worker -> node: the actor ends by its own will; do not restart it."""
-
-    KIND: ClassVar[int] = 59
-    actor_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ActorInputs:
-    """owner -> head: the constructor's inputs are there; find the actor a place."""
-
-    KIND: ClassVar[int] = 60
-    actor_id: bytes
-    deps: bytes
-
-
-# -- questions, logs ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Sentence):
     """client -> node: a question about state ("actor", "nodes", "stats", "workers", ...); `key` narrows it."""
 
     KIND: ClassVar[int] = 70
@@ -479,8 +275,7 @@ class Ask:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Sentence):
     """node -> client: msgpack of plain containers; `found` False when there is no such thing."""
 
     KIND: ClassVar[int] = 71
@@ -489,8 +284,7 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LogLines:
+class LogLines(Sentence):
     """node -> driver: what a worker printed; `skipped` bytes were over the rate cap."""
 
     KIND: ClassVar[int] = 72

@@ -105,14 +105,17 @@ class Pump:
         self._last_used = _monotonic()
 
     def drain_now(self) -> None:
-        """Receive what has arrived, without waiting; nothing if somebody else leads."""
+        """Receive what has arrived, without waiting; nothing if somebody else leads.
+
+        No turn follows: what this busy caller collects leaves when it is full, or 2 ms after the caller is done.
+        """
         self._last_used = _monotonic()
         if self._polling:  # the I/O thread sleeps on the descriptor: let it step back for this busy caller
             self.wake()
         elif self._lead.acquire(False):
             try:
                 if self._ends.pending():
-                    self._drain()
+                    self._receive_all()
             finally:
                 self._leave()
 
@@ -162,9 +165,7 @@ class Pump:
                         else:
                             self._end_round()
                 finally:
-                    self._lead.release()
-                    if self._followers:
-                        self._wake_follower()
+                    self._leave()
         finally:
             with self._guard:
                 self._callers -= 1
@@ -200,9 +201,7 @@ class Pump:
                 else:
                     self._end_round()
         finally:
-            self._lead.release()
-            if self._followers:
-                self._wake_follower()
+            self._leave()
 
     def _follow(self, waiter: Waiter, deadline: float | None) -> None:
         waiter.arm()
@@ -278,7 +277,11 @@ class Pump:
         return door
 
     def _drain(self) -> None:
-        """Receive until the door is empty, then end the round. Only after `pending()`."""
+        self._receive_all()
+        self._end_round()
+
+    def _receive_all(self) -> None:
+        """Receive until the door is empty. Only after `pending()`."""
         ends, dispatch = self._ends, self._dispatch
         self._undrained = True
         while True:
@@ -287,8 +290,6 @@ class Pump:
             if not ends.pending():
                 break
         self._undrained = False
-        self._turn_wanted = False
-        self._turn()
 
     def _end_round(self) -> None:
         self._turn_wanted = False

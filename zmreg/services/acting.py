@@ -94,7 +94,7 @@ def _input_row(where: int | str, entry: Entry) -> batches.Row:
         return [where, batches.STORED, value.object_id, value.nbytes]
     if entry.state == INLINE:
         return [where, batches.INLINE, value, 0]
-    failure = value if isinstance(value, bytes) else payload.pack_failure(client_lost(entry))
+    failure = entry.failure or payload.pack_failure(client_lost(entry))
     return [where, batches.FAILED_INPUT, failure, 0]
 
 

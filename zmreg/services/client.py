@@ -123,6 +123,8 @@ class Client(Seat):
                 raise self.closed
         for entry in entries:
             if entry.state >= FAILED:
+                for sibling in entries:  # asked for, also if it fails later: the caller was told of one failure
+                    sibling.see()
                 raise self.error_of(entry)
         tickets: dict[int, PinTicket] = {}
         for entry in entries:
@@ -162,12 +164,13 @@ class Client(Seat):
 
     def error_of(self, entry: Entry) -> BaseException:
         """The error to raise for an entry that failed or was freed."""
-        entry.seen = True
-        if entry.state == FREED or not isinstance(entry.value, bytes):
+        entry.see()
+        failure = entry.failure
+        if failure is None:
             from zmreg.model.errors import ObjectLostError
 
             return ObjectLostError("the object was freed: no handle to it was left", object_id=entry.object_id.hex())
-        return payload.unpack_failure(entry.value)
+        return payload.unpack_failure(failure)
 
     def first_settled(self, entries: list[Entry], need: int, timeout: float | None) -> list[Entry]:
         """The entries that are there, earliest first: at least `need` of them unless the time is up."""

@@ -37,23 +37,28 @@ def embed(settings: Settings, wanted: dict[str, Any]) -> Embedded:
     """Start a node and take a seat. ClusterError when that fails; nothing is left behind then."""
     launched = launch(settings)
     client = None
+    pidfd = os.pidfd_open(launched.process.pid)
     try:
         client = Client(launched.session, new_process_id(), launched.node, HandlerSwap())
+        _watch(client, launched, pidfd)
         client.connect("driver", CONNECT_TIMEOUT_S)
     except BaseException:
         if client is not None:
             client.close(None, clean=False)
         launched.process.terminate()
         launched.wait_end(END_TIMEOUT_S)
+        os.close(pidfd)
         raise
-    pidfd = os.pidfd_open(launched.process.pid)
-    seat = client
+    set_current(client)
+    return Embedded(client, launched, wanted, pidfd)
+
+
+def _watch(client: Client, launched: Launched, pidfd: int) -> None:
+    process = launched.process
 
     def gone() -> None:
         with contextlib.suppress(ChildProcessError):
-            launched.process.poll()
-        seat.node_gone(f"pid {launched.process.pid} ended with code {launched.process.returncode}")
+            process.poll()
+        client.node_gone(f"pid {process.pid} ended with code {process.returncode}")
 
     client.pump.watch(pidfd, gone)
-    set_current(client)
-    return Embedded(client, launched, wanted, pidfd)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from zmreg.model.ids import counter_of, object_id
 from zmreg.net.waiting import Waiter
+from zmreg.services.unread import Unread
+from zmreg.wire.failures import few_notes, with_notes
 
 if TYPE_CHECKING:
     from zmreg.services.calls import Task
@@ -45,7 +47,8 @@ class Outbox(deque[T]):
 class Entry:
     """One object as this process sees it. All changes happen under the client's lock.
 
-    `value` is the pickled payload (INLINE), a `Stored` (STORED) or packed failure bytes (FAILED).
+    `value` is the pickled payload (INLINE), a `Stored` (STORED), packed failure bytes or an `Inherited` (FAILED).
+    `seen` is True once somebody has asked for the error, an `Unread` while it is there and nobody has.
     """
 
     __slots__ = (
@@ -63,7 +66,7 @@ class Entry:
         self.contained: tuple[Entry, ...] = ()
         self.took_us = 0
         self.type_name = ""
-        self.seen = False
+        self.seen: bool | Unread = False
 
     @property
     def object_id(self) -> bytes:
@@ -77,6 +80,20 @@ class Entry:
         if isinstance(value, Stored):
             return value.nbytes
         return len(value) if isinstance(value, bytes) else 0
+
+    @property
+    def failure(self) -> bytes | None:
+        """The packed error of a FAILED entry; None for any other."""
+        value = self.value
+        if self.state != FAILED:
+            return None
+        return value.packed() if isinstance(value, Inherited) else value if isinstance(value, bytes) else None
+
+    def see(self) -> None:
+        """Somebody reads the error, or has asked for it before it was there: it will not be reported as unread."""
+        if isinstance(self.seen, Unread):
+            self.seen.read = True
+        self.seen = True
 
     def listen(self, listener: Listener) -> None:
         """Call `listener(self)` once, when the entry leaves PENDING."""
@@ -154,6 +171,25 @@ class Stored:
     def __del__(self) -> None:
         if self.outbox is not None:
             self.outbox.append(self.object_id)
+
+
+class Inherited:
+    """The failure of a call that never ran: its input's, shared with it, and how it came from there."""
+
+    __slots__ = ("_failure", "_notes")
+
+    def __init__(self, source: Entry, note: str) -> None:
+        """`source` is the FAILED input."""
+        value = source.value
+        if isinstance(value, Inherited):
+            self._failure, self._notes = value._failure, few_notes((*value._notes, note))
+        else:
+            assert isinstance(value, bytes)
+            self._failure, self._notes = value, (note,)
+
+    def packed(self) -> bytes:
+        """As bytes of its own."""
+        return with_notes(self._failure, self._notes)
 
 
 class EntryRef:

@@ -59,6 +59,7 @@ from zmreg.services.entries import FAILED, Entry, Outbox, Stored
 from zmreg.services.sharing import Sharing
 from zmreg.services.shelf import Shelf
 from zmreg.services.tasks import Tasks
+from zmreg.services.unread import report
 from zmreg.wire import batches, codec, payload
 
 # While leases are held, somebody must look at the clock to give idle ones back.
@@ -157,7 +158,10 @@ class Seat:
         """Say hello to the node and wait for its welcome. ClusterError when it does not come in time."""
         self.pump.start()
         self.tell_node(Hello(role, self.pid))
-        if not self.pump.wait(self._arrived, timeout) or self.welcome is None:
+        arrived = self.pump.wait(self._arrived, timeout)
+        if self.closed is not None:
+            raise self.closed
+        if not arrived or self.welcome is None:
             raise ClusterError(f"the node did not answer within {timeout} s; its log is in {self.session / 'logs'}")
         return self.welcome
 
@@ -185,7 +189,7 @@ class Seat:
                 self.tell_node(Goodbye())
             self.closed = error or ClusterError("zmreg.shutdown() was called; call zmreg.init() to start again")
             self.tasks.fail_everything(self.closed)
-            self.shelf.fail_all(str(self.closed))
+            self.shelf.fail_all(self.closed)
             for waiter, _ in self._answers.values():
                 waiter.finish()
         self.pump.stop()
@@ -199,9 +203,10 @@ class Seat:
             if self.closed is None:
                 self.closed = ClusterError(f"the node process is gone ({reason}); call zmreg.init() to start again")
                 self.tasks.fail_everything(self.closed)
-                self.shelf.fail_all(str(self.closed))
+                self.shelf.fail_all(self.closed)
                 for waiter, _ in self._answers.values():
                     waiter.finish()
+                self._arrived.finish()
                 failure = payload.pack_failure(self.closed)
                 for entry in self.sharing.pending_entries():
                     entry.settle(FAILED, failure)
@@ -234,6 +239,8 @@ class Seat:
         self._turns += 1
         if self.dirty or self.sharing.dropped or self.unpinned or self.freed or self.ended_actors:
             self._say()
+        if self.tasks.unread:
+            self._report_unread()
         if self.pump.timed_out or not self._turns & 63:
             now = time.monotonic()
             if now - self._ticked > _TICK_S:
@@ -256,6 +263,13 @@ class Seat:
                 actor_id = self.ended_actors.popleft()
                 self.tasks.drop_actor(actor_id)
                 self.tell_node(ReleaseActor(actor_id))
+
+    def _report_unread(self) -> None:
+        """On the callbacks' thread: log handlers are users' code."""
+        notes = list(self.tasks.unread)
+        self.tasks.unread.clear()
+        if not self.forked:
+            self.callbacks.put(lambda: report(notes))
 
     def wait(self, waiter: Waiter, timeout: float | None = None) -> bool:
         """Wait for something that comes by message. Not under the lock."""

@@ -172,8 +172,9 @@ class Sharing:
         elif entry.state == STORED and isinstance(value, Stored):
             contained = self.hand_out(entry.contained, borrower)
             answer = Resolved(object_id, "stored", b"", value.nbytes, contained)
-        elif entry.state == FAILED and isinstance(value, bytes):
-            answer = Resolved(object_id, "failed", value, 0, ())
+        elif (failure := entry.failure) is not None:
+            entry.see()  # the borrower has it now
+            answer = Resolved(object_id, "failed", failure, 0, ())
         else:
             reason = f"object {short(object_id)} was freed by its owner {entry.owner.hex()}: no handle to it was left"
             answer = Resolved(object_id, "lost", reason.encode(), 0, ())

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from zmreg.model.errors import GetTimeoutError, ObjectLostError, ObjectStoreFullError
+from zmreg.model.errors import GetTimeoutError, ObjectLostError, ObjectStoreFullError, ZmregError
 from zmreg.model.ids import short
 from zmreg.model.messages import (
     Allocate,
@@ -25,6 +25,7 @@ from zmreg.model.messages import (
 )
 from zmreg.net.waiting import Waiter
 from zmreg.store.arena import Mapping
+from zmreg.store.objects import ALREADY_HERE
 
 
 class Sized(Protocol):
@@ -62,6 +63,7 @@ class Shelf:
         self._wait = wait
         self.unpinned = forget_pins
         self._mapping: Mapping | None = None
+        self._gone: ZmregError | None = None
         self._path = ""
         self._bytes = 0
         self._tickets: dict[bytes, deque[PinTicket]] = {}
@@ -86,15 +88,20 @@ class Shelf:
         """
         waiter, answers = Waiter(), list[Allocated | AllocateRefused]()
         self._rooms[object_id] = (waiter, answers)
+        if self._gone is not None:  # looked at after the request is known, so that none waits for a node that is gone
+            waiter.finish()
         self._tell(Allocate(object_id, packed.nbytes))
         whole = False
         try:
             self._wait(waiter, None)
             if not answers:
-                raise ObjectStoreFullError(f"the node went away while {packed.nbytes} bytes were to be stored")
+                whole = True
+                raise self._gone or ObjectStoreFullError(f"the wait for {packed.nbytes} bytes in the store was ended")
             answer = answers[0]
             if isinstance(answer, AllocateRefused):
                 whole = True  # nothing to take back
+                if answer.reason == ALREADY_HERE:  # an earlier attempt of the same task got that far before it died
+                    return
                 raise ObjectStoreFullError(answer.reason)
             mapping = self._map()
             if not answer.claimed:
@@ -115,6 +122,8 @@ class Shelf:
         """Ask for a pin without waiting."""
         ticket = PinTicket(object_id)
         self._tickets.setdefault(object_id, deque()).append(ticket)
+        if self._gone is not None:
+            ticket.waiter.finish()
         self._tell(Pin(object_id))
         return ticket
 
@@ -123,6 +132,7 @@ class Shelf:
 
         Raises:
             GetTimeoutError: not in time. ObjectLostError: the node has no such object (any more).
+            ClusterError: the node is gone.
         """
         try:
             there = self._wait(ticket.waiter, timeout)
@@ -132,6 +142,8 @@ class Shelf:
         if not there:
             self.abandon(ticket)
             raise GetTimeoutError(f"object {short(ticket.object_id)} was not readable within {timeout} s")
+        if ticket.place is None and self._gone is not None:
+            raise self._gone
         if ticket.place is None:
             raise ObjectLostError(
                 f"object {short(ticket.object_id)} is lost: {ticket.refusal}", object_id=ticket.object_id.hex()
@@ -172,13 +184,13 @@ class Shelf:
             ticket.refusal = message.reason
         ticket.waiter.finish()
 
-    def fail_all(self, reason: str) -> None:
-        """The node is gone: let everyone who waits for it go."""
+    def fail_all(self, error: ZmregError) -> None:
+        """The node is gone: whoever waits for it, now or later, gets `error`."""
+        self._gone = error
         for waiter, _ in list(self._rooms.values()):
             waiter.finish()
         for queue in list(self._tickets.values()):
-            for ticket in queue:
-                ticket.refusal = reason
+            for ticket in list(queue):
                 ticket.waiter.finish()
 
     def close(self) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections import deque
 from collections.abc import Callable
 
 from zmreg.model.errors import (
     ObjectLostError,
     TaskError,
     UnschedulableError,
+    WorkerDiedError,
     ZmregError,
 )
 from zmreg.model.ids import short
@@ -39,10 +41,11 @@ from zmreg.services.calls import (
     pending_inputs,
     riding_lane,
 )
-from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
+from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Borrowed, Entry, Inherited, Outbox, Stored
 from zmreg.services.obituary import cancelled_failure, count_begun, one_more_attempt, worker_died
 from zmreg.services.peers import Peer
 from zmreg.services.sharing import Sharing
+from zmreg.services.unread import Note, Unread
 from zmreg.wire import batches, payload
 
 log = logging.getLogger("zmreg.tasks")
@@ -64,6 +67,9 @@ class Tasks:
         self.templates: weakref.WeakValueDictionary[bytes, Template] = weakref.WeakValueDictionary()
         """Definitions by digest, while a function object or a queued task needs them: workers may ask again."""
         self.live: dict[int, Task] = {}
+        self.unread: Outbox[Note] = Outbox(wires.request_turn)
+        """Errors that nobody read, left by finalizers to be reported."""
+        self._doomed: deque[tuple[Task, Entry]] = deque()
         self.finished = 0
         self.late_answers = 0
         self.dead: dict[bytes, ProcessDied] = {}
@@ -177,8 +183,7 @@ class Tasks:
         if returns and returns[0][0] == batches.FAILED and self._retries(task, returns[0][1]):
             return
         self._end(task)
-        if returns and returns[0][0] == batches.CANCELLED:
-            self._settle_all(task, cancelled_failure(task, self.wires.me))
+        if returns and returns[0][0] in (batches.CANCELLED, batches.FAILED) and self._ended_early(task, returns[0]):
             return
         for entry, (status, data, nbytes, type_name, contained) in zip(task.entries, returns, strict=False):
             entry.took_us, entry.type_name = us, type_name
@@ -190,7 +195,29 @@ class Tasks:
                 self.stored_outbox_of(stored)
                 entry.settle(STORED, stored)
             else:
-                entry.settle(FAILED, data)
+                self._settle_failed(task, entry, data)
+
+    def _ended_early(self, task: Task, row: batches.Row) -> bool:
+        """A call that was cancelled, or kept from running by a failed input behind which it rode."""
+        if row[0] == batches.CANCELLED:
+            self._settle_all(task, cancelled_failure(task, self.wires.me))
+            return True
+        bad = first_unusable(task)
+        if bad is not None:
+            self.fail_by_input(task, bad)
+        elif not task.entries:
+            Unread(describe(task, self.wires.me), row[1], self.unread.append)
+        return bad is not None
+
+    def _settle_failed(self, task: Task, entry: Entry, failure: bytes) -> None:
+        """Settle one entry with its call's own error, which is reported if nobody ever reads it."""
+        if entry.seen is False:
+            first = task.entries[0]
+            if isinstance(first.seen, Unread) and first.value == failure:
+                entry.seen = first.seen
+            else:
+                entry.seen = Unread(describe(task, self.wires.me), failure, self.unread.append)
+        entry.settle(FAILED, failure)
 
     def _retries(self, task: Task, failure: bytes) -> bool:
         """A user error that the task's options let it try again."""
@@ -199,10 +226,10 @@ class Tasks:
         limit = template.max_retries
         if not wanted or task.cancelled or (limit != -1 and task.attempt >= limit):
             return False
-        if wanted is not True:
+        if isinstance(wanted, tuple):
             error = payload.unpack_failure(failure)
             cause = error.cause if isinstance(error, TaskError) else error
-            if not isinstance(cause, tuple(wanted)):
+            if not isinstance(cause, wanted):
                 return False
         task.attempt += 1
         self.start(task)
@@ -231,7 +258,7 @@ class Tasks:
         for entry in task.entries:
             entry.task = None
 
-    def _settle_all(self, task: Task, failure: bytes) -> None:
+    def _settle_all(self, task: Task, failure: bytes | Inherited) -> None:
         for entry in task.entries:
             if entry.state == PENDING:
                 entry.settle(FAILED, failure)
@@ -239,17 +266,34 @@ class Tasks:
     def fail(self, task: Task, error: ZmregError) -> None:
         """The task will give no value."""
         self._end(task)
-        self._settle_all(task, payload.pack_failure(error))
+        failure = payload.pack_failure(error)
+        if isinstance(error, (WorkerDiedError, UnschedulableError)):
+            for entry in task.entries:
+                self._settle_failed(task, entry, failure)
+        else:
+            self._settle_all(task, failure)
 
     def fail_by_input(self, task: Task, bad: Entry) -> None:
-        """An input failed: so does the task, by the same error, without having run."""
+        """An input failed: so does the task, by the same error, without having run; and so on down the chain."""
+        self._doomed.append((task, bad))
+        if len(self._doomed) > 1:  # a call of this further up works them off: chains are longer than the stack is deep
+            return
+        while self._doomed:
+            self._inherit(*self._doomed[0])
+            self._doomed.popleft()
+
+    def _inherit(self, task: Task, bad: Entry) -> None:
         self._end(task)
-        if bad.state == FAILED and isinstance(bad.value, bytes):
-            bad.seen = True
-            self._settle_all(task, bad.value)
-        else:
-            text = f"an input of {describe(task, self.wires.me)} was freed before it ran: no handle to it was left"
+        name = describe(task, self.wires.me)
+        if bad.state != FAILED:
+            text = f"an input of {name} was freed before it ran: no handle to it was left"
             self._settle_all(task, payload.pack_failure(ObjectLostError(text, object_id=bad.object_id.hex())))
+            return
+        for entry in task.entries:
+            if entry.seen is False:  # the error goes on: read anywhere down the chain, it has been read
+                entry.seen = bad.seen
+        note = f"{name} was not run: its input, object {short(bad.object_id)}, could not be computed"
+        self._settle_all(task, Inherited(bad, note))
 
     def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
         """Cancel the task that makes an own entry; nothing when it is finished. ValueError: force on an actor call."""
@@ -258,7 +302,7 @@ class Tasks:
             return
         home, lane = task.peer, task.lane
         if force and isinstance(home, Peer):
-            raise ValueError("an actor call cannot be cancelled with force=True; use zmreg.kill(actor) to end the actor")
+            raise ValueError("an actor call cannot be cancelled with force=True; zmreg.kill(actor) ends the actor")
         task.cancelled = True
         if lane is not None and task.counter in lane.outstanding:
             cancel_sent(task, lane, force, recursive)

@@ -266,7 +266,7 @@ class Worker(Intake):
                 state = {INLINE: "inline", STORED: "stored", FAILED: "failed"}.get(entry.state)
                 if state is None:
                     continue
-                data = value if isinstance(value, bytes) else b""
+                data = entry.failure or (value if isinstance(value, bytes) else b"")
                 if isinstance(value, Stored):
                     value.outbox = None
                 self.post(self.node, Adopt(entry.object_id, state, data, entry.nbytes, borrowers))

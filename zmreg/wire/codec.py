@@ -3,12 +3,11 @@
 A frame is 4 bytes of header (b"ZR", version, kind) and a msgpack array of the message's fields in their order.
 Whole, partial and wrong are told apart: `decode` answers with the message or raises ProtocolError saying what is amiss.
 Header and length are checked before msgpack builds anything; types are checked before the message exists, by checks
-compiled from its annotations once per class.
+compiled from its annotations when a class is first met.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import typing
 from collections.abc import Callable
@@ -37,11 +36,11 @@ _CARRIES: Final = frozenset({"blob", "payload", "body"})
 Check = Callable[[Any], bool]
 
 
-class Sentence(Protocol):
-    """A frozen dataclass with a KIND, 0 to 255."""
+class Kind(Protocol):
+    """A `Sentence`, or a frozen dataclass, with a KIND, 0 to 255; made from its fields by position."""
 
     KIND: ClassVar[int]
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    __match_args__: ClassVar[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +59,47 @@ class _Plan:
 class Codec:
     """A table of message classes by kind, and the two directions."""
 
-    def __init__(self) -> None:
+    def __init__(self, *classes: type[Kind]) -> None:
+        """With `classes` whose annotations are known to be supported: each is compiled (0.1 ms) when it is first met.
+
+        Raises ValueError on a kind given twice.
+        """
+        self._classes: dict[bytes, type[Any]] = {}
         self._by_class: dict[type[Any], _Plan] = {}
         self._by_header: dict[bytes, _Plan] = {}
+        for cls in classes:
+            self._name(cls)
 
-    def register(self, *classes: type[Sentence]) -> None:
+    def register(self, *classes: type[Kind]) -> None:
         """Add message classes. Raises ValueError on a kind given twice, TypeError on an annotation not supported."""
         for cls in classes:
-            plan = _plan(cls)
-            other = self._by_header.get(plan.header)
-            if other is not None and other.cls is not cls:
-                raise ValueError(f"kind {cls.KIND} of {cls.__name__} belongs to {other.cls.__name__} already")
-            self._by_class[cls] = self._by_header[plan.header] = plan
+            header = self._name(cls)
+            try:
+                self._compile(header)
+            except BaseException:
+                del self._classes[header]
+                raise
+
+    def _name(self, cls: type[Kind]) -> bytes:
+        if not 0 <= cls.KIND <= 255:
+            raise ValueError(f"kind {cls.KIND} of {cls.__name__} does not fit into a byte")
+        header = MAGIC + bytes((VERSION, cls.KIND))
+        other = self._classes.setdefault(header, cls)
+        if other is not cls:
+            raise ValueError(f"kind {cls.KIND} of {cls.__name__} belongs to {other.__name__} already")
+        return header
+
+    def _compile(self, header: bytes) -> _Plan:
+        # Two threads may do this at once: both plans are good, and the last one stays.
+        cls = self._classes[header]
+        plan = self._by_class[cls] = self._by_header[header] = _plan(cls, header)
+        return plan
+
+    def _met(self, message: object) -> _Plan:
+        for header, cls in self._classes.items():
+            if cls is type(message):
+                return self._compile(header)
+        raise TypeError(f"{type(message).__name__} is not a registered message; register() it")
 
     def encode(self, message: object) -> bytes:
         """The frame of `message`.
@@ -79,9 +107,7 @@ class Codec:
         Raises MessageTooLargeError over the limit of its kind, TypeError for a class not registered or a field that
         msgpack does not know.
         """
-        plan = self._by_class.get(type(message))
-        if plan is None:
-            raise TypeError(f"{type(message).__name__} is not a registered message; register() it")
+        plan = self._by_class.get(type(message)) or self._met(message)
         # surrogatepass: file names and log lines hold lone surrogates, and must arrive as they are.
         body: bytes = msgpack.packb(plan.fields(message), unicode_errors="surrogatepass")
         frame = plan.header + body
@@ -93,9 +119,12 @@ class Codec:
 
     def decode(self, frame: bytes | memoryview) -> Any:  # noqa: ANN401  whichever message it is; see decode() below
         """The message in `frame`. Raises ProtocolError, and nothing else, for anything that is not one."""
-        plan = self._by_header.get(bytes(frame[:HEADER_BYTES]))
+        header = bytes(frame[:HEADER_BYTES])
+        plan = self._by_header.get(header)
         if plan is None:
-            raise ProtocolError(_header_fault(bytes(frame[:HEADER_BYTES])))
+            if header not in self._classes:
+                raise ProtocolError(_header_fault(header))
+            plan = self._compile(header)
         if len(frame) > plan.max_bytes:
             raise ProtocolError(f"a {plan.cls.__name__} of {len(frame)} bytes, the limit is {plan.max_bytes}")
         try:
@@ -119,7 +148,7 @@ class Codec:
 
     def kinds(self) -> dict[int, type[Any]]:
         """The message classes by kind, for tables in the docs."""
-        return {cls.KIND: cls for cls in sorted(self._by_class, key=lambda cls: int(cls.KIND))}
+        return {cls.KIND: cls for _, cls in sorted(self._classes.items())}
 
 
 # ---- what is wrong, in words -----------------------------------------------------------------------------------------
@@ -150,16 +179,14 @@ def _type_fault(plan: _Plan, fields: tuple[object, ...]) -> str:
 # ---- checks from annotations -----------------------------------------------------------------------------------------
 
 
-def _plan(cls: type[Sentence]) -> _Plan:
-    if not 0 <= cls.KIND <= 255:
-        raise ValueError(f"kind {cls.KIND} of {cls.__name__} does not fit into a byte")
+def _plan(cls: type[Kind], header: bytes) -> _Plan:
     hints = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]
+    names = list(cls.__match_args__)
     kinds = [_exact_type(hints[name]) for name in names]
     exact = tuple(kind for kind in kinds if kind is not None)
     return _Plan(
         cls=cls,
-        header=MAGIC + bytes((VERSION, cls.KIND)),
+        header=header,
         fields=_reader(names),
         count=len(names),
         exact=exact if len(exact) == len(kinds) else None,
@@ -232,8 +259,7 @@ def _check_tuple(parts: tuple[Any, ...]) -> Check:
 
 # ---- the table of this package ---------------------------------------------------------------------------------------
 
-_table: Final = Codec()
-_table.register(*typing.get_args(Message))
+_table: Final = Codec(*typing.get_args(Message))
 
 register: Final = _table.register
 encode: Final[Callable[[Message], bytes]] = _table.encode

@@ -1,0 +1,49 @@
+"""Messages are frozen records with slots, like dataclasses, but nothing is compiled when one is defined."""
+
+from __future__ import annotations
+
+import typing
+
+import pytest
+
+from zmreg.model import messages
+from zmreg.model.messages import Goodbye, Hello, Message, WantLeases
+from zmreg.wire import codec
+
+
+def test_fields_by_position_and_by_name_in_their_order() -> None:
+    assert Hello("driver", 3) == Hello(pid=3, role="driver") == Hello("driver", pid=3)
+    assert repr(Hello("driver", 3)) == "Hello(role='driver', pid=3)"
+    assert Hello("driver", 3) != Hello("driver", 4) and Hello("driver", 3) != ("driver", 3)
+    assert len({Hello("driver", 3), Hello("driver", 3), Goodbye(), Goodbye()}) == 2
+
+
+def test_patterns_see_the_fields() -> None:
+    match WantLeases((("CPU", 10_000),), (), 2, 1):
+        case WantLeases(resources, locs, count=count):
+            assert (resources, locs, count) == ((("CPU", 10_000),), (), 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [((), {}), (("driver",), {}), (("driver", 3, 4), {}), (("driver", 3), {"pid": 3}), (("driver",), {"pit": 3})],
+)
+def test_wrong_fields_are_refused_with_the_right_ones(values: tuple[object, ...], named: dict[str, object]) -> None:
+    with pytest.raises(TypeError, match=r"Hello has the fields \(role, pid\)"):
+        Hello(*values, **named)  # type: ignore[arg-type]
+
+
+def test_frozen_and_without_a_dict() -> None:
+    hello = Hello("driver", 3)
+    with pytest.raises(AttributeError, match="frozen"):
+        hello.pid = 4  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="frozen"):
+        del hello.pid
+    assert hello.pid == 3 and not hasattr(hello, "__dict__")
+
+
+def test_all_messages_are_named_in_one_place() -> None:
+    kinds = typing.get_args(Message)
+    assert {kind.__name__ for kind in kinds} <= set(messages.__all__)
+    assert len({kind.KIND for kind in kinds}) == len(kinds)
+    assert list(codec.kinds()) == sorted(kind.KIND for kind in kinds)

@@ -1,0 +1,60 @@
+"""What owners and borrowers say to each other about refs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from zmreg.model.sentence import Sentence
+
+
+class Resolve(Sentence):
+    """borrower -> owner: tell me when this object is there, and how to have it."""
+
+    KIND: ClassVar[int] = 40
+    object_id: bytes
+
+
+class Resolved(Sentence):
+    """owner -> borrower: "inline" (payload), "stored" (nbytes), "failed" (payload = failure) or "lost" (reason)."""
+
+    KIND: ClassVar[int] = 41
+    object_id: bytes
+    state: str
+    payload: bytes
+    nbytes: int
+    contained: tuple[bytes, ...]
+
+
+class Borrow(Sentence):
+    """borrower -> owner: I hold a ref of yours that `lender` gave me; tell the lender when you know."""
+
+    KIND: ClassVar[int] = 42
+    object_id: bytes
+    lender: bytes
+
+
+class BorrowSettled(Sentence):
+    """owner -> lender: `borrower` is known to me; your own hold is no longer needed for it."""
+
+    KIND: ClassVar[int] = 43
+    object_id: bytes
+    borrower: bytes
+
+
+class Unborrow(Sentence):
+    """borrower -> owner: I hold none of these any more; `count` says how often each had been lent to me."""
+
+    KIND: ClassVar[int] = 44
+    object_ids: tuple[bytes, ...]
+    counts: tuple[int, ...]
+
+
+class Adopt(Sentence):
+    """worker -> node, when it leaves in peace: answer for this object of mine from now on."""
+
+    KIND: ClassVar[int] = 45
+    object_id: bytes
+    state: str
+    payload: bytes
+    nbytes: int
+    borrowers: tuple[bytes, ...]

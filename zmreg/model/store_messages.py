@@ -1,0 +1,79 @@
+"""What clients and nodes say to each other about the object store."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from zmreg.model.sentence import Sentence
+
+
+class Allocate(Sentence):
+    """client -> node: room for an object of `nbytes`, please."""
+
+    KIND: ClassVar[int] = 20
+    object_id: bytes
+    nbytes: int
+
+
+class Allocated(Sentence):
+    """node -> client: write at `offset`; claim the pages first unless they are claimed."""
+
+    KIND: ClassVar[int] = 21
+    object_id: bytes
+    offset: int
+    nbytes: int
+    claimed: bool
+
+
+class AllocateRefused(Sentence):
+    """node -> client: no room, and why."""
+
+    KIND: ClassVar[int] = 22
+    object_id: bytes
+    reason: str
+
+
+class Sealed(Sentence):
+    """client -> node: the object is whole. `ok` False: it never will be."""
+
+    KIND: ClassVar[int] = 23
+    object_id: bytes
+    ok: bool
+
+
+class Pin(Sentence):
+    """client -> node: I read this object now; keep it where it is."""
+
+    KIND: ClassVar[int] = 24
+    object_id: bytes
+
+
+class Pinned(Sentence):
+    """node -> client: it lies here until you unpin it."""
+
+    KIND: ClassVar[int] = 25
+    object_id: bytes
+    offset: int
+    nbytes: int
+
+
+class PinRefused(Sentence):
+    """node -> client: not here, and why."""
+
+    KIND: ClassVar[int] = 26
+    object_id: bytes
+    reason: str
+
+
+class Unpin(Sentence):
+    """client -> node: one pin less on each of these."""
+
+    KIND: ClassVar[int] = 27
+    object_ids: tuple[bytes, ...]
+
+
+class FreeObjects(Sentence):
+    """owner -> holder node: nobody needs these any more."""
+
+    KIND: ClassVar[int] = 28
+    object_ids: tuple[bytes, ...]
