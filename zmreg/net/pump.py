@@ -160,8 +160,10 @@ class Pump:
                     continue
                 try:
                     while not inbox and not waiter.done and not self._stopped:
-                        if self._poll(-1.0):
-                            self._drain()
+                        if not self._poll(-1.0):
+                            self._end_round()
+                        elif self._receive_into(inbox):
+                            self._turn_wanted = True
                         else:
                             self._end_round()
                 finally:
@@ -186,6 +188,19 @@ class Pump:
             if deadline is not None and _monotonic() >= deadline:
                 return
 
+    def _receive_into(self, inbox: Sized) -> bool:
+        """`_receive_until` for `serve`: at the first message that puts something into the inbox."""
+        ends, dispatch = self._ends, self._dispatch
+        self._undrained = True
+        while True:
+            sender, frame = ends.receive()
+            dispatch(sender, frame)
+            if inbox:
+                return True
+            if not ends.pending():
+                self._undrained = False
+                return False
+
     def _lead_until(self, waiter: Waiter, deadline: float | None, interrupts: Interrupts | None) -> None:
         try:
             while not waiter.done and not self._stopped:
@@ -196,12 +211,32 @@ class Pump:
                     left = deadline - _monotonic()
                     if left <= 0:
                         return
-                if self._poll(left):
-                    self._drain()
+                if not self._poll(left):
+                    self._end_round()
+                elif self._receive_until(waiter):
+                    self._turn_wanted = True
+                    return
                 else:
                     self._end_round()
         finally:
             self._leave()
+
+    def _receive_until(self, waiter: Waiter) -> bool:
+        """Receive until the waiter is done (True) or the door is empty. Only after `pending()`.
+
+        Whoever has what it waits for goes on at once: what else has arrived, and the turn, fall to the next poll, which
+        the same thread reaches after its next call is sent, or the I/O thread within 2 ms.
+        """
+        ends, dispatch = self._ends, self._dispatch
+        self._undrained = True
+        while True:
+            sender, frame = ends.receive()
+            dispatch(sender, frame)
+            if waiter.done:
+                return True
+            if not ends.pending():
+                self._undrained = False
+                return False
 
     def _follow(self, waiter: Waiter, deadline: float | None) -> None:
         waiter.arm()
@@ -246,7 +281,8 @@ class Pump:
         """
         if self._undrained:
             self._undrained = False
-            return self._ends.pending()
+            if self._ends.pending():
+                return True
         self._polling = True
         try:
             if self._turn_wanted:

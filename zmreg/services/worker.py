@@ -54,6 +54,7 @@ class Worker(Intake):
         self.recent = Recent()
         self.functions: dict[bytes | str, Any] = {}
         self.estimates: dict[object, float] = {}
+        self._waits = 0
         self.on_wait = self._on_wait
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -81,9 +82,6 @@ class Worker(Intake):
             except ActorExit:
                 if self.host is None:
                     raise
-                caller, row = item
-                failed = execute.failed_row(self.host.exited(str(row[1])))
-                self._answer(caller, [row[0], 0, [failed] * max(1, row[3] if len(row) > 3 else 1), ()])
                 return
 
     def _wait_for_work(self) -> None:
@@ -115,20 +113,21 @@ class Worker(Intake):
         took, returns = self._run(function, caller, row, task_id)
         if returns is None:
             return
-        self.estimates[target] = took if estimate is None else 0.75 * estimate + 0.25 * took
         if isinstance(returns, bytes):
-            self.recent.keep(task_id, returns)
             answer = [row[0], int(took * 1e6), returns]
         else:
             answer = execute.result_row(self, caller, row[0], int(took * 1e6), returns)
-            if len(returns) == 1:
-                self.recent.keep(task_id, returns[0])
         out = self.out
         if not out:
             self._first_ready = _perf()
         out.append((caller, answer))
-        if len(out) >= ANSWER_ROWS:
-            self.answer_now()
+        if not self.inbox or len(out) >= ANSWER_ROWS:
+            self.answer_now()  # the owner waits; what else there is to note is noted behind its back
+        self.estimates[target] = took if estimate is None else 0.75 * estimate + 0.25 * took
+        if isinstance(returns, bytes):
+            self.recent.keep(task_id, returns)
+        elif len(returns) == 1:
+            self.recent.keep(task_id, returns[0])
 
     def _run(
         self, function: Any, caller: bytes, row: batches.Row, task_id: bytes
@@ -139,13 +138,15 @@ class Worker(Intake):
         long = len(row) > 3
         self.depth = row[5] + 1 if long else 1
         self.parent = task_id
-        token = running.set((task_id, name))
+        token = running.set((task_id, name, row[4] if long else 0))
         start = _perf()
         try:
             args, kwargs = execute.load_arguments(self, self.recent, caller, row)
             start = _perf()
             signals.executing = task_id
             try:
+                if self.cancelled and task_id in self.cancelled:  # while its arguments were loaded
+                    raise KeyboardInterrupt
                 result = function(*args, **kwargs)
                 if type(result) is CoroutineType:
                     result = self.run_async(result)
@@ -191,8 +192,20 @@ class Worker(Intake):
         return self._loop
 
     def run_async(self, awaitable: Any) -> Any:
-        """Complete a coroutine on the main thread's loop."""
-        return self.event_loop().run_until_complete(awaitable)
+        """Complete a coroutine on the main thread's loop. An interrupt cancels it, and what it left running too."""
+        loop = self.event_loop()
+        task = asyncio.ensure_future(awaitable, loop=loop)
+        try:
+            return loop.run_until_complete(task)
+        finally:
+            left = asyncio.all_tasks(loop)
+            if left:
+                for each in left:
+                    each.cancel()
+                loop.run_until_complete(asyncio.wait(left))
+                for each in left:
+                    if not each.cancelled():
+                        each.exception()  # looked at: asyncio would report it as never retrieved
 
     def _find(self, caller: bytes, row: batches.Row) -> bool:
         """Unpickle the function of a call; False when the call waits for it or has failed with it."""
@@ -239,11 +252,16 @@ class Worker(Intake):
     def _on_wait(self, begins: bool) -> None:
         """User code blocks: answers leave, unstarted calls go back, the CPU is free; or it goes on."""
         with self.lock:
+            self._waits += 1 if begins else -1
+            if self._waits != (1 if begins else 0):  # coroutines wait side by side: only the first to begin and the last to end count
+                return
             self.blocked = begins
             if begins:
                 self.answer_now()
                 if self.host is None:
                     self._give_back_unstarted()
+                else:
+                    self.host.blocks()
             self.tell_node(Blocked(begins))
 
     # -- actors and the end -----------------------------------------------------------------------------------------
@@ -256,9 +274,10 @@ class Worker(Intake):
             host.serve()
 
     def leave(self) -> None:
-        """End in peace: answers out, objects that others still hold go to the node."""
+        """End in peace: atexit functions run, answers go out, objects that others still hold go to the node."""
         if self.host is not None:
             self.host.finish()
+        atexit._run_exitfuncs()
         with self.lock:
             self.answer_now()
             for entry, borrowers in self.sharing.lent_entries():
@@ -273,6 +292,13 @@ class Worker(Intake):
         self.close(None)
 
 
+    def crash(self) -> None:
+        """End as a crash does for everybody else, but with the answers out."""
+        self.answer_now()
+        self.pump.stop()
+        self.ends.close(clean=True)
+
+
 def main(session: str, me: bytes, node: bytes) -> None:
     """The life of a worker process, right after the fork."""
     worker = Worker(Path(session), ProcessId(me), ProcessId(node))
@@ -282,10 +308,9 @@ def main(session: str, me: bytes, node: bytes) -> None:
         worker.connect("worker", timeout=30)
         worker.run()
     except SystemExit as error:
-        worker.answer_now()
+        worker.crash()
         code = exit_code_of(error)
     else:
-        atexit._run_exitfuncs()
         worker.leave()
     sys.stdout.flush()
     sys.stderr.flush()
