@@ -1,27 +1,39 @@
-"""zmreg: actors and tasks on ZeroMQ. Values stay where they were made; refs say where that is."""
+"""zmreg: actors and tasks on ZeroMQ. Values stay where they were made; refs say where that is.
 
-from zmreg.api.actors import ActorClass, ActorHandle, get_actor, kill, method
-from zmreg.api.cluster import (
-    available_resources,
-    cancel,
-    cluster_resources,
-    gather,
-    get,
-    init,
-    is_initialized,
-    nodes,
-    put,
-    shutdown,
-    stats,
-    wait,
-    who_has,
-)
-from zmreg.api.context import cancelled, exit_actor, get_runtime_context
-from zmreg.api.coordination import Executor, as_completed, map, progress
-from zmreg.api.decorator import remote
-from zmreg.api.functions import RemoteFunction
-from zmreg.api.refs import ObjectRef
+Names are loaded when they are first used: nodes and the command line import rooms of this package, and must have
+neither what users type nor what unpickles.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from zmreg.model import errors
+
+if TYPE_CHECKING:
+    from zmreg.api.actors import ActorClass, ActorHandle, get_actor, kill, method
+    from zmreg.api.cluster import (
+        available_resources,
+        cancel,
+        cluster_resources,
+        gather,
+        get,
+        init,
+        is_initialized,
+        nodes,
+        put,
+        shutdown,
+        stats,
+        wait,
+        who_has,
+    )
+    from zmreg.api.context import cancelled, exit_actor, get_runtime_context
+    from zmreg.api.coordination import as_completed, map, progress
+    from zmreg.api.decorator import remote
+    from zmreg.api.executor import Executor
+    from zmreg.api.functions import RemoteFunction
+    from zmreg.api.refs import ObjectRef
 
 __version__ = "0.1.0"
 
@@ -56,3 +68,43 @@ __all__ = [
     "wait",
     "who_has",
 ]
+
+# Where each name lives; the same for type checkers above. A test holds the two, and __all__, together.
+_HOMES = {
+    "zmreg.api.actors": ("ActorClass", "ActorHandle", "get_actor", "kill", "method"),
+    "zmreg.api.cluster": (
+        "available_resources",
+        "cancel",
+        "cluster_resources",
+        "gather",
+        "get",
+        "init",
+        "is_initialized",
+        "nodes",
+        "put",
+        "shutdown",
+        "stats",
+        "wait",
+        "who_has",
+    ),
+    "zmreg.api.context": ("cancelled", "exit_actor", "get_runtime_context"),
+    "zmreg.api.coordination": ("as_completed", "map", "progress"),
+    "zmreg.api.decorator": ("remote",),
+    "zmreg.api.executor": ("Executor",),
+    "zmreg.api.functions": ("RemoteFunction",),
+    "zmreg.api.refs": ("ObjectRef",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+if not TYPE_CHECKING:  # who saw it would take any name for a good one
+
+    def __getattr__(name: str) -> object:
+        home = _HOME_OF.get(name)
+        if home is None:
+            raise AttributeError(f"module 'zmreg' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(home), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -213,7 +213,7 @@ def test_row_34_without_handles_it_finishes_its_queue_and_exits() -> None:
     book = living(max_restarts=-1)
     assert book.release(ACTOR) == [RetireActor(ACTOR, worker(1))]
     assert book.release(ACTOR) == []
-    assert told(book.exiting(ACTOR, worker(1))) == [("DEAD", b"", 1, b"exited: the last handle is gone")]
+    assert told(book.exiting(ACTOR, worker(1))) == [("DEAD", worker(1), 1, b"exited: the last handle is gone")]
 
 
 def test_row_34_a_released_actor_that_crashes_is_not_restarted() -> None:
@@ -231,7 +231,7 @@ def test_row_34_a_handle_dropped_before_the_start_still_runs_the_queued_calls() 
 
 def test_row_40_an_intentional_exit_never_restarts() -> None:
     book = living(max_restarts=-1, name="hits")
-    assert told(book.exiting(ACTOR, worker(1))) == [("DEAD", b"", 1, b"exited by itself")]
+    assert told(book.exiting(ACTOR, worker(1))) == [("DEAD", worker(1), 1, b"exited by itself")]
     assert book.names("space") == []
     assert book.worker_died(worker(1), b"exit 0") == []
     assert book.tick(1e6) == []

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import psutil
 
-from tests.footprint import describe, ticks
+from tests.footprint import describe, settled, ticks
 
 T = TypeVar("T")
 
@@ -114,8 +114,7 @@ class Driver:
 
     def left(self, timeout: float) -> list[str]:
         """What is still there of the program after `timeout` seconds: its processes, described."""
-        psutil.wait_procs(self.processes(), timeout=timeout)
-        return [describe(process) for process in self.processes()]
+        return settled(lambda: [describe(process) for process in self.processes()], time.monotonic() + timeout)
 
     def line(self, timeout: float = PATIENCE_S) -> str:
         """The next line it says. AssertionError when it ends or stays silent instead."""

@@ -14,7 +14,7 @@ from zmreg.model.specs import Shape, actor_shapes
 from zmreg.services.acting import ActorOrder, create_actor, find_actor, kill_actor
 from zmreg.services.calls import Template
 from zmreg.services.entries import Entry
-from zmreg.services.hosting import is_async_class
+from zmreg.services.kinds import is_async_class
 from zmreg.services.seats import client
 from zmreg.services.submit import submit_actor_call
 
@@ -187,7 +187,7 @@ class ActorClass(Generic[T]):
             hold=hold,
             max_restarts=options.get("max_restarts", 0),
             detached=options.get("lifetime") == "detached",
-            max_concurrency=options.get("max_concurrency") or 1,
+            max_concurrency=options.get("max_concurrency") or 0,
             ordered=ordered,
             facts=(self._methods, options.get("max_task_retries", 0), options.get("max_pending_calls", -1)),
         )

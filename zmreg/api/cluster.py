@@ -10,7 +10,7 @@ import threading
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zmreg.api.refs import ObjectRef
 from zmreg.model.ids import new_process_id
@@ -18,8 +18,10 @@ from zmreg.model.messages import LogLines
 from zmreg.model.settings import Settings
 from zmreg.services import client as seats
 from zmreg.services.client import Client
-from zmreg.services.embedding import Embedded, embed
 from zmreg.services.seats import client, on_first_use
+
+if TYPE_CHECKING:
+    from zmreg.services.embedding import Embedded
 
 T = TypeVar("T")
 
@@ -81,6 +83,9 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
                 f"zmreg.init() was called before, with {_different(_embedded.wanted, wanted)} otherwise; call "
                 "zmreg.shutdown() first, or pass ignore_reinit_error=True to keep the running cluster"
             )
+        # Late: subprocess, tempfile, shutil and json are for those who start a node, not for all who import zmreg.
+        from zmreg.services.embedding import embed
+
         settings = _settings(wanted)
         _embedded = embed(settings, wanted)
         _embedded.client.show_log = _print_log

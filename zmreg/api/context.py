@@ -35,6 +35,11 @@ class RuntimeContext:
         task = running_task()
         return task[1] if task else None
 
+    def get_attempt_number(self) -> int:
+        """How often the running task or call was begun before: 0 the first time, and in a driver."""
+        task = running_task()
+        return task[2] if task else 0
+
     def get_actor_id(self) -> str | None:
         """The actor this process is, hex; None elsewhere."""
         host = hosted()

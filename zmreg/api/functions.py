@@ -93,7 +93,7 @@ class RemoteFunction(Generic[P, R]):
         functools.update_wrapper(self, function)  # first: it takes over the function's attributes, whatever their names
         self._function = function
         self._options = options
-        self._name: str = options.get("name") or getattr(function, "__name__", "function")
+        self._name = str(options.get("name") or getattr(function, "__name__", "function"))
         self._body = body or Body(function)
         self._signature = self._body.signature
         self._template: Template | None = None

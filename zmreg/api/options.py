@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -50,6 +49,8 @@ def check_names(given: Iterable[str], known: Mapping[str, Any], what: str) -> No
     """ValueError for an option that does not exist, with the nearest name and the whole list."""
     for name in given:
         if name not in known:
+            import difflib  # late: only a misspelt name needs it
+
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"unknown option {name!r} for {what}{hint} Valid options: {', '.join(sorted(known))}")

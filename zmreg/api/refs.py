@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from zmreg.services import arrivals
 from zmreg.services.client import EntryRef
@@ -14,7 +12,15 @@ from zmreg.services.client import current as current_client
 from zmreg.services.entries import FAILED, PENDING, STATE_NAMES, Entry, Stored
 from zmreg.services.seats import client, note_reference
 
+if TYPE_CHECKING:
+    # At run time in the methods that need them: asyncio alone is a fifth of what `import zmreg` may cost.
+    import asyncio
+    import concurrent.futures
+
 T = TypeVar("T")
+
+# As long as a get() waits before it tells (services/client.py).
+_BLOCKED_AFTER_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,8 @@ class ObjectRef(EntryRef, Generic[T]):
 
     def future(self) -> concurrent.futures.Future[T]:
         """A concurrent.futures.Future with the same outcome. Cancelling it does not cancel the task."""
+        import concurrent.futures
+
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
 
@@ -136,6 +144,8 @@ class ObjectRef(EntryRef, Generic[T]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> T:
+        import asyncio
+
         if self._entry.state == PENDING:
             loop = asyncio.get_running_loop()
             # One future per awaiter: cancelling one waiter must not poison the ref for others.
@@ -145,8 +155,9 @@ class ObjectRef(EntryRef, Generic[T]):
                 if not there.done():
                     there.set_result(None)
 
-            client().when_settled(self._entry, lambda: _call_soon(loop, wake))
-            await there
+            seat = client()
+            seat.when_settled(self._entry, lambda: _call_soon(loop, wake))
+            await (there if seat.on_wait is None else _blocking(there, seat.on_wait))
         if isinstance(self._entry.value, Stored):
             return await asyncio.get_running_loop().run_in_executor(None, self.get)
         return self.get()
@@ -183,6 +194,24 @@ class ObjectRef(EntryRef, Generic[T]):
         entry = self._entry
         size = f", {entry.nbytes} bytes" if entry.nbytes else ""
         return f"<ObjectRef {entry.object_id[-4:].hex()} [{STATE_NAMES[entry.state]}{size}]>"
+
+
+async def _blocking(there: asyncio.Future[None], on_wait: Callable[[bool], None]) -> None:
+    """Await it in a task: when that takes longer than telling the node does, the task's CPU is free meanwhile."""
+    told = False
+
+    def tell() -> None:
+        nonlocal told
+        told = True
+        on_wait(True)
+
+    timer = there.get_loop().call_later(_BLOCKED_AFTER_S, tell)
+    try:
+        await there
+    finally:
+        timer.cancel()
+        if told:
+            on_wait(False)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ counts the workers given, from 1; 0 = none yet. Facts about a worker the actor n
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -240,13 +240,16 @@ class ActorBook:
     def exiting(self, actor_id: bytes, worker: bytes) -> list[ActorEffect]:
         """The actor ends itself and has answered all it will answer. Dead from now on, never restarted.
 
-        Its worker may still run atexit functions, for `EXIT_GRACE_S` at most.
+        Its worker may still run atexit functions, for `EXIT_GRACE_S` at most, and its answers may still be on their
+        way: the subscribers are told which worker it was, and that worker's death is the end of it for them.
         """
         actor = self._actors.get(actor_id)
         if actor is None or actor.worker != worker:
             return []
         self._exiting[worker] = None
-        return self._end(actor, b"exited: the last handle is gone" if actor.leaving else b"exited by itself", None)
+        reason = b"exited: the last handle is gone" if actor.leaving else b"exited by itself"
+        effects = self._end(actor, reason, None)
+        return [replace(each, worker=worker) if isinstance(each, TellActor) else each for each in effects]
 
     def owner_died(self, owner: bytes) -> list[ActorEffect]:
         """Its actors die with it, except detached ones."""

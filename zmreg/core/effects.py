@@ -120,7 +120,7 @@ class KillWorker:
 class TellActor:
     """Tell `process`, a subscriber, how the actor stands.
 
-    `worker` is b"" while there is none. `failure` is UTF-8 text, or what `worker_died` was given; when `init_failed`
+    `worker` is b"" while there is none; of a dead actor it is the one that ends in peace and still answers. `failure` is UTF-8 text, or what `worker_died` was given; when `init_failed`
     is set it is the constructor's packed exception instead.
     """
 

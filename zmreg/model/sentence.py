@@ -8,7 +8,7 @@ as long to make as before. Type checkers see dataclasses.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, NoReturn, dataclass_transform
+from typing import ClassVar, NoReturn, Self, dataclass_transform
 
 Resources = tuple[tuple[str, int], ...]
 """Amounts in 1/10000 units, sorted by name."""
@@ -51,6 +51,10 @@ class Sentence(metaclass=SentenceType):
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"cannot delete {name!r}: a {type(self).__name__} is frozen; make another")
+
+    def but(self, **changes: object) -> Self:
+        """The same sentence with some fields changed."""
+        return type(self)(**{**dict(zip(type(self).__match_args__, self._values(), strict=True)), **changes})
 
     def _values(self) -> tuple[object, ...]:
         return tuple(getattr(self, name) for name in type(self).__match_args__)

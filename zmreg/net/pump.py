@@ -194,7 +194,8 @@ class Pump:
         self._undrained = True
         while True:
             sender, frame = ends.receive()
-            dispatch(sender, frame)
+            if sender:
+                dispatch(sender, frame)
             if inbox:
                 return True
             if not ends.pending():
@@ -222,7 +223,7 @@ class Pump:
             self._leave()
 
     def _receive_until(self, waiter: Waiter) -> bool:
-        """Receive until the waiter is done (True) or the door is empty. Only after `pending()`.
+        """Receive until the waiter is done (True) or the door is empty.
 
         Whoever has what it waits for goes on at once: what else has arrived, and the turn, fall to the next poll, which
         the same thread reaches after its next call is sent, or the I/O thread within 2 ms.
@@ -231,7 +232,8 @@ class Pump:
         self._undrained = True
         while True:
             sender, frame = ends.receive()
-            dispatch(sender, frame)
+            if sender:
+                dispatch(sender, frame)
             if waiter.done:
                 return True
             if not ends.pending():
@@ -294,14 +296,14 @@ class Pump:
             self._polling = False
         self.timed_out = not ready
         if len(ready) == 1 and ready[0][0] == self._door_fd:
-            return self._ends.pending()
+            return True
         return self._other_events(ready)
 
     def _other_events(self, ready: list[tuple[int, int]]) -> bool:
         door = False
         for fd, _ in ready:
             if fd == self._door_fd:
-                door = self._ends.pending()
+                door = True
             elif fd == self._wake_fd:
                 try:
                     os.eventfd_read(self._wake_fd)
@@ -317,12 +319,13 @@ class Pump:
         self._end_round()
 
     def _receive_all(self) -> None:
-        """Receive until the door is empty. Only after `pending()`."""
+        """Receive until the door is empty."""
         ends, dispatch = self._ends, self._dispatch
         self._undrained = True
         while True:
             sender, frame = ends.receive()
-            dispatch(sender, frame)
+            if sender:
+                dispatch(sender, frame)
             if not ends.pending():
                 break
         self._undrained = False

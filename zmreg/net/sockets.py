@@ -123,12 +123,15 @@ class Ends:
         return bool(self._ask(_EVENTS) & _POLLIN)
 
     def receive(self) -> tuple[bytes, bytes]:
-        """(sender, frame) of the next message. Only after `pending()`, by the thread that drains.
+        """(sender, frame) of the next message, by the thread that drains; both empty when there is none.
 
         Every message is [8-byte sender, frame]. What is not comes back with an empty frame, for the caller to count;
         looking for more frames each time would cost 3 us, so a short message takes the one behind it along.
         """
-        sender = self._recv(_NOBLOCK)
+        try:
+            sender = self._recv(_NOBLOCK)
+        except zmq.Again:
+            return b"", b""
         frame = self._recv(_NOBLOCK)
         if len(sender) == PROCESS_ID_BYTES and frame[:2] == _MAGIC:
             return sender, frame

@@ -370,14 +370,15 @@ def riding_lane(task: Task) -> Lane | None:
                 lane = producer.lane
             elif lane is not producer.lane:
                 return None
-    if lane is None or lane.home is not task.peer or lane.closed or lane.recalled or producer_has_parts(task):
+    if lane is None or lane.home is not task.peer or lane.closed or lane.recalled or not inputs_can_be_ridden(task):
         return None
     return lane
 
 
-def producer_has_parts(task: Task) -> bool:
-    """A pending input is one of several results of its task: the worker keeps only single results for riders."""
-    return any(entry.task is not None and len(entry.task.entries) != 1 for entry in task.inputs())
+def inputs_can_be_ridden(task: Task) -> bool:
+    """The worker keeps only single results for riders, and a failure that its owner retries is no result yet."""
+    producers = [entry.task for entry in task.inputs() if entry.task is not None]
+    return all(len(each.entries) == 1 and not each.template.retry_exceptions for each in producers)
 
 
 def cancel_sent(task: Task, lane: Lane, force: bool, recursive: bool) -> None:

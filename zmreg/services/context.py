@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from zmreg.services.client import current
-from zmreg.services.execute import ActorExit
-from zmreg.services.hosting import AsyncHost, SyncHost
 from zmreg.services.running import running
 
+if TYPE_CHECKING:
+    from zmreg.services.hosting import SyncHost
 
-def running_task() -> tuple[bytes, str] | None:
-    """(task id, name) of the call that this thread or coroutine runs."""
+
+def running_task() -> tuple[bytes, str, int] | None:
+    """(task id, name, attempt) of the call that this thread or coroutine runs."""
     return running.get()
 
 
 def hosted() -> SyncHost | None:
     """The actor that this process is."""
-    host = getattr(current(), "host", None)
-    return host if isinstance(host, SyncHost) else None
+    host: SyncHost | None = getattr(current(), "host", None)  # a driver's seat has none
+    return host
 
 
 def is_cancelled() -> bool:
@@ -24,7 +27,8 @@ def is_cancelled() -> bool:
     task = running.get()
     if task is None:
         raise RuntimeError("only a running task or actor call can be cancelled; this is neither")
-    if isinstance(hosted(), AsyncHost):
+    host = hosted()
+    if host is not None and host.is_async:
         raise RuntimeError("an async actor's calls are cancelled by asyncio.CancelledError; there is nothing to ask")
     cancelled: set[bytes] = getattr(current(), "cancelled", set())
     return task[0] in cancelled
@@ -34,4 +38,6 @@ def end_actor() -> None:
     """Unwind out of the running method and end the actor. RuntimeError when this is none."""
     if hosted() is None:
         raise RuntimeError("exit_actor() works only inside an actor's method")
+    from zmreg.services.execute import ActorExit  # late: a driver never gets here
+
     raise ActorExit

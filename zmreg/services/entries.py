@@ -181,11 +181,9 @@ class Inherited:
     def __init__(self, source: Entry, note: str) -> None:
         """`source` is the FAILED input."""
         value = source.value
-        if isinstance(value, Inherited):
-            self._failure, self._notes = value._failure, few_notes((*value._notes, note))
-        else:
-            assert isinstance(value, bytes)
-            self._failure, self._notes = value, (note,)
+        assert isinstance(value, (bytes, Inherited))
+        self._failure: bytes = value if isinstance(value, bytes) else value._failure
+        self._notes: tuple[str, ...] = few_notes((*(() if isinstance(value, bytes) else value._notes), note))
 
     def packed(self) -> bytes:
         """As bytes of its own."""

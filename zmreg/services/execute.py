@@ -22,6 +22,7 @@ from zmreg.wire.packed import Packed
 
 Row = batches.Row
 Returns = list[Row]
+Refs = list[weakref.ref[Entry]]
 
 
 class ActorExit(BaseException):
@@ -190,9 +191,15 @@ def failed_row(failure: bytes) -> Row:
 CANCELLED_ROW: Row = [batches.CANCELLED, b"", 0, "", ()]
 
 
-def result_row(client: Client, caller: bytes, counter: int, took_us: int, returns: Returns) -> Row:
-    """The answer to one call, short form when it can be; books the refs that are still held here."""
-    refs = arrivals.take()
+def result_row(  # noqa: PLR0913  one call's answer has that many parts
+    client: Client, caller: bytes, counter: int, took_us: int, returns: Returns, refs: Refs | None = None
+) -> Row:
+    """The answer to one call, short form when it can be; books the refs that are still held here.
+
+    `refs`: those that came with the call; by default all that came into this thread since the call began.
+    """
+    if refs is None:
+        refs = arrivals.take()
     held: tuple[bytes, ...] = ()
     if refs:
         alive = _alive(refs)

@@ -23,6 +23,8 @@ from zmreg.services.interrupts import WorkerInterrupts
 from zmreg.wire import batches
 
 ANSWER_ROWS = 64
+# A tombstone of a call that was over before it was cancelled is never used up.
+_TOMBSTONES = 10_000
 
 Item = tuple[bytes, batches.Row]
 _perf = time.perf_counter
@@ -110,11 +112,15 @@ class Intake(Client):
                     self.tasks.cancel(task.entries[0], False, True)
         if self.host is not None and self.host.cancel(task_id):
             return
+        # The tombstone comes first: a call that is not in the inbox may be loading its arguments, or waiting for its
+        # definition, and looks here when it begins.
+        if len(self.cancelled) >= _TOMBSTONES:
+            self.cancelled.clear()
+        self.cancelled.add(task_id)
         if self.signals.executing == task_id:
             if message.force:
                 self.answer_now()
                 os._exit(130)
-            self.cancelled.add(task_id)
             if self.host is None:
                 self.signals.target = task_id
                 main = threading.main_thread().ident
@@ -126,8 +132,8 @@ class Intake(Client):
                 try:
                     self.inbox.remove(item)
                 except ValueError:  # the main thread took it in between
-                    self.cancelled.add(task_id)
                     return
+                self.cancelled.discard(task_id)
                 self._answer(sender, [message.counter, 0, [execute.CANCELLED_ROW], ()])
                 self.answer_now()
                 return

@@ -15,7 +15,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -209,7 +208,7 @@ class Node:
             case ActorInputs(actor_id, deps):
                 creation = self.creations.get(actor_id)
                 if creation is not None:
-                    self.creations[actor_id] = replace(creation, deps=deps, waiting=False)
+                    self.creations[actor_id] = creation.but(deps=deps, waiting=False)
                     self.perform_actor(self.actors.ready(actor_id))
             case Constructed(actor_id, failure):
                 self.perform_actor(self.actors.constructed(actor_id, sender, failure or None))
@@ -281,7 +280,8 @@ class Node:
         for effect in effects:
             match effect:
                 case fx.StartWorker():
-                    self.nursery.start()
+                    if not self.stopping:
+                        self.nursery.start()
                 case fx.StopWorker(worker):
                     self.nursery.end(worker, time.monotonic(), lambda each: self.post(each, Exit(False)) and None)
                 case fx.Granted(owner, shape, worker):

@@ -8,34 +8,51 @@ is in `ProcessDied.running`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 
 from zmreg.model.errors import ActorDiedError, ActorUnavailableError, ZmregError
+from zmreg.model.ids import object_id
 from zmreg.model.messages import ActorState, ProcessDied
-from zmreg.services.calls import Lane, Task, Wires, first_unusable, pending_inputs, riding_lane
+from zmreg.services.calls import Lane, Task, first_unusable, pending_inputs, riding_lane
+from zmreg.services.entries import Entry
+from zmreg.wire.payload import unpack_failure
 
-Fail = Callable[[Task, ZmregError], None]
+class PeerKeeper(Protocol):
+    """What a peer needs of the task book."""
+
+    departing: list[Peer]
+    """Peers with lanes to settle at the end of this round, when every answer that has arrived was taken."""
+
+    def fail(self, task: Task, error: ZmregError) -> None:
+        """The call gives no value."""
+
+    def fail_by_input(self, task: Task, bad: Entry) -> None:
+        """An input failed, and so does the call."""
+
+    def lane_to_actor(self, worker: bytes, peer: Peer) -> Lane:
+        """A new lane to the actor's worker."""
+
+    def drop_lane(self, worker: bytes) -> None:
+        """Nothing from that worker counts any more."""
 
 
 class Peer:
     """An actor as one caller sees it. All methods run under the client's lock."""
 
-    def __init__(
-        self, wires: Wires, actor_id: bytes, class_name: str, ordered: bool, fail: Fail, unpack: Callable[[bytes], BaseException]
-    ) -> None:
-        self.wires = wires
+    def __init__(self, keeper: PeerKeeper, me: bytes, actor_id: bytes, class_name: str, ordered: bool) -> None:
+        self.me = me
         self.actor_id = actor_id
         self.class_name = class_name
         self.ordered = ordered
         self.state = "pending"
         self.queue: deque[Task] = deque()
         self.lane: Lane | None = None
-        self.worker = b""
-        self.died: ProcessDied | None = None
         self.restarts = 0
+        self._keeper = keeper
         self._death: ActorDiedError | None = None
-        self._fail = fail
-        self._unpack = unpack
+        self._died: ProcessDied | None = None
+        self._left: list[Lane] = []
+        """Lanes to workers that are gone or given up, with calls still to be decided on."""
 
     def __repr__(self) -> str:
         return f"<Peer {self.class_name} {self.actor_id.hex()[-8:]} [{self.state} | {len(self.queue)} queued]>"
@@ -45,7 +62,7 @@ class Peer:
     def place(self, task: Task) -> None:
         """Queue a call and send what can be sent."""
         if self._death is not None:
-            self._fail(task, self._death)
+            self._keeper.fail(task, self._death)
             return
         if self.lane is not None and not self.queue and task.deps is None:
             self.lane.push(task)
@@ -68,13 +85,16 @@ class Peer:
                 held.append(queue.popleft())
                 continue
             queue.popleft()
-            if not task.cancelled and first_unusable(task) is None:
+            bad = first_unusable(task) if task.deps is not None else None
+            if bad is not None:
+                self._keeper.fail_by_input(task, bad)
+            elif not task.cancelled:
                 lane.push(task)
         queue.extendleft(reversed(held))
 
-    @staticmethod
-    def _ready(task: Task, lane: Lane) -> bool:
-        return not pending_inputs(task) or riding_lane(task) is lane
+    def _ready(self, task: Task, lane: Lane) -> bool:
+        """Only a worker that runs calls one by one keeps their results for those that ride behind."""
+        return not pending_inputs(task) or (self.ordered and riding_lane(task) is lane)
 
     def withdraw(self, task: Task) -> bool:
         """Take a queued call out."""
@@ -95,71 +115,92 @@ class Peer:
 
     # -- what is heard ----------------------------------------------------------------------------------------------
 
-    def on_state(self, message: ActorState, lane_to: Callable[[bytes, Peer], Lane]) -> None:
+    def on_state(self, message: ActorState) -> None:
         """The head tells how the actor stands."""
         self.state = message.state
         self.restarts = message.restarts
         if message.state == "alive":
-            if message.worker != self.worker:
-                self._leave_lane(dead=None)
-                self.worker = message.worker
-                self.lane = lane_to(message.worker, self)
+            if self.lane is None or self.lane.worker != message.worker:
+                self._leave_lane()
+                self.settle()
+                self.lane = self._keeper.lane_to_actor(message.worker, self)
             self.advance()
         elif message.state == "dead":
             self._death = self._death_of(message)
-            self._leave_lane(dead=self._death)
+            if self.lane is not None and self.lane.worker != message.worker:
+                self._leave_lane()
+            # Else it left in peace, and its worker still sends answers: what has none when that is gone, fails.
             queue, self.queue = self.queue, deque()
             for task in queue:
-                self._fail(task, self._death)
+                self._keeper.fail(task, self._death)
         else:
-            self._leave_lane(dead=None)
+            self._leave_lane()
+
+    def process_died(self, message: ProcessDied) -> None:
+        """The worker is gone. Whether the actor comes back, the head tells next (or has told, if it left in peace)."""
+        self._died = message
+        if self._death is not None:
+            self._leave_lane()
 
     def _death_of(self, message: ActorState) -> ActorDiedError:
+        actor_id = self.actor_id.hex()
         if message.init_failed:
-            cause = self._unpack(message.failure)
+            cause = unpack_failure(message.failure)
             text = f"{self.class_name} never came to life: its constructor raised {type(cause).__name__}: {cause}"
-            return ActorDiedError(text, cause=cause, init_failed=True)
+            return ActorDiedError(text, cause=cause, init_failed=True, actor_id=actor_id)
         why = message.failure.decode(errors="replace") or "it ended"
-        return ActorDiedError(f"actor {self.class_name} {self.actor_id.hex()[-8:]} is dead: {why}")
+        return ActorDiedError(f"actor {self.class_name} {actor_id[-8:]} is dead: {why}", actor_id=actor_id)
 
-    def _leave_lane(self, dead: ActorDiedError | None) -> None:
+    def _leave_lane(self) -> None:
+        """Send nothing more by this lane. Its calls are decided on in `settle`: answers of theirs may have arrived."""
+        lane, self.lane = self.lane, None
+        if lane is not None:
+            self._left.append(lane)
+            self._keeper.departing.append(self)
+
+    def settle(self) -> None:
         """Decide on every call that was sent and not answered: begun calls run at most once unless retries allow."""
-        lane, self.lane, self.worker = self.lane, None, b""
-        if lane is None:
-            return
-        tasks = list(lane.outstanding.values())
-        lane.outstanding.clear()
         again: list[Task] = []
-        begun = self._count_begun(tasks)
-        for place, task in enumerate(tasks):
-            task.lane = None
-            limit = task.template.max_retries
-            may_have_run = place < begun
-            if dead is not None:
-                self._fail(task, dead)
-            elif task.cancelled or (may_have_run and limit != -1 and task.attempt >= limit):
-                self._fail(task, self._unavailable(task))
-            else:
-                task.attempt += may_have_run
-                again.append(task)
+        for lane in self._left:
+            self._keeper.drop_lane(lane.worker)
+            tasks = list(lane.outstanding.values())
+            lane.outstanding.clear()
+            begun = self._count_begun(lane, tasks)
+            for place, task in enumerate(tasks):
+                task.lane = None
+                limit = task.template.max_retries
+                may_have_run = place < begun
+                if self._death is not None:
+                    self._keeper.fail(task, self._death)
+                elif task.cancelled or (may_have_run and limit != -1 and task.attempt >= limit):
+                    self._keeper.fail(task, self._unavailable(lane, task))
+                else:
+                    task.attempt += may_have_run
+                    again.append(task)
+        self._left.clear()
         self.queue.extendleft(reversed(again))
 
-    def _count_begun(self, tasks: list[Task]) -> int:
+    def _count_begun(self, lane: Lane, tasks: list[Task]) -> int:
         """How many of the sent calls, from the front, may have run."""
-        if not self.ordered or self.died is None:
+        died = self._died
+        if not self.ordered or died is None or died.process != lane.worker:
             return len(tasks)
-        running = self.died.running
+        running = died.running  # the last call it began: for an ordered actor it stays on the board when that ends
         if not running:
             return 0
+        if running[:8] != self.me:
+            # It ran another caller's call: ours before that one are done or not begun; which, nobody can tell.
+            return len(tasks)
         for place, task in enumerate(tasks):
-            if running == self.wires.me + task.counter.to_bytes(8, "big"):
+            if running == object_id(self.me, task.counter):
                 return place + 1
-        # It ran another caller's call: ours before that one are done or not begun; which, nobody can tell.
-        return len(tasks)
+        return 0  # that one was answered, so those after it had not begun
 
-    def _unavailable(self, task: Task) -> ActorUnavailableError:
-        why = self.died.reason if self.died is not None else "its process is gone"
+    def _unavailable(self, lane: Lane, task: Task) -> ActorUnavailableError:
+        died = self._died
+        why = died.reason if died is not None and died.process == lane.worker else "its process was ended"
         return ActorUnavailableError(
             f"actor {self.class_name} restarts ({why}); {task.template.name}() had been sent and may or may not have "
-            "run. Call again, or allow repeats with max_task_retries."
+            "run. Call again, or allow repeats with max_task_retries.",
+            actor_id=self.actor_id.hex(),
         )

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 import contextvars
 
-running: contextvars.ContextVar[tuple[bytes, str] | None] = contextvars.ContextVar("zmreg_running", default=None)
-"""(task id, function name); None in a driver and between calls."""
+running: contextvars.ContextVar[tuple[bytes, str, int] | None] = contextvars.ContextVar("zmreg_running", default=None)
+"""(task id, function name, attempt from 0); None in a driver and between calls."""

@@ -239,6 +239,9 @@ class Seat:
         self._turns += 1
         if self.dirty or self.sharing.dropped or self.unpinned or self.freed or self.ended_actors:
             self._say()
+        if self.tasks.departing:
+            with self.lock:
+                self.tasks.settle_departed()
         if self.tasks.unread:
             self._report_unread()
         if self.pump.timed_out or not self._turns & 63:
@@ -308,8 +311,7 @@ class Seat:
             lane.home.recall(worker)
 
     def _on_need_definition(self, sender: bytes, message: NeedDefinition) -> None:
-        template = self.tasks.templates.get(message.digest)
-        self.post(sender, Definition(message.digest, template.blob if template is not None else b""))
+        self.post(sender, Definition(message.digest, self.tasks.blob_of(message.digest, sender)))
 
     def _on_process_died(self, message: ProcessDied) -> None:
         self.ends.forget(message.process)

@@ -120,6 +120,16 @@ class Sharing:
                     self._post(entry.owner, Borrow(entry.object_id, caller))
         return tuple(held)
 
+    def keep(self, entries: Iterable[Entry | None]) -> None:
+        """Of the refs that came with an actor's class and constructor: tell the owners of those that are held here.
+
+        Their pins at the actor's creator cover the time until then, and nobody there waits for a word from us.
+        """
+        for entry in entries:
+            if isinstance(entry, Borrowed):
+                entry.lends += 1
+                self._post(entry.owner, Borrow(entry.object_id, self._me))
+
     def worker_holds(self, object_ids: Iterable[bytes], worker: bytes) -> None:
         """The other side of `still_held`: a result row says the worker keeps these."""
         for object_id in object_ids:
@@ -141,6 +151,8 @@ class Sharing:
 
     def on_settled(self, message: BorrowSettled) -> None:
         """The owner knows the borrower: our hold may go."""
+        if message.borrower == self._me:  # what `keep` has told it
+            return
         key = (message.object_id, message.borrower)
         held = self._holding.get(key)
         if held:

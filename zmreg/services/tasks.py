@@ -63,6 +63,7 @@ class Tasks:
         self.pools: dict[Shape, Pool] = {}
         self.lanes: dict[bytes, Lane] = {}
         self.peers: dict[bytes, Peer] = {}
+        self.departing: list[Peer] = []
         self.known: dict[bytes, set[bytes]] = {}
         self.templates: weakref.WeakValueDictionary[bytes, Template] = weakref.WeakValueDictionary()
         """Definitions by digest, while a function object or a queued task needs them: workers may ask again."""
@@ -90,12 +91,19 @@ class Tasks:
             pool = self.pools[shape] = Pool(self.wires, shape, self.start)
         return pool
 
+    def blob_of(self, digest: bytes, worker: bytes) -> bytes:
+        """The definition that a worker lacks; empty when nobody needs it any more."""
+        template = self.templates.get(digest)
+        lane = self.lanes.get(worker)
+        if template is None and lane is not None:  # a twin of the same digest died, and took the table's row along
+            template = next((task.template for task in lane.outstanding.values() if task.template.target == digest), None)
+        return template.blob if template is not None else b""
+
     def peer_for(self, actor_id: bytes, class_name: str, ordered: bool) -> Peer:
         """This process's way to an actor, made on first use; the head is asked where it lives."""
         peer = self.peers.get(actor_id)
         if peer is None:
-            peer = Peer(self.wires, actor_id, class_name, ordered, self.fail, payload.unpack_failure)
-            self.peers[actor_id] = peer
+            peer = self.peers[actor_id] = Peer(self, self.wires.me, actor_id, class_name, ordered)
             self.wires.post(self.wires.node, WatchActor(actor_id))
         return peer
 
@@ -103,6 +111,10 @@ class Tasks:
         """Send, queue or hold a task, by the state of its inputs."""
         home = task.peer
         assert home is not None
+        if task.cancelled:  # it was sent, and came back unstarted or for another attempt
+            self._end(task)
+            self._settle_all(task, cancelled_failure(task, self.wires.me))
+            return
         if task.deps is not None:
             bad = first_unusable(task)
             if bad is not None:
@@ -314,6 +326,8 @@ class Tasks:
         task.lane = None
         self._end(task)
         self._settle_all(task, cancelled_failure(task, self.wires.me))
+        if isinstance(home, Peer):  # it may have stood before others, waiting for an input
+            home.advance()
 
     # -- what the node says -----------------------------------------------------------------------------------------
 
@@ -338,9 +352,21 @@ class Tasks:
         """The head tells how an actor stands."""
         peer = self.peers.get(message.actor_id)
         if peer is not None:
-            peer.on_state(message, self._lane_to_actor)
+            peer.on_state(message)
 
-    def _lane_to_actor(self, worker: bytes, peer: Peer) -> Lane:
+    def settle_departed(self) -> None:
+        """Decide on what was sent to actors' workers that are gone. After the last answer that has arrived."""
+        departing = self.departing[:]
+        self.departing.clear()
+        for peer in departing:
+            peer.settle()
+
+    def drop_lane(self, worker: bytes) -> None:
+        """Answers of that worker are late from now on."""
+        self.lanes.pop(worker, None)
+
+    def lane_to_actor(self, worker: bytes, peer: Peer) -> Lane:
+        """A new lane to an actor's worker."""
         lane = Lane(self.wires, worker, peer, self.known.setdefault(worker, set()))
         self.lanes[worker] = lane
         return lane
@@ -348,12 +374,13 @@ class Tasks:
     def process_died(self, message: ProcessDied) -> None:
         """Retry or fail what that worker had. For an actor's worker the head's next word decides (peers.py)."""
         self.known.pop(message.process, None)
-        lane = self.lanes.pop(message.process, None)
+        lane = self.lanes.get(message.process)
         if lane is None:
             return
         if isinstance(lane.home, Peer):
-            lane.home.died = message
+            lane.home.process_died(message)
             return
+        del self.lanes[message.process]
         assert isinstance(lane.home, Pool)
         tasks = lane.home.lost(lane)
         begun = count_begun(tasks, message.running, self.wires.me)
@@ -376,8 +403,10 @@ class Tasks:
             self.fail(task, error)
 
     def drop_actor(self, actor_id: bytes) -> None:
-        """The actor is dead and no handle is left here."""
-        self.peers.pop(actor_id, None)
+        """Its last strong handle is gone. A peer with calls by weak handles stays, to hear how they end."""
+        peer = self.peers.get(actor_id)
+        if peer is not None and not peer.backlog():
+            del self.peers[actor_id]
 
     def statistics(self) -> dict[str, int]:
         """Counts for stats()."""

@@ -10,14 +10,13 @@ cancellations and late answers. Rules:
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import sys
 import time
 from pathlib import Path
 from types import CoroutineType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zmreg.model.errors import SerializationError, ZmregError
 from zmreg.model.ids import ProcessId
@@ -38,11 +37,25 @@ from zmreg.services.running import running
 from zmreg.store.board import Board
 from zmreg.wire import batches, payload
 
+if TYPE_CHECKING:
+    import asyncio
+
 ANSWER_S = 0.0005
 # Definitions kept unpickled; an evicted one is asked for again.
 KEEP_FUNCTIONS = 1_000
 
 _perf = time.perf_counter
+
+
+class Callee:
+    """A function or method as this worker calls it. `seconds`: what it took lately; None before the first call."""
+
+    __slots__ = ("function", "name", "seconds")
+
+    def __init__(self, function: Any, name: str) -> None:
+        self.function = function
+        self.name: str = getattr(function, "__qualname__", None) or name
+        self.seconds: float | None = None
 
 
 class Worker(Intake):
@@ -52,8 +65,7 @@ class Worker(Intake):
         super().__init__(session, me, node)
         self.board = Board(session / f"{me.hex()}.now")
         self.recent = Recent()
-        self.functions: dict[bytes | str, Any] = {}
-        self.estimates: dict[object, float] = {}
+        self.callees: dict[bytes | str, Callee] = {}
         self._waits = 0
         self.on_wait = self._on_wait
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,7 +98,8 @@ class Worker(Intake):
 
     def _wait_for_work(self) -> None:
         self.answer_now()
-        self.board.clear()
+        if self.host is None:  # an actor's last call stays to be seen: its answer may get lost with the process
+            self.board.clear()
         waiter = self.idle
         if waiter.done:
             self.idle = waiter = Waiter()
@@ -95,12 +108,12 @@ class Worker(Intake):
 
     def _call(self, caller: bytes, row: batches.Row) -> None:
         target = row[1]
-        function = self.functions.get(target)
-        if function is None:
+        callee = self.callees.get(target)
+        if callee is None:
             if not self._find(caller, row):
                 return
-            function = self.functions[target]
-        estimate = self.estimates.get(target)
+            callee = self.callees[target]
+        estimate = callee.seconds
         if self.out and (estimate is None or estimate > ANSWER_S or _perf() - self._first_ready > ANSWER_S):
             self.answer_now()
             self.pump.drain_now()
@@ -110,7 +123,7 @@ class Worker(Intake):
             self._answer(caller, [row[0], 0, [execute.CANCELLED_ROW], ()])
             return
         self.board.show(task_id)
-        took, returns = self._run(function, caller, row, task_id)
+        took, returns = self._run(callee, caller, row, task_id)
         if returns is None:
             return
         if isinstance(returns, bytes):
@@ -123,18 +136,17 @@ class Worker(Intake):
         out.append((caller, answer))
         if not self.inbox or len(out) >= ANSWER_ROWS:
             self.answer_now()  # the owner waits; what else there is to note is noted behind its back
-        self.estimates[target] = took if estimate is None else 0.75 * estimate + 0.25 * took
+        callee.seconds = took if estimate is None else 0.75 * estimate + 0.25 * took
         if isinstance(returns, bytes):
             self.recent.keep(task_id, returns)
         elif len(returns) == 1:
             self.recent.keep(task_id, returns[0])
 
     def _run(
-        self, function: Any, caller: bytes, row: batches.Row, task_id: bytes
+        self, callee: Callee, caller: bytes, row: batches.Row, task_id: bytes
     ) -> tuple[float, execute.Returns | bytes | None]:
         """(seconds, result) of one call: a payload, or result rows; None when the owner must send it again."""
-        name: str = getattr(function, "__qualname__", None) or str(row[1])
-        signals = self.signals
+        name, signals = callee.name, self.signals
         long = len(row) > 3
         self.depth = row[5] + 1 if long else 1
         self.parent = task_id
@@ -147,7 +159,7 @@ class Worker(Intake):
             try:
                 if self.cancelled and task_id in self.cancelled:  # while its arguments were loaded
                     raise KeyboardInterrupt
-                result = function(*args, **kwargs)
+                result = callee.function(*args, **kwargs)
                 if type(result) is CoroutineType:
                     result = self.run_async(result)
             finally:
@@ -187,12 +199,16 @@ class Worker(Intake):
     def event_loop(self) -> asyncio.AbstractEventLoop:
         """The main thread's loop, made on first use."""
         if self._loop is None:
+            import asyncio  # late, here and below: 20 ms and 2 MB that most workers need not pay
+
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
         return self._loop
 
     def run_async(self, awaitable: Any) -> Any:
         """Complete a coroutine on the main thread's loop. An interrupt cancels it, and what it left running too."""
+        import asyncio
+
         loop = self.event_loop()
         task = asyncio.ensure_future(awaitable, loop=loop)
         try:
@@ -226,18 +242,18 @@ class Worker(Intake):
         except ZmregError as error:
             self._answer(caller, [row[0], 0, self._failed(error, "a remote function", row), ()])
             return False
-        if len(self.functions) >= KEEP_FUNCTIONS:
-            oldest = next(iter(self.functions))
-            del self.functions[oldest]
+        if len(self.callees) >= KEEP_FUNCTIONS:
+            oldest = next(iter(self.callees))
+            del self.callees[oldest]
             if isinstance(oldest, bytes):
                 self.blobs.pop(oldest, None)
-        self.functions[digest] = function
+        self.callees[digest] = Callee(function, "function")
         return True
 
     def _find_method(self, caller: bytes, row: batches.Row) -> bool:
         assert self.host is not None
         try:
-            self.functions[row[1]] = self.host.method(row[1])
+            self.callees[row[1]] = Callee(self.host.method(row[1]), row[1])
         except AttributeError as error:
             self._answer(caller, [row[0], 0, self._failed(error, str(row[1]), row), ()])
             return False

@@ -34,6 +34,7 @@ Row = list[Any]
 CALLS_HEADER = b"ZR\x01" + bytes([CALLS_KIND])
 RESULTS_HEADER = b"ZR\x01" + bytes([RESULTS_KIND])
 HEADER_BYTES = 4
+SHORT_ROW = 3
 # 128 calls with inline arguments of 64 KiB each is 8 MiB; four inline dependencies each make it 40 MiB. Above that
 # somebody is not speaking our language.
 MAX_BATCH_BYTES = 64 << 20
@@ -63,8 +64,11 @@ def decode_rows(frame: bytes) -> list[Row]:
         rows = _unpack(memoryview(frame)[HEADER_BYTES:])
     except (ValueError, msgpack.UnpackException) as error:
         raise ProtocolError(f"batch is not msgpack: {error}") from None
-    if type(rows) is not list or not all(type(row) is list and len(row) >= 3 for row in rows):
+    if type(rows) is not list:
         raise ProtocolError("batch is not a list of rows")
+    for row in rows:
+        if type(row) is not list or len(row) < SHORT_ROW:
+            raise ProtocolError("batch is not a list of rows")
     return rows
 
 

@@ -54,8 +54,8 @@ def decode_failure(data: bytes | memoryview) -> tuple[FailureOrigin, bytes]:
         raise ProtocolError(f"a failure of {len(data)} bytes is no msgpack: {error}") from error
     if type(fields) is not list or tuple(map(type, fields)) != _FIELDS or not _are_notes(fields[-2]):
         raise ProtocolError(f"a failure of {len(data)} bytes has other fields than [type, text, function, ...]")
-    *facts, notes, blob = fields
-    return FailureOrigin(*facts, tuple(notes)), blob
+    type_name, text, function, trace, pid, node, notes, blob = fields
+    return FailureOrigin(type_name, text, function, trace, pid, node, tuple(notes)), blob
 
 
 def _are_notes(notes: list[object]) -> bool:

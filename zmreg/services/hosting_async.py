@@ -1,0 +1,162 @@
+"""An async actor on its worker. A module of its own, because asyncio is loaded only where such an actor lives."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from zmreg.model.ids import object_id
+from zmreg.model.messages import Construct
+from zmreg.services import arrivals, execute
+from zmreg.services.execute import ActorExit
+from zmreg.services.hosting import SyncHost, attempt, nreturns
+from zmreg.services.running import running
+from zmreg.wire import batches
+
+if TYPE_CHECKING:
+    from zmreg.services.worker import Worker
+
+log = logging.getLogger("zmreg.actors")
+
+ASYNC_CONCURRENCY = 1_000
+_perf = time.perf_counter
+
+
+class AsyncHost(SyncHost):
+    """Calls are coroutines on one event loop on the main thread; sync methods run there too, and block it."""
+
+    is_async: ClassVar[bool] = True
+
+    def __init__(self, worker: Worker, construct: Construct) -> None:
+        super().__init__(worker, construct)
+        if self.concurrency <= 0:
+            self.concurrency = ASYNC_CONCURRENCY
+        self._loop = worker.event_loop()
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._over = asyncio.Event()
+        self._slots = asyncio.Semaphore(self.concurrency)
+        self._exit: SystemExit | None = None
+        self._warned = False
+
+    def create(self, cls: type, args: Any, kwargs: dict[str, Any]) -> None:
+        """Construct on the loop, so that the constructor may use it."""
+
+        async def construct() -> None:
+            self.instance = cls(*args, **kwargs)
+            hook = getattr(self.instance, "__post_create__", None)
+            if hook is not None:
+                result = hook()
+                if inspect.isawaitable(result):
+                    await result
+
+        self._loop.run_until_complete(construct())
+
+    def takes(self, caller: bytes, rows: list[batches.Row]) -> bool:
+        """Hand the calls to the loop."""
+        if self.instance is None:
+            return False
+        self._loop.call_soon_threadsafe(self._spawn, caller, rows)
+        return True
+
+    def _spawn(self, caller: bytes, rows: list[batches.Row]) -> None:
+        for row in rows:
+            task_id = object_id(caller, row[0])
+            task = self._loop.create_task(self._one(caller, row, task_id))
+            self._tasks[task_id] = task
+            task.add_done_callback(lambda done, row=row, key=task_id: self._ended(done, caller, row, key))  # type: ignore[misc]
+
+    def _ended(self, done: asyncio.Task[None], caller: bytes, row: batches.Row, task_id: bytes) -> None:
+        """A call is over. A cancelled one is answered here: it may not even have begun to run."""
+        del self._tasks[task_id]
+        if done.cancelled():
+            self._reply(caller, row, [execute.CANCELLED_ROW] * max(1, nreturns(row)), 0.0, [])
+        elif isinstance(error := done.exception(), (ActorExit, SystemExit)):
+            self._exit = error if isinstance(error, SystemExit) else None
+            self._over.set()
+
+    async def _one(self, caller: bytes, row: batches.Row, task_id: bytes) -> None:
+        worker = self.worker
+        async with self._slots:
+            start = _perf()
+            # Taken before the first await: meanwhile other calls unpickle refs of theirs on this thread.
+            arrivals.take()
+            refs: list[Any] = []
+            token = running.set((task_id, row[1], attempt(row)))
+            try:
+                function = self.method(row[1])
+                args, kwargs = execute.load_arguments(worker, worker.recent, caller, row)
+                refs = arrivals.take()
+                result = function(*args, **kwargs)
+                if isinstance(result, Awaitable):
+                    result = await result
+                del args, kwargs
+                returns = execute.pack_returns(worker, caller, task_id, result, nreturns(row), row[1])
+                del result
+            except (ActorExit, asyncio.CancelledError):
+                raise
+            except SystemExit as error:  # out of a task it would end the loop, and the end is `serve`'s to make
+                self._exit = error
+                self._over.set()
+                return
+            except BaseException as error:  # noqa: BLE001  whatever the user's method raised goes to the caller
+                failure = execute.failure_of(error, row[1], worker)
+                returns = [execute.failed_row(failure)] * max(1, nreturns(row))
+            finally:
+                running.reset(token)
+            self._reply(caller, row, returns, _perf() - start, refs)
+
+    def _reply(self, caller: bytes, row: batches.Row, returns: execute.Returns, took: float, refs: list[Any]) -> None:
+        self.worker.answer(caller, execute.result_row(self.worker, caller, row[0], int(took * 1e6), returns, refs))
+        self.worker.pump.request_turn()
+
+    def cancel(self, task_id: bytes) -> bool:
+        """Cancel the coroutine of a call, begun or not."""
+        self._loop.call_soon_threadsafe(self._cancel, task_id)
+        return True
+
+    def _cancel(self, task_id: bytes) -> None:
+        task = self._tasks.get(task_id)
+        if task is not None:
+            task.cancel()
+
+    def blocks(self) -> None:
+        """Allowed, but all other calls stand still meanwhile: said once."""
+        if not self._warned and self._loop.is_running():
+            self._warned = True
+            log.warning(
+                "%s is an async actor and waits for a value without await: all its calls stand still meanwhile. "
+                "Use `await ref` instead of ref.get() or zmreg.get(ref). This is said once.",
+                type(self.instance).__name__,
+            )
+
+    def end_now(self) -> None:
+        """Also from a task of the user's own: nobody awaits what that one raises."""
+        self._loop.call_soon_threadsafe(self._over.set)
+
+    def end_when_idle(self) -> None:
+        """Finish what runs, then end."""
+
+        async def drain() -> None:
+            pending = [task for task in self._tasks.values() if task is not asyncio.current_task()]
+            if pending:
+                await asyncio.wait(pending)
+            self._over.set()
+
+        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(drain()))
+
+    def serve(self) -> None:
+        """Run the loop until the end; coroutines that have none are cancelled. Raises SystemExit when a call did."""
+        inbox = self.worker.inbox
+        while inbox:
+            caller, row = inbox.popleft()
+            self._spawn(caller, [row])
+        self._loop.run_until_complete(self._over.wait())
+        for task in list(self._tasks.values()):
+            task.cancel()
+        if self._exit is not None:
+            raise self._exit
+        self.worker.ending = True
