@@ -6,25 +6,21 @@ Each machine has its own closed union, so that a `match` over it can end in `ass
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from zmreg.model.record import Record
 from zmreg.model.specs import Shape
 
 
-@dataclass(frozen=True, slots=True)
-class StartWorker:
+class StartWorker(Record):
     """Start one worker process; answer with `worker_started` or `worker_start_failed`."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopWorker:
+class StopWorker(Record):
     """End this worker: idle and not needed, its owner is dead, or its actor is gone. Answer with `worker_died`."""
 
     worker: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Record):
     """Tell `owner` it may send tasks of `shape` to `worker` until it returns the lease."""
 
     owner: bytes
@@ -32,24 +28,21 @@ class Granted:
     worker: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Recall:
+class Recall(Record):
     """Ask `owner`, once, to finish what it sent to `worker` and return that lease: somebody else waits."""
 
     owner: bytes
     worker: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Hosted:
+class Hosted(Record):
     """`worker` is now dedicated to the actor."""
 
     actor_id: bytes
     worker: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Infeasible:
+class Infeasible(Record):
     """Tell the owner (or, for `owner=None`, whoever asked to host `actor_id`): this node can never serve `shape`."""
 
     owner: bytes | None
@@ -58,8 +51,7 @@ class Infeasible:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class CannotStart:
+class CannotStart(Record):
     """Tell the owner or the actor's keeper: no worker process can be started here and none is left to wait for."""
 
     owner: bytes | None
@@ -68,16 +60,14 @@ class CannotStart:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class AtCap:
+class AtCap(Record):
     """Tell `owner`: resources are free but the worker cap is reached; a blocked worker may run its task itself."""
 
     owner: bytes
     shape: Shape
 
 
-@dataclass(frozen=True, slots=True)
-class HostActor:
+class HostActor(Record):
     """Find a worker for the actor; answer with `hosted`, `unplaceable` or `host_lost`."""
 
     actor_id: bytes
@@ -85,15 +75,13 @@ class HostActor:
     hold: Shape
 
 
-@dataclass(frozen=True, slots=True)
-class UnhostActor:
+class UnhostActor(Record):
     """Forget the actor's place: drop it from the queue, or give back what it holds."""
 
     actor_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Construct:
+class Construct(Record):
     """Have `worker` run the constructor; answer with `constructed`. `incarnation` counts workers given, from 1."""
 
     actor_id: bytes
@@ -101,23 +89,20 @@ class Construct:
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True)
-class RetireActor:
+class RetireActor(Record):
     """Ask `worker` to finish the calls it has queued, announce `exiting`, and exit."""
 
     actor_id: bytes
     worker: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class KillWorker:
+class KillWorker(Record):
     """Kill this actor worker now; running calls fail."""
 
     worker: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TellActor:
+class TellActor(Record):
     """Tell `process`, a subscriber, how the actor stands.
 
     `worker` is b"" while there is none; of a dead actor it is the one that ends in peace and still answers. `failure` is UTF-8 text, or what `worker_died` was given; when `init_failed`
@@ -134,15 +119,13 @@ class TellActor:
     init_failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ActorCreated:
+class ActorCreated(Record):
     """Tell the creator: accepted, and the name, if any, is taken by this actor."""
 
     actor_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ActorRefused:
+class ActorRefused(Record):
     """Tell `owner`: not created. `taken_by` is the actor that has the name, or b""."""
 
     actor_id: bytes
@@ -151,8 +134,7 @@ class ActorRefused:
     taken_by: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Record):
     """Nothing holds the object any more: free its bytes. Said exactly once per exported object."""
 
     object_id: bytes

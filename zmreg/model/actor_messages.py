@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from zmreg.model.sentence import Resources, Sentence
+from zmreg.model.record import Resources, Sentence
 
 
 class CreateActor(Sentence):

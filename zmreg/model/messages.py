@@ -24,6 +24,7 @@ from zmreg.model.actor_messages import (
     RetireActor,
     WatchActor,
 )
+from zmreg.model.record import Resources, Sentence
 from zmreg.model.ref_messages import (
     Adopt,
     Borrow,
@@ -32,7 +33,6 @@ from zmreg.model.ref_messages import (
     Resolved,
     Unborrow,
 )
-from zmreg.model.sentence import Resources, Sentence
 from zmreg.model.store_messages import (
     Allocate,
     Allocated,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from zmreg.model.sentence import Sentence
+from zmreg.model.record import Sentence
 
 
 class Resolve(Sentence):

@@ -37,11 +37,6 @@ class Waiter:
         if self._lock is not None:
             self.nudge()
 
-    @property
-    def following(self) -> bool:
-        """Some thread sleeps on this one, instead of pumping."""
-        return self._lock is not None
-
     def nudge(self) -> None:
         """Make a follower look again: it may have to lead, or an interrupt is pending."""
         lock = self._lock

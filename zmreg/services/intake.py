@@ -69,8 +69,7 @@ class Intake(Client):
             inbox.append((sender, row))
         if self.blocked and host is None:
             self._give_back_unstarted()
-        elif self.idle.following:
-            self.idle.finish()
+        self.idle.finish()
 
     def _on_definition(self, sender: bytes, message: Definition) -> None:
         self.blobs[message.digest] = message.blob

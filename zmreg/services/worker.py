@@ -26,7 +26,6 @@ from zmreg.model.messages import (
     GaveBack,
     NeedDefinition,
 )
-from zmreg.net.waiting import Waiter
 from zmreg.services import arrivals, execute
 from zmreg.services.client import set_current
 from zmreg.services.entries import FAILED, INLINE, STORED, Stored
@@ -100,11 +99,9 @@ class Worker(Intake):
         self.answer_now()
         if self.host is None:  # an actor's last call stays to be seen: its answer may get lost with the process
             self.board.clear()
-        waiter = self.idle
-        if waiter.done:
-            self.idle = waiter = Waiter()
+        self.idle.done = False
         if not self.inbox and self.construct is None and not self.ending:
-            self.pump.serve(self.inbox, waiter)
+            self.pump.wait(self.idle)
 
     def _call(self, caller: bytes, row: batches.Row) -> None:
         target = row[1]
@@ -269,7 +266,9 @@ class Worker(Intake):
         """User code blocks: answers leave, unstarted calls go back, the CPU is free; or it goes on."""
         with self.lock:
             self._waits += 1 if begins else -1
-            if self._waits != (1 if begins else 0):  # coroutines wait side by side: only the first to begin and the last to end count
+            if self._waits != (
+                1 if begins else 0
+            ):  # coroutines wait side by side: only the first to begin and the last to end count
                 return
             self.blocked = begins
             if begins:
@@ -306,7 +305,6 @@ class Worker(Intake):
                     value.outbox = None
                 self.post(self.node, Adopt(entry.object_id, state, data, entry.nbytes, borrowers))
         self.close(None)
-
 
     def crash(self) -> None:
         """End as a crash does for everybody else, but with the answers out."""

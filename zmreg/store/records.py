@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from zmreg.model.errors import InternalError
+from zmreg.model.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Record):
     """table -> creator: write here, then seal. Not `claimed`: `Mapping.claim` first, then tell the table."""
 
     process: bytes
@@ -21,8 +21,7 @@ class Granted:
     claimed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Record):
     """table -> creator: this allocation will not happen; `reason` says why and what to do."""
 
     process: bytes
@@ -30,8 +29,7 @@ class Refused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pinned:
+class Pinned(Record):
     """table -> reader: the bytes stay where they are until this pin is given back."""
 
     process: bytes
@@ -40,8 +38,7 @@ class Pinned:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Record):
     """table -> reader: the object is not in this store (any longer); look elsewhere."""
 
     process: bytes
@@ -49,8 +46,7 @@ class Missing:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class StartSpill:
+class StartSpill(Record):
     """table -> node: write these bytes to a spill file, then call `spilled`."""
 
     object_id: bytes
@@ -58,8 +54,7 @@ class StartSpill:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartRestore:
+class StartRestore(Record):
     """table -> node: read the spill file into these bytes (claim them first if not `claimed`), then call `restored`."""
 
     object_id: bytes
@@ -68,15 +63,13 @@ class StartRestore:
     claimed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DropSpilled:
+class DropSpilled(Record):
     """table -> node: delete the object's spill file."""
 
     object_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Freed:
+class Freed(Record):
     """table -> node: the store no longer offers this object; take it out of the locations. Once per sealed object.
 
     Its memory may come back later, when the last reader is gone.
