@@ -303,6 +303,7 @@ def stats() -> dict[str, Any]:
     with seat.lock:
         answer["tasks"] = seat.tasks.statistics()
         answer["refs"] = seat.sharing.statistics()
+        answer["errors"] = {"internal": seat.internal_errors, "protocol": seat.protocol_errors}
     return answer
 
 

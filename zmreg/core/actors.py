@@ -11,7 +11,7 @@ counts the workers given, from 1; 0 = none yet. Facts about a worker the actor n
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -249,7 +249,7 @@ class ActorBook:
         self._exiting[worker] = None
         reason = b"exited: the last handle is gone" if actor.leaving else b"exited by itself"
         effects = self._end(actor, reason, None)
-        return [replace(each, worker=worker) if isinstance(each, TellActor) else each for each in effects]
+        return [each.but(worker=worker) if isinstance(each, TellActor) else each for each in effects]
 
     def owner_died(self, owner: bytes) -> list[ActorEffect]:
         """Its actors die with it, except detached ones."""

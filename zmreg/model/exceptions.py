@@ -72,9 +72,12 @@ def fields_of(error: BaseException) -> dict[str, object]:
     fields: dict[str, object] = {}
     for name, descriptor in _descriptors(type(error)).items():
         try:
-            fields[name] = descriptor.__get__(error)
+            value = descriptor.__get__(error)
         except AttributeError:
             continue                         # an empty slot
+        if value is None and not descriptor.__objclass__.__flags__ & _HEAP_TYPE:
+            continue                         # unset in C: an OSError whose errno *is set* to None prints "[Errno None]"
+        fields[name] = value
     return fields
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import FunctionType
-from typing import ClassVar, NoReturn, dataclass_transform
+from typing import ClassVar, NoReturn, Self, dataclass_transform
 
 Resources = tuple[tuple[str, int], ...]
 """Amounts in 1/10000 units, sorted by name."""
@@ -46,6 +46,10 @@ class Record(metaclass=RecordType):
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"cannot delete {name!r}: a {type(self).__name__} is frozen; make another")
+
+    def but(self, **changes: object) -> Self:
+        """The same with some fields changed. Raises TypeError for a field it does not have."""
+        return type(self)(**{**dict(zip(type(self).__match_args__, self._values(), strict=True)), **changes})
 
     def _values(self) -> tuple[object, ...]:
         return tuple([getattr(self, name) for name in type(self).__match_args__])

@@ -224,6 +224,9 @@ class Node:
                 self.protocol_errors += 1
 
     def _on_hello(self, sender: bytes, message: Hello) -> None:
+        child = self.nursery.children.get(sender)
+        if child is None and message.role == "worker":
+            return  # it died while this was under way
         self.clients[sender] = message
         self.post(
             sender,
@@ -232,7 +235,6 @@ class Node:
                 self.settings.namespace, self.settings.num_cpus,
             ),
         )  # fmt: skip
-        child = self.nursery.children.get(sender)
         if child is not None:
             child.ready = True
             self.perform(self.leases.worker_started(sender))
@@ -261,11 +263,11 @@ class Node:
         self.clients.pop(worker, None)
         self.ends.forget(worker)
         word = ProcessDied(
-            worker, death.exit_code, death.signal, death.running, death.reason, death.log_tail, adopted
+            worker, death.exit_code, death.signal, death.words.running, death.reason, death.log_tail, adopted
         )  # fmt: skip
         for client in self.clients:
             self.post(client, word)
-        self.store.process_died(worker, keep_objects=adopted)
+        self.store.process_died(worker, adopted, death.words.sealed)
         self.adoption.process_died(worker)
         self.perform_actor(self.actors.worker_died(worker, death.reason.encode()))
         self.perform_actor(self.actors.process_died(worker))

@@ -17,7 +17,7 @@ from typing import Any
 
 from zmreg.model.ids import new_process_id
 from zmreg.services import zygote as zygotes
-from zmreg.store.board import read_board
+from zmreg.store.board import LastWords, read_board
 
 # How long a worker that was asked to end may take before it is killed.
 END_GRACE_S = 1.0
@@ -51,7 +51,7 @@ class Death:
     was_ready: bool
     exit_code: int | None
     signal: int | None
-    running: bytes
+    words: LastWords
     reason: str
     log_tail: str
 
@@ -151,10 +151,10 @@ class Nursery:
         elif status is not None:
             exit_code = os.waitstatus_to_exitcode(status)
             why = why or f"exited with code {exit_code}"
-        running = read_board(self._session / f"{worker.hex()}.now")
+        words = read_board(self._session / f"{worker.hex()}.now")
         tail = self._log_tail(worker)
         (self._session / worker.hex()).unlink(missing_ok=True)
-        self._died(Death(worker, child.ready, exit_code, sig, running, child.killed or why, tail))
+        self._died(Death(worker, child.ready, exit_code, sig, words, child.killed or why, tail))
 
     def _log_path(self, worker: bytes) -> Path:
         return self._session / "logs" / f"{worker.hex()}.log"

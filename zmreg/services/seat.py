@@ -6,6 +6,7 @@ pumps (net/pump.py); everything that changes state runs under `lock`, which is n
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zmreg.model.errors import ClusterError, ForkedContextError, ZmregError
+from zmreg.model.errors import ClusterError, ForkedContextError, ProtocolError, ZmregError
 from zmreg.model.ids import ProcessId
 from zmreg.model.messages import (
     CALLS_KIND,
@@ -67,6 +68,8 @@ _TICK_S = 0.25
 # A wait this short is not worth telling the node that the CPU is free.
 _BLOCKED_AFTER_S = 0.001
 
+log = logging.getLogger("zmreg.seat")
+
 Handler = Callable[[bytes, Any], None]
 
 
@@ -102,6 +105,7 @@ class Seat:
         self.on_wait: Callable[[bool], None] | None = None
         """Worker only: called with True when user code blocks for long, with False when it goes on."""
         self.protocol_errors = 0
+        self.internal_errors = 0
         self.depth = 0
         """How deep in nested tasks what is submitted here is; a driver is at 0."""
         self.parent: bytes | None = None
@@ -281,25 +285,30 @@ class Seat:
     # -- receiving --------------------------------------------------------------------------------------------------
 
     def _dispatch(self, sender: bytes, frame: bytes) -> None:
+        """Route one message. Runs on whatever thread leads, so nothing may escape into a user's `get`."""
         kind = frame[3] if len(frame) > batches.HEADER_BYTES else 0
-        if kind == RESULTS_KIND:
-            rows = batches.decode_rows(frame)
-            with self.lock:
-                self.tasks.on_results(sender, rows)
-        elif kind == CALLS_KIND:
-            self.on_calls(sender, batches.decode_rows(frame))
-        else:
-            try:
-                message = codec.decode(frame)
-            except ZmregError:
-                self.protocol_errors += 1
-                return
-            handler = self.handlers.get(type(message))
-            if handler is None:
-                self.protocol_errors += 1
-                return
-            with self.lock:
-                handler(sender, message)
+        try:
+            if kind == RESULTS_KIND:
+                rows = batches.decode_rows(frame)
+                with self.lock:
+                    self.tasks.on_results(sender, rows)
+            elif kind == CALLS_KIND:
+                self.on_calls(sender, batches.decode_rows(frame))
+            else:
+                self._dispatch_message(sender, codec.decode(frame))
+        except ProtocolError:
+            self.protocol_errors += 1
+        except Exception:  # noqa: BLE001  a bug of ours must not end the I/O thread, nor surface in a stranger's call
+            self.internal_errors += 1
+            log.exception("internal error at a message of kind %d from %s; please report it", kind, sender.hex())
+
+    def _dispatch_message(self, sender: bytes, message: Message) -> None:
+        handler = self.handlers.get(type(message))
+        if handler is None:
+            self.protocol_errors += 1
+            return
+        with self.lock:
+            handler(sender, message)
 
     def on_calls(self, sender: bytes, rows: list[batches.Row]) -> None:
         """Only workers are sent calls; they override this."""

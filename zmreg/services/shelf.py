@@ -64,6 +64,8 @@ class Shelf:
         self.unpinned = forget_pins
         self._mapping: Mapping | None = None
         self._gone: ZmregError | None = None
+        self.note_stored: Callable[[bytes], None] | None = None
+        """Worker only: leave a note that outlives the process."""
         self._path = ""
         self._bytes = 0
         self._tickets: dict[bytes, deque[PinTicket]] = {}
@@ -109,6 +111,8 @@ class Shelf:
             view = mapping.writable(answer.offset, answer.nbytes)
             packed.write_into(view)
             view.release()
+            if self.note_stored is not None:
+                self.note_stored(object_id)
             self._tell(Sealed(object_id, True))
             whole = True
         finally:

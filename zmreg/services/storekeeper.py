@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import assert_never
 
+from zmreg.core.graves import Graves
 from zmreg.model.errors import ObjectStoreFullError, ZmregError
 from zmreg.model.messages import (
     Allocate,
@@ -58,6 +59,7 @@ class Storekeeper:
         self._post = post
         self._deadlines: dict[tuple[bytes, bytes], float] = {}
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._gone = Graves()
         self._done: deque[tuple[Job, str | None]] = deque()
         self.poll_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread: threading.Thread | None = None
@@ -66,6 +68,8 @@ class Storekeeper:
 
     def on_allocate(self, sender: bytes, message: Allocate, now: float) -> None:
         """Room for an object."""
+        if sender in self._gone:  # it was killed while this was under way: nobody would ever write there
+            return
         self._deadlines[sender, message.object_id] = now + self._wait_s
         self.perform(self.table.allocate(sender, message.object_id, message.nbytes, now))
 
@@ -80,6 +84,8 @@ class Storekeeper:
 
     def on_pin(self, sender: bytes, message: Pin) -> None:
         """A reader comes."""
+        if sender in self._gone:
+            return
         self.perform(self.table.pin(sender, message.object_id))
 
     def on_unpin(self, sender: bytes, message: Unpin) -> None:
@@ -92,8 +98,14 @@ class Storekeeper:
         for object_id in message.object_ids:
             self.perform(self.table.free(object_id))
 
-    def process_died(self, process: bytes, keep_objects: bool) -> None:
-        """Drop its pins and unsealed rooms, and what it owned unless somebody has adopted that."""
+    def process_died(self, process: bytes, keep_objects: bool, stored: Iterable[bytes] = ()) -> None:
+        """Drop its pins and unsealed rooms, and what it owned unless somebody has adopted that.
+
+        `stored`: objects it had written wholly, whether or not its word of that has arrived.
+        """
+        self._gone.bury(process)
+        for object_id in stored:
+            self.on_sealed(process, Sealed(object_id, True))
         for key in [key for key in self._deadlines if key[0] == process]:
             del self._deadlines[key]
         self.perform(self.table.process_died(process))

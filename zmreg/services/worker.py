@@ -63,6 +63,7 @@ class Worker(Intake):
     def __init__(self, session: Path, me: ProcessId, node: ProcessId) -> None:
         super().__init__(session, me, node)
         self.board = Board(session / f"{me.hex()}.now")
+        self.shelf.note_stored = self.board.stored
         self.recent = Recent()
         self.callees: dict[bytes | str, Callee] = {}
         self._waits = 0

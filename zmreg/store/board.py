@@ -1,16 +1,32 @@
-"""A worker's notice of what it runs, readable after its death: 16 bytes of shared memory per worker.
+"""A worker's notice of what it runs and what it has stored, readable after its death: one small file per worker.
 
-Written before each call (0.2 us), so that after a kill -9 the owner knows which of the calls it had sent have begun.
-Two stores of 8 bytes are not atomic together, but the reader looks only when the writer is dead.
+What it runs is written before each call (0.2 us), so that after a kill -9 the owner knows which of the calls it had
+sent have begun. What it has stored is written before it says so to anybody: of its two last messages, "sealed" to the
+node and the result to the owner, only the second may have left the process, and then the object must not be dropped.
+Stores of 16 bytes are not atomic, but the reader looks only when the writer is dead.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-_IDLE = bytes(16)
+_ID_BYTES: Final = 16
+_NO_ID: Final = bytes(_ID_BYTES)
+# Sealed objects remembered: more can't be in a queue, since their creator waits for room for each of them.
+_SEALED_KEPT: Final = 8
+_BYTES: Final = _ID_BYTES * (1 + _SEALED_KEPT)
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """What a dead worker had on its board. `running`: a task id, or empty; `sealed`: ids of objects it had written."""
+
+    running: bytes
+    sealed: tuple[bytes, ...]
 
 
 class Board:
@@ -19,25 +35,34 @@ class Board:
     def __init__(self, path: Path) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(fd, len(_IDLE))
-            self._map = mmap.mmap(fd, len(_IDLE))
+            os.ftruncate(fd, _BYTES)
+            self._map = mmap.mmap(fd, _BYTES)
         finally:
             os.close(fd)
+        self._stored = 0
 
     def show(self, task_id: bytes) -> None:
         """I begin this task (16 bytes)."""
-        self._map[:] = task_id
+        self._map[:_ID_BYTES] = task_id
 
     def clear(self) -> None:
         """I run nothing, and everything I ran has been answered."""
-        self._map[:] = _IDLE
+        self._map[:_ID_BYTES] = _NO_ID
+
+    def stored(self, object_id: bytes) -> None:
+        """All bytes of this object are in the store."""
+        self._stored = self._stored % _SEALED_KEPT + 1
+        start = self._stored * _ID_BYTES
+        self._map[start : start + _ID_BYTES] = object_id
 
 
-def read_board(path: Path) -> bytes:
-    """What a dead worker was in: a task id, or empty. Removes the file."""
+def read_board(path: Path) -> LastWords:
+    """What a dead worker was in, and had stored. Removes the file."""
     try:
-        task_id = path.read_bytes()
+        data = path.read_bytes()
         path.unlink()
     except OSError:  # it died before it had a board
-        return b""
-    return b"" if task_id == _IDLE else task_id
+        return LastWords(b"", ())
+    ids = [data[start : start + _ID_BYTES] for start in range(0, len(data), _ID_BYTES)]
+    ids = [b"" if each == _NO_ID else each for each in ids]
+    return LastWords(ids[0] if ids else b"", tuple(filter(None, ids[1:])))
