@@ -15,7 +15,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -173,24 +172,26 @@ def amount(value: float, unit: str) -> str:
 
 
 def lifecycle(dotted: str, first: str, end: str) -> Callable[[str], str]:
-    """A diagram and the tables of one MOVES table."""
+    """A diagram of one MOVES table."""
 
     def text(_old: str) -> str:
         moves = value_of(dotted)
-        states, events = (type(part) for part in next(iter(moves)))
         lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {first}"]
         lines += [f"    {start.name} --> {after.name}: {event.value}" for (start, event), after in moves.items()]
-        lines += [f"    {end} --> [*]", "```", ""]
-        lines += _meanings("state", states) + [""] + _meanings("what happens", events)
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, f"    {end} --> [*]", "```"]) + "\n"
 
     return text
 
 
-def _meanings(title: str, kind: type[Enum]) -> list[str]:
-    comments = dict(re.findall(r"^ +(\w+) = .*?  # (.+)$", inspect.getsource(kind), re.MULTILINE))
-    rows = [_line((code(member.value), one_line(comments.get(member.name, "")))) for member in kind]
-    return [f"| {title} | meaning |", "|---|---|", *rows]
+def words(dotted: str) -> Callable[[str], Table]:
+    """The states of one MOVES table and what can happen in them."""
+
+    def table(_old: str) -> Table:
+        start, event = next(iter(value_of(dotted)))
+        rows = [(code(each.name), "state") for each in type(start)] + [(code(each.value), "event") for each in type(event)]
+        return Table(("word", "is a", "meaning"), frozenset({"meaning"}), rows)
+
+    return table
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -332,7 +333,9 @@ PARTS: dict[str, Callable[[str], Table | str]] = {
     "limits": constants(PROTOCOL_LIMITS),
     "constants": constants(CONSTANTS),
     "actor-states": lifecycle("core.actors.MOVES", "PENDING", "DEAD"),
+    "actor-words": words("core.actors.MOVES"),
     "object-states": lifecycle("store.records.MOVES", "WAITING", "GONE"),
+    "object-words": words("store.records.MOVES"),
     "error-tree": error_tree,
     "errors": error_table,
     "init": init_arguments,

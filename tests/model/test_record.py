@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import typing
+from typing import ClassVar
 
 import pytest
 
 from zmreg.model import messages
 from zmreg.model.messages import Goodbye, Hello, Message, WantLeases
+from zmreg.model.record import Record
 from zmreg.wire import codec
 
 
@@ -47,3 +49,19 @@ def test_all_messages_are_named_in_one_place() -> None:
     assert {kind.__name__ for kind in kinds} <= set(messages.__all__)
     assert len({kind.KIND for kind in kinds}) == len(kinds)
     assert list(codec.kinds()) == sorted(kind.KIND for kind in kinds)
+
+
+class Sized(Record):
+    """test -> test: with a default."""
+
+    LIMIT: ClassVar[int] = 9
+    name: str
+    size: int = 1
+
+
+def test_defaults_class_variables_and_but() -> None:
+    assert Sized("a") == Sized("a", 1) == Sized(size=1, name="a") and Sized.LIMIT == 9
+    assert Sized("a").but(size=2) == Sized("a", 2)
+    with pytest.raises(TypeError, match="colour"):
+        Sized("a").but(colour="red")
+    assert Sized.__match_args__ == ("name", "size")

@@ -117,3 +117,19 @@ class ActorInputs(Sentence):
     KIND: ClassVar[int] = 60
     actor_id: bytes
     deps: bytes
+
+
+class DeadlockProbe(Sentence):
+    """blocked worker -> the worker that has the call it waits for: come back to `initiator` only if all are blocked."""
+
+    KIND: ClassVar[int] = 61
+    initiator: bytes
+    serial: int
+    depth: int
+    """How deep in nested calls the initiator is."""
+    start: int
+    """The initiator's own call in the circle."""
+    counter: int
+    """The sender's call that it waits for."""
+    path: tuple[str, ...]
+    """Names of the calls so far."""

@@ -11,6 +11,7 @@ ZmregError
     ActorUnavailableError       for now: restarting, or its node is silent
     ActorExistsError            (ValueError) the name is taken
     PendingCallsLimitError      the caller's own limit of unanswered calls
+    DeadlockError               calls wait for each other in a circle
   ObjectLostError               no copy left and no way to rebuild
     OwnerDiedError              the process that knew the object is gone
     ObjectUnreachableError      a copy exists, nobody can reach it
@@ -240,6 +241,14 @@ class ActorExistsError(ActorError, ValueError):
 
 class PendingCallsLimitError(ActorError):
     """The caller has `max_pending_calls` unanswered calls on this actor."""
+
+
+class DeadlockError(ActorError):
+    """The call waited for can never run: actors wait for each other in a circle. `.path`: the calls of the circle."""
+
+    def __init__(self, message: str = "", path: tuple[str, ...] = (), actor_id: str = "") -> None:
+        super().__init__(message, actor_id)
+        self.path = path
 
 
 class ObjectLostError(ZmregError):

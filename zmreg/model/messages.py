@@ -19,6 +19,7 @@ from zmreg.model.actor_messages import (
     Construct,
     Constructed,
     CreateActor,
+    DeadlockProbe,
     KillActor,
     ReleaseActor,
     RetireActor,
@@ -48,6 +49,7 @@ from zmreg.model.store_messages import (
 __all__ = [
     "ActorExiting",
     "ActorInputs",
+    "DeadlockProbe",
     "ActorRefused",
     "ActorState",
     "Adopt",
@@ -300,7 +302,7 @@ Message = (
     | Definition | NeedDefinition | Steal | GaveBack | CancelCall | CancelObject
     | Resolve | Resolved | Borrow | BorrowSettled | Unborrow | Adopt
     | CreateActor | ActorRefused | Construct | Constructed | ActorState | WatchActor | KillActor | ReleaseActor
-    | RetireActor | ActorExiting | ActorInputs
+    | RetireActor | ActorExiting | ActorInputs | DeadlockProbe
     | Ask | Answer | LogLines
 )  # fmt: skip
 

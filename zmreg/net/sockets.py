@@ -83,7 +83,7 @@ class Ends:
         return socket
 
     def send(self, peer: bytes, frame: bytes) -> bool:
-        """Hands one frame to the connection to `peer`, made on first use. False when that connection is gone.
+        """Hands one frame to the connection to `peer`, made on first use. False when it, or the peer's door, is gone.
 
         True proves nothing about delivery: a dead peer is reported by the node, never by the socket.
         """
@@ -92,9 +92,12 @@ class Ends:
 
     def _send(self, peer: bytes, frame: bytes) -> bool:
         if peer not in self._known:
+            door = door_path(self._session, peer)
+            if not door.exists():  # every door is bound before others hear of its process: that one has left
+                return False
             link = self._link
             link.setsockopt(zmq.CONNECT_ROUTING_ID, peer)
-            link.connect(f"ipc://{door_path(self._session, peer)}")
+            link.connect(f"ipc://{door}")
             self._known.add(peer)
         try:
             self._raw_send(peer, _SEND_MORE)

@@ -351,10 +351,10 @@ class Pool:
                     self.give_back(lane)
                 return
 
-    def tick(self, now: float) -> None:
-        """Return leases that nobody used for a while."""
+    def tick(self, now: float, idle_s: float = LEASE_IDLE_S) -> None:
+        """Return leases that nobody used for `idle_s` seconds."""
         for lane in list(self.lanes):
-            if not lane.outstanding and not lane.parked and not self.queue and now - lane.idle_since > LEASE_IDLE_S:
+            if not lane.outstanding and not lane.parked and not self.queue and now - lane.idle_since >= idle_s:
                 self.give_back(lane)
 
 

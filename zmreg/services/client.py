@@ -40,7 +40,8 @@ class Client(Seat):
             self._unlisten(entries, gathering)
             return gathering.waiter.done
         try:
-            return self._wait_or_block(gathering.waiter, timeout)
+            all_needed = timeout is None and need == len(entries)
+            return self._wait_or_block(gathering.waiter, timeout, entries if all_needed else ())
         finally:
             if not gathering.waiter.done:
                 self._unlisten(entries, gathering)
@@ -50,7 +51,7 @@ class Client(Seat):
             for entry in entries:
                 entry.unlisten(gathering.heard)
 
-    def _wait_or_block(self, waiter: Waiter, timeout: float | None) -> bool:
+    def _wait_or_block(self, waiter: Waiter, timeout: float | None, needed: Sequence[Entry] = ()) -> bool:
         blocked = self.on_wait
         if blocked is None or threading.current_thread() is not threading.main_thread():
             return self.pump.wait(waiter, timeout)
@@ -59,10 +60,12 @@ class Client(Seat):
             return True
         if timeout is not None and timeout <= _BLOCKED_AFTER_S:
             return False
+        self.needed = needed
         blocked(True)
         try:
             return self.pump.wait(waiter, None if timeout is None else timeout - first)
         finally:
+            self.needed = ()
             blocked(False)
 
     # -- values -----------------------------------------------------------------------------------------------------
@@ -230,7 +233,7 @@ class Client(Seat):
         if timeout is not None and timeout <= 0:
             self.pump.drain_now()
         elif self.on_wait is not None:
-            self._wait_or_block(waiter, timeout)
+            self._wait_or_block(waiter, timeout, (entry,) if timeout is None else ())
         else:
             self.pump.wait(waiter, timeout)
         if entry.state == PENDING:

@@ -25,19 +25,22 @@ def hosted() -> SyncHost | None:
 def is_cancelled() -> bool:
     """Whether the running call was cancelled. RuntimeError in a driver and in an async actor."""
     task = running.get()
-    if task is None:
+    task_id = task[0] if task is not None else getattr(current(), "parent", None)  # a thread that the task started
+    if task_id is None:
         raise RuntimeError("only a running task or actor call can be cancelled; this is neither")
     host = hosted()
     if host is not None and host.is_async:
         raise RuntimeError("an async actor's calls are cancelled by asyncio.CancelledError; there is nothing to ask")
     cancelled: set[bytes] = getattr(current(), "cancelled", set())
-    return task[0] in cancelled
+    return task_id in cancelled
 
 
 def end_actor() -> None:
     """Unwind out of the running method and end the actor. RuntimeError when this is none."""
-    if hosted() is None:
+    host = hosted()
+    if host is None:
         raise RuntimeError("exit_actor() works only inside an actor's method")
+    host.end_now()
     from zmreg.services.execute import ActorExit  # late: a driver never gets here
 
     raise ActorExit

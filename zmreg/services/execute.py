@@ -81,7 +81,8 @@ def load_arguments(client: Client, recent: Recent, caller: bytes, row: Row) -> t
     """
     deps = row[6] if len(row) > 3 else ()
     data: bytes | memoryview = row[2]
-    tickets = {dep[2]: client.shelf.ask(dep[2]) for dep in deps if dep[1] == batches.STORED}
+    # Each object is asked for once: a second ticket for it would be lost, and its pin with it.
+    tickets = {key: client.shelf.ask(key) for key in {dep[2] for dep in deps if dep[1] == batches.STORED}}
     try:
         if deps and deps[0][0] == WHOLE_ARGUMENTS:
             data = client.shelf.view(tickets.pop(deps[0][2]))

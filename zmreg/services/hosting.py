@@ -50,6 +50,12 @@ class Host(Protocol):
     def blocks(self) -> None:
         """User code on the main thread waits for a value."""
 
+    def holds(self, task_id: bytes) -> bool:
+        """A call that cannot go on while the main thread waits, besides those in the worker's inbox."""
+
+    def class_name(self) -> str:
+        """For messages."""
+
     def takes(self, caller: bytes, rows: list[batches.Row]) -> bool:
         """Whether it runs these by itself; False = the worker's own loop does."""
 
@@ -164,6 +170,14 @@ class SyncHost:
 
     def blocks(self) -> None:
         """As it should: nothing else would run meanwhile."""
+
+    def holds(self, task_id: bytes) -> bool:
+        """The worker knows its inbox."""
+        return False
+
+    def class_name(self) -> str:
+        """For messages."""
+        return type(self.instance).__name__
 
     def finish(self) -> None:
         """Before leaving in peace: word to the node that this is no crash, then `__pre_destroy__`.

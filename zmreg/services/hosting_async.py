@@ -37,6 +37,8 @@ class AsyncHost(SyncHost):
             self.concurrency = ASYNC_CONCURRENCY
         self._loop = worker.event_loop()
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._unfinished: set[bytes] = set()
+        """Beside `_tasks`, also the calls that the loop has not been told of yet."""
         self._over = asyncio.Event()
         self._slots = asyncio.Semaphore(self.concurrency)
         self._exit: SystemExit | None = None
@@ -59,8 +61,13 @@ class AsyncHost(SyncHost):
         """Hand the calls to the loop."""
         if self.instance is None:
             return False
+        self._unfinished.update(object_id(caller, row[0]) for row in rows)
         self._loop.call_soon_threadsafe(self._spawn, caller, rows)
         return True
+
+    def holds(self, task_id: bytes) -> bool:
+        """None of them goes on while the loop's thread waits."""
+        return task_id in self._unfinished
 
     def _spawn(self, caller: bytes, rows: list[batches.Row]) -> None:
         for row in rows:
@@ -72,6 +79,7 @@ class AsyncHost(SyncHost):
     def _ended(self, done: asyncio.Task[None], caller: bytes, row: batches.Row, task_id: bytes) -> None:
         """A call is over. A cancelled one is answered here: it may not even have begun to run."""
         del self._tasks[task_id]
+        self._unfinished.discard(task_id)
         if done.cancelled():
             self._reply(caller, row, [execute.CANCELLED_ROW] * max(1, nreturns(row)), 0.0, [])
         elif isinstance(error := done.exception(), (ActorExit, SystemExit)):

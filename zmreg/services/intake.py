@@ -14,10 +14,11 @@ from collections import deque
 from pathlib import Path
 
 from zmreg.model.ids import ProcessId, object_id
-from zmreg.model.messages import CancelCall, Construct, Definition, Exit, GaveBack, RetireActor, Steal
+from zmreg.model.messages import CancelCall, Construct, DeadlockProbe, Definition, Exit, GaveBack, RetireActor, Steal
 from zmreg.net.waiting import Waiter
 from zmreg.services import execute
 from zmreg.services.client import Client
+from zmreg.services.deadlocks import Deadlocks
 from zmreg.services.hosting import Host
 from zmreg.services.interrupts import WorkerInterrupts
 from zmreg.wire import batches
@@ -48,6 +49,7 @@ class Intake(Client):
         self.blocked = False
         self._first_ready = 0.0
         self._answering = threading.Lock()
+        self.deadlocks = Deadlocks(self)
         self.handlers |= {
             Definition: self._on_definition,
             Steal: self._on_steal,
@@ -55,6 +57,7 @@ class Intake(Client):
             Construct: self._on_construct,
             RetireActor: lambda _, m: self._end_when_idle(),
             Exit: lambda _, m: self._on_exit(m.if_idle),
+            DeadlockProbe: self.deadlocks.on_probe,
         }
 
     # -- what arrives (on whatever thread pumps) ----------------------------------------------------------------------
@@ -136,6 +139,15 @@ class Intake(Client):
                 self._answer(sender, [message.counter, 0, [execute.CANCELLED_ROW], ()])
                 self.answer_now()
                 return
+
+    def has_unfinished(self, caller: bytes, counter: int) -> bool:
+        """Whether a call of `caller` is queued or running here, on the one thread that runs calls one by one."""
+        task_id = object_id(caller, counter)
+        if self.host is not None and self.host.holds(task_id):
+            return True
+        if self.signals.executing == task_id:
+            return True
+        return any(item[0] == caller and item[1][0] == counter for item in list(self.inbox))
 
     def _on_construct(self, _sender: bytes, message: Construct) -> None:
         self.construct = message

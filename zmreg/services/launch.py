@@ -20,6 +20,7 @@ from pathlib import Path
 from zmreg.model.errors import ClusterError
 from zmreg.model.ids import ProcessId
 from zmreg.model.settings import Settings
+from zmreg.wire import payload
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 # Of the machine's memory: what the store may use at most by default, and never more than half of shared memory.
@@ -213,7 +214,7 @@ def _spawn(
     }
     try:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from zmreg.services.node import main; main()", str(session.path), str(session.arena)],
+            [sys.executable, "-P", "-c", "from zmreg.services.node import main; main()", str(session.path), str(session.arena)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -228,6 +229,7 @@ def _spawn(
         with contextlib.suppress(BrokenPipeError):  # it died at once: the pipe below tells
             process.stdin.write(json.dumps(config).encode())
             process.stdin.close()
+        payload.warm()  # while the node starts
         return _await_ready(process, ready, log), process
     except BaseException:  # also Ctrl-C: a node without a driver must not stay
         process.kill()

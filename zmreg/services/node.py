@@ -347,8 +347,11 @@ class Node:
 
     def shut_down(self) -> None:
         """Workers are asked to end, then made to; files go last."""
-        for worker in list(self.nursery.children):
-            self.post(worker, Exit(False))
+        for worker, child in list(self.nursery.children.items()):
+            if child.ready:
+                self.post(worker, Exit(False))
+            else:  # it has no door yet, so it could not be told, and has run nothing
+                self.nursery.kill(worker, "the cluster was shut down")
         deadline = time.monotonic() + END_S
         poller = select.poll()
         poller.register(self.nursery.channel.fileno(), select.POLLIN)
@@ -372,7 +375,9 @@ def settings_of(config: dict[str, Any]) -> Settings:
 
 def totals(settings: Settings) -> dict[str, int]:
     """What this node has, in 1/10000 units."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - settings.object_store_bytes
     total = {"CPU": round(settings.num_cpus * UNIT), "GPU": round(settings.num_gpus * UNIT)}
+    total["memory"] = max(0, memory) * UNIT
     total |= {name: round(amount * UNIT) for name, amount in settings.resources.items()}
     return {name: amount for name, amount in total.items() if amount}
 

@@ -22,6 +22,7 @@ from zmreg.store.board import LastWords, read_board
 # How long a worker that was asked to end may take before it is killed.
 END_GRACE_S = 1.0
 ZYGOTE_PAUSE_S = 1.0
+BARREN_ZYGOTES = 3
 LOG_TAIL_BYTES = 4_096
 LOG_TAIL_LINES = 20
 # One packet of the zygote's channel; logs are read in steps of this size too.
@@ -70,6 +71,8 @@ class Nursery:
         self._unborn: socket.socket | None = None
         """The other end of the channel while no zygote could be started."""
         self._retry_at = 0.0
+        self._barren = 0
+        """Zygotes that died one after the other without having forked."""
 
     def start(self) -> None:
         """Ask for one more worker."""
@@ -91,6 +94,7 @@ class Nursery:
             return False
         fact = json.loads(packet)
         if "forked" in fact:
+            self._barren = 0
             child = self.children.get(bytes.fromhex(fact["forked"]))
             if child is not None:
                 child.pid = fact["pid"]
@@ -112,26 +116,40 @@ class Nursery:
             os.kill(self.zygote_pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.zygote_pid, 0)
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._barren += 1
         why = "its zygote was killed"
         try:
+            if self._barren > BARREN_ZYGOTES:
+                raise OSError(f"{self._barren - 1} zygotes in a row died before they had forked anything")
+            self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._spawn_zygote(theirs)
             theirs.close()
         except OSError as error:
             why = f"there is no zygote to fork it: {error}"
-            self._unborn, self._retry_at = theirs, time.monotonic() + ZYGOTE_PAUSE_S
+            self.channel, self._unborn = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._retry_at = time.monotonic() + ZYGOTE_PAUSE_S
         # Actors last: one that restarts must not be given a worker that is about to be declared dead as well.
         for worker, child in sorted(self.children.items(), key=lambda item: item[1].is_actor):
             if child.pid:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(child.pid, signal.SIGKILL)  # what it forked itself: the kernel ends only the worker
-            self._gone(worker, int(signal.SIGKILL), why)
+            if child.ready or self._unborn is not None:
+                self._gone(worker, int(signal.SIGKILL), why)
+            else:
+                self._start_again(worker)
+
+    def _start_again(self, worker: bytes) -> None:
+        """Its start was cut short by the zygote's death: no sign that workers can't be started here."""
+        del self.children[worker]
+        read_board(self._session / f"{worker.hex()}.now")
+        (self._session / worker.hex()).unlink(missing_ok=True)
+        self.start()
 
     def _spawn_zygote(self, theirs: socket.socket) -> None:
         config = {**self._config, "channel_fd": theirs.fileno(), "close": [], "lock_fds": []}
         self._spawned = subprocess.Popen(
-            [sys.executable, "-c", "from zmreg.services.zygote import main; main()"],
-            stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            [sys.executable, "-P", "-c", "from zmreg.services.zygote import main; main()"],
+            stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
         assert self._spawned.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # dead already: its end of the channel tells

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,12 @@ class Seat:
         self.freed = Outbox[bytes](self.pump.request_turn)
         self.ended_actors = Outbox[bytes](self.pump.request_turn)
         self.shelf = Shelf(self.tell_node, self.wait, self.unpinned)
-        self.sharing = Sharing(me, self.post, payload.pack_failure, Outbox(self.pump.request_turn))
+        self.sharing = Sharing(me, self._post_to_owner, payload.pack_failure, Outbox(self.pump.request_turn))
         self.tasks = Tasks(self, self.sharing, self._own_bytes)
         self.on_wait: Callable[[bool], None] | None = None
         """Worker only: called with True when user code blocks for long, with False when it goes on."""
+        self.needed: Sequence[Entry] = ()
+        """While it blocks: what it cannot go on without, if there is no timeout."""
         self.protocol_errors = 0
         self.internal_errors = 0
         self.depth = 0
@@ -220,6 +222,12 @@ class Seat:
     def post(self, peer: bytes, message: Message) -> bool:
         """Send one message to any process of the cluster."""
         return self.ends.send(peer, codec.encode(message))
+
+    def _post_to_owner(self, owner: bytes, message: Message) -> bool:
+        """What borrowers and owners say to each other. Of an owner that has left, the node is the heir."""
+        if self.post(owner, message):
+            return True
+        return isinstance(message, Resolve | Borrow | Unborrow) and self.post(self.node, message)
 
     def tell_node(self, message: Message) -> None:
         """Send to our node."""

@@ -30,6 +30,7 @@ from zmreg.model.messages import (
 from zmreg.model.specs import Shape
 from zmreg.services.calls import (
     CALL_COST_US,
+    LEASE_IDLE_S,
     Lane,
     Pool,
     Task,
@@ -392,10 +393,10 @@ class Tasks:
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> None:
-        """Give back leases nobody used for a while."""
+    def tick(self, now: float, idle_s: float = LEASE_IDLE_S) -> None:
+        """Give back leases nobody used for `idle_s` seconds."""
         for pool in self.pools.values():
-            pool.tick(now)
+            pool.tick(now, idle_s)
 
     def fail_everything(self, error: ZmregError) -> None:
         """The cluster is gone: every task ends with `error`."""

@@ -100,6 +100,9 @@ class Worker(Intake):
         self.answer_now()
         if self.host is None:  # an actor's last call stays to be seen: its answer may get lost with the process
             self.board.clear()
+            if self.tasks.pools:  # what it leased for its tasks' own calls: others can use that while it has nothing to do
+                with self.lock:
+                    self.tasks.tick(self.now(), idle_s=0.0)
         self.idle.done = False
         if not self.inbox and self.construct is None and not self.ending:
             self.pump.wait(self.idle)
@@ -278,6 +281,10 @@ class Worker(Intake):
                     self._give_back_unstarted()
                 else:
                     self.host.blocks()
+                if self.needed:
+                    self.deadlocks.begins(self.needed)
+            else:
+                self.deadlocks.ends()
             self.tell_node(Blocked(begins))
 
     # -- actors and the end -----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import select
@@ -32,6 +33,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 # How long killed processes may take to be gone; one in an uninterruptible wait is left to the kernel.
 _END_S = 2.0
 PACKET_BYTES = 64 * 1024
+# What pickled functions and refs ask for. By name: services know nothing of the api, they only fetch it beforehand.
+USERS_SIDE = ("zmreg.api.refs", "zmreg.api.actors", "zmreg.api.decorator", "zmreg.api.context")
 
 
 def die_with_parent(parent: int) -> None:
@@ -222,14 +225,25 @@ def fork_zygote(config: dict[str, Any]) -> tuple[socket.socket, int]:
         os._exit(0)
 
 
+def _preload() -> None:
+    """Load what every worker needs, once for all, in memory they share."""
+    import zmreg.services.worker  # noqa: F401
+    from zmreg.model import messages
+    from zmreg.wire import codec, payload
+
+    payload.warm()
+    codec.warm(messages.Hello, messages.Welcome, messages.Definition, messages.Construct, messages.Constructed)
+    for module in USERS_SIDE:
+        importlib.import_module(module)
+
+
 def be_zygote(channel: socket.socket, config: dict[str, Any]) -> None:
     """Prepare and serve; returns when the node is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.path[:] = config["path"]
     sys.argv = config["argv"]
-    import zmreg.services.worker  # noqa: F401  what every worker needs, once
-
+    _preload()
     gc.collect()
     gc.freeze()
     zygote = Zygote(channel, config)

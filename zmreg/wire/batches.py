@@ -58,6 +58,8 @@ def encode_results(rows: list[Row]) -> bytes:
 
 def decode_rows(frame: bytes) -> list[Row]:
     """The rows of a batch. ProtocolError if it is not a list of lists."""
+    if frame[:3] != CALLS_HEADER[:3]:
+        raise ProtocolError(f"batch of another version: {frame[:4].hex()}")
     if len(frame) > MAX_BATCH_BYTES:
         raise ProtocolError(f"batch of {len(frame)} bytes is over the limit of {MAX_BATCH_BYTES}")
     try:

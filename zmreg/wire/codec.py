@@ -89,6 +89,12 @@ class Codec:
             raise ValueError(f"kind {cls.KIND} of {cls.__name__} belongs to {other.__name__} already")
         return header
 
+    def warm(self, *classes: type[Kind]) -> None:
+        """Compile these now, for a process that others are forked from."""
+        for cls in classes:
+            if cls not in self._by_class:
+                self._compile(self._name(cls))
+
     def _compile(self, header: bytes) -> _Plan:
         # Two threads may do this at once: both plans are good, and the last one stays.
         cls = self._classes[header]
@@ -262,6 +268,7 @@ def _check_tuple(parts: tuple[Any, ...]) -> Check:
 _table: Final = Codec(*typing.get_args(Message))
 
 register: Final = _table.register
+warm: Final = _table.warm
 encode: Final[Callable[[Message], bytes]] = _table.encode
 decode: Final[Callable[[bytes | memoryview], Message]] = _table.decode
 kinds: Final = _table.kinds

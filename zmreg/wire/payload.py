@@ -181,6 +181,11 @@ def _pickler_class() -> Callable[..., pickle.Pickler]:
     return ValuePickler
 
 
+def warm() -> None:
+    """Load the pickler now, when there is time, and not with the first function or class (15 ms)."""
+    _pickler_class()
+
+
 def _reduce_array(value: object) -> object:
     array: Any = _contiguous(value)
     return (_view_as, (array.view("i8"), array.dtype)) if _is_time(array) else array.__reduce_ex__(5)
@@ -378,7 +383,11 @@ def _tried(error: BaseException, refs: list[object]) -> bytes:
         back = _loads(blob)
     except Exception:  # noqa: BLE001  whatever the reason, the text travels instead
         return b""
-    return blob if isinstance(back, BaseException) and type(back).__name__ == type(error).__name__ else b""
+    whole = isinstance(back, BaseException) and type(back).__name__ == type(error).__name__
+    # The frames of its rebuilt traceback lead back to this one: a cycle, which would keep the arguments of the task
+    # that failed, and their pins, until the next garbage collection.
+    del back
+    return blob if whole else b""
 
 
 def _without_baggage(error: BaseException) -> BaseException | None:
