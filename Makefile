@@ -1,6 +1,6 @@
 # Every target makes the virtual environment it needs: on a new machine, python3 >= 3.11 and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench lint format clean
+.PHONY: help demo test chaos bench docs lint format clean
 
 OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
-CHECKED := $(wildcard zmreg tests benchmarks examples)
+CHECKED := $(wildcard zmreg tests benchmarks examples docs/*.py)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NAME_PEERS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
   print(*project["optional-dependencies"]["bench"], sep="\n")
@@ -29,6 +29,9 @@ chaos: $(READY)  ## kill -9 of random processes, 50 times: nothing may be left, 
 
 bench: $(PEERS)  ## zmreg beside its peers, in one run, as a table of ratios
 	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(READY)  ## make the generated parts of the pages anew
+	$(BIN)/python docs/generate.py
 
 lint: $(READY)  ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check $(CHECKED)

@@ -64,6 +64,11 @@ LAZY = {
     "rich",
     "asyncio",
     "click",
+    "cloudpickle",
+    "concurrent",
+    "multiprocessing",
+    "subprocess",
+    "tempfile",
     "starlette",
     "uvicorn",
     "tqdm",
@@ -201,8 +206,22 @@ def test_no_swallowed_exceptions_and_no_stubs(rule: str) -> None:
 
 
 def test_importing_zmreg_loads_only_what_it_needs() -> None:
-    """In a fresh interpreter, as a user's script would; what the interpreter loads by itself does not count."""
-    code = "import sys; before = set(sys.modules); import zmreg; print(*sorted(set(sys.modules) - before))"
+    """In a fresh interpreter, as a user's script would; what the interpreter loads by itself does not count.
+
+    With every public name, since names are loaded when used; `Executor` alone brings concurrent.futures.
+    """
+    names = "[getattr(zmreg, name) for name in zmreg.__all__ if name != 'Executor']"
+    assert not {name.split(".")[0] for name in modules_loaded_by(f"import zmreg; {names}")} & LAZY
+
+
+def test_a_node_loads_neither_what_users_type_nor_what_unpickles() -> None:
+    loaded = modules_loaded_by("import zmreg.services.node")
+    assert "zmreg.services.node" in loaded
+    assert not loaded & {"zmreg.wire.payload", "cloudpickle", "zmreg.api", "zmreg.services.worker"}
+
+
+def modules_loaded_by(statements: str) -> set[str]:
+    code = f"import sys; before = set(sys.modules); {statements}; print(*sorted(set(sys.modules) - before))"
     run = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -212,4 +231,22 @@ def test_importing_zmreg_loads_only_what_it_needs() -> None:
         timeout=30,
     )
     assert run.returncode == 0, run.stderr
-    assert not {name.split(".")[0] for name in run.stdout.split()} & LAZY
+    return set(run.stdout.split())
+
+
+def test_public_names_are_the_same_for_checkers_for_star_and_at_run_time() -> None:
+    import zmreg
+
+    block = next(node for node in tree_of(PACKAGE / "__init__.py").body if isinstance(node, ast.If))
+    seen_by_checkers = {
+        (node.module, alias.name)
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen_by_checkers == {(home, name) for home, names in zmreg._HOMES.items() for name in names}
+    assert {name for _, name in seen_by_checkers} | {"errors"} == set(zmreg.__all__)
+    for name in zmreg.__all__:
+        assert getattr(zmreg, name) is not None and name in dir(zmreg)
+    with pytest.raises(AttributeError, match="no attribute 'tsak'"):
+        zmreg.tsak  # noqa: B018

@@ -245,7 +245,7 @@ def test_row63_a_module_that_the_driver_lacks():
         import types
 
         module = types.ModuleType("only_over_there")
-        exec("class Strange(Exception): pass", module.__dict__)  # noqa: S102
+        exec("class Strange(Exception): pass", module.__dict__)
         sys.modules["only_over_there"] = module
         raise module.Strange("from afar")
 
@@ -607,7 +607,7 @@ def test_C42_a_missing_module_names_host_and_interpreter():
     import types
 
     module = types.ModuleType("not_installed_there")
-    exec("def f():\n    return 1\n", module.__dict__)  # noqa: S102
+    exec("def f():\n    return 1\n", module.__dict__)
     module.f.__module__ = "not_installed_there"
     sys.modules["not_installed_there"] = module
     try:

@@ -33,7 +33,7 @@ def kinds(*args: Any, **kwargs: Any) -> list[str]:
     return [type(arg).__name__ for arg in (*args, *kwargs.values())]
 
 
-# -- arguments ----------------------------------------------------------------------------------------------------------
+# -- arguments ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", ["small", np.arange(BIG // 8)], ids=["inline", "stored"])
@@ -91,7 +91,7 @@ def test_row16_nested_refs_are_gettable_inside_the_task() -> None:
     assert total.remote([zmreg.put(n) for n in range(10)]).get(timeout=20) == 45
 
 
-# -- refs as values -----------------------------------------------------------------------------------------------------
+# -- refs as values ----------------------------------------------------------------------------------------------------
 
 
 def test_row17_refs_hash_equal_and_copy() -> None:
@@ -148,7 +148,7 @@ def test_row18_put_inside_a_task_can_be_read_everywhere() -> None:
         assert same.remote(inner).get(timeout=20)[0][0].sum() == 7 * nbytes
 
 
-# -- where values live --------------------------------------------------------------------------------------------------
+# -- where values live -------------------------------------------------------------------------------------------------
 
 
 def test_D3_every_object_is_located() -> None:
@@ -238,17 +238,17 @@ def test_seen_in_ray_bytearray_stays_bytearray(size: int) -> None:
 @pytest.mark.parametrize("size", [1, BIG], ids=["inline", "stored"])
 def test_seen_in_ray_identity_inside_one_value_survives(size: int) -> None:
     shared: list[Any] = [np.zeros(size, dtype=np.uint8)]
-    loop: list[Any] = [shared]
+    loop: list[Any] = []
     loop.append(loop)
-    (args, _) = same.remote(shared, {"k": shared}, loop).get(timeout=20)
+    (args, _) = same.remote(shared, {"k": shared}, [shared, loop]).get(timeout=20)
     assert args[0] is args[1]["k"]
     assert args[2][0] is args[0]
-    assert args[2][1] is args[2]
+    assert args[2][1][0] is args[2][1]
     first, second = zmreg.put([shared, shared]).get(timeout=5)
     assert first is second
 
 
-# -- arrays -------------------------------------------------------------------------------------------------------------
+# -- arrays ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [100, BIG], ids=["inline", "stored"])
@@ -357,7 +357,7 @@ def test_D13_what_cannot_be_pickled_names_its_path() -> None:
         bad.remote().get(timeout=20)
 
 
-# -- projections, metadata ----------------------------------------------------------------------------------------------
+# -- projections, metadata ---------------------------------------------------------------------------------------------
 
 
 def test_projection_only_the_field_travels() -> None:
@@ -414,7 +414,7 @@ def test_D1_a_borrower_sees_size_type_and_holder_too() -> None:
     assert (theirs.holders, theirs.owner) == (mine.holders, mine.owner)
 
 
-# -- errors as results --------------------------------------------------------------------------------------------------
+# -- errors as results -------------------------------------------------------------------------------------------------
 
 
 def test_D20_dependants_of_a_failed_task_fail_without_running() -> None:
@@ -442,7 +442,7 @@ def test_D20_dependants_of_a_failed_task_fail_without_running() -> None:
     assert counter.read.remote().get(timeout=20) == 0
 
 
-# -- freeing ------------------------------------------------------------------------------------------------------------
+# -- freeing -----------------------------------------------------------------------------------------------------------
 
 
 def test_D19_dropped_refs_free_the_store() -> None:
@@ -507,7 +507,7 @@ def test_D21_statistics_tell_of_store_and_refs() -> None:
     eventually(lambda: zmreg.stats()["store"]["pinned"] == before["store"]["pinned"], "all pins to be given back")
 
 
-# -- threads ------------------------------------------------------------------------------------------------------------
+# -- threads -----------------------------------------------------------------------------------------------------------
 
 
 def test_C3_twenty_threads_get_mixed_sizes_at_once() -> None:
@@ -524,7 +524,7 @@ def test_C3_twenty_threads_get_mixed_sizes_at_once() -> None:
                 array, data, (args, _) = zmreg.get(refs, timeout=40)
                 assert (array.nbytes, len(data), args) == (nbytes, nbytes, (number, turn))
                 assert refs[turn % 3].get(timeout=40) is not None
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  the main thread shows it
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(20)]

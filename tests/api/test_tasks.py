@@ -466,7 +466,7 @@ def test_row11_the_same_name_and_text_with_another_global(monkeypatch):
     values = []
     for base in (1, 2):
         scope = {"BASE": base, "__name__": "__main__"}
-        exec(source, scope)  # noqa: S102  as a notebook cell run twice
+        exec(source, scope)
         values.append(zmreg.remote(scope["f"]).remote().get(timeout=20))
     assert values == [1, 2]
 

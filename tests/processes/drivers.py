@@ -172,4 +172,3 @@ def session_paths(session: str) -> list[Path]:
     """What a session has on disk and in shared memory, as far as it exists."""
     name = Path(session).name
     return [path for path in (Path(session), Path(f"/dev/shm/zmreg-{os.getuid()}-{name}")) if path.exists()]
-

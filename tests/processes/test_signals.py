@@ -66,7 +66,7 @@ def test_fault17_ctrl_c_in_get_returns_at_once_and_the_cluster_stays_usable():
 
 
 def pause_until_it_sleeps(driver: Driver) -> None:
-    """The program said that it is about to wait; give it the time to be there. Early would be an interrupt elsewhere."""
+    """The program said that it is about to wait; give it the time to be there: early, it would be caught elsewhere."""
     for _ in range(200):
         with open(f"/proc/{driver.process.pid}/syscall") as file:
             number = file.read().split()[0]
@@ -110,7 +110,8 @@ def test_fault17_ctrl_c_while_another_thread_pumps_and_a_follower_waits():
 
 
 def test_fault17_ctrl_c_ends_a_program_that_does_not_catch_it_without_a_trace_of_the_cluster():
-    with Driver("zmreg.init(num_cpus=1); ref = zmreg.remote(time.sleep).remote(60); say('waiting'); ref.get()") as driver:
+    waits = "zmreg.init(num_cpus=1); ref = zmreg.remote(time.sleep).remote(60); say('waiting'); ref.get()"
+    with Driver(waits) as driver:
         driver.after("waiting")
         pause_until_it_sleeps(driver)
         driver.interrupt()
@@ -268,7 +269,7 @@ def in_child(action):
         signal.alarm(20)
         try:
             answer = str(action())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  whatever it is, the parent asks for its name
             answer = type(error).__name__
         os.write(write, answer.encode())
         os._exit(0)
@@ -315,7 +316,7 @@ def test_fault62_multiprocessing_pool_inside_a_task(cluster):
 def test_fault62_user_code_that_changes_signals_harms_only_itself(cluster):
     @zmreg.remote
     def deaf():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         signal.alarm(0)
         return os.getpid()
@@ -344,3 +345,19 @@ def test_fault17_an_interrupt_of_a_thread_that_is_not_main_does_nothing(cluster)
     thread.start()
     thread.join(30)
     assert values == [3]
+
+
+def test_fault62_a_forked_child_that_returns_or_exits_does_not_answer_for_the_worker(cluster):
+    @zmreg.remote(max_retries=0)
+    def forks(how):
+        pid = os.fork()
+        if pid == 0:
+            if how == "exit":
+                raise SystemExit(3)
+            return "from the child"
+        _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    assert forks.remote("exit").get(timeout=20) == 3
+    assert forks.remote("return").get(timeout=20) == 1
+    assert zmreg.remote(len).remote("ab").get(timeout=20) == 2

@@ -128,7 +128,7 @@ def test_row56_arrays_share_memory_with_the_view_and_keep_it_alive() -> None:
     assert isinstance(data, Packed)
     room = np.zeros(data.nbytes + 64, dtype="u1")
     start = -room.ctypes.data % 64
-    view = memoryview(room)[start:start + data.nbytes]
+    view = memoryview(room)[start : start + data.nbytes]
     data.write_into(view)
     back = unpack(view.toreadonly())
     assert np.shares_memory(back["a"], room) and np.array_equal(back["a"], value["a"])  # type: ignore[index]
@@ -141,6 +141,34 @@ def test_row56_arrays_share_memory_with_the_view_and_keep_it_alive() -> None:
     del part
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("nbytes", [0, 5, 1 << 20])
+def test_row56_flat_memoryviews_travel_without_a_copy_and_come_back_read_only(nbytes: int) -> None:
+    source = bytearray(range(256)) * 8 if nbytes < 1_000 else bytearray(nbytes)
+    value = memoryview(source)[:nbytes]
+    for back in (there_and_back(value), there_and_back({"k": [value, Point(1)]})["k"][0]):  # type: ignore[index]
+        assert type(back) is memoryview and back == value and back.readonly
+    data = pack(value, [])
+    if nbytes > 1_000:
+        assert isinstance(data, Packed)
+        room = np.zeros(data.nbytes, dtype="u1")
+        data.write_into(memoryview(room))
+        assert np.shares_memory(np.frombuffer(unpack(memoryview(room).toreadonly()), "u1"), room)  # type: ignore[call-overload]
+        copied = unpack(memoryview(room).toreadonly(), writable=True)
+        assert isinstance(copied, memoryview) and not copied.readonly
+
+
+def test_row56_other_memoryviews_come_as_bytes() -> None:
+    data = bytes(range(24))
+    for value in (memoryview(data)[::2], memoryview(data).cast("I"), memoryview(data).cast("B", (4, 6))):
+        assert there_and_back(value) == value.tobytes()
+
+
+def test_row56_a_memoryview_in_a_closure() -> None:
+    view = memoryview(b"abc")
+    function = unpack_definition(pack_definition(lambda: view)[1])
+    assert function() == b"abc"  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("array", [np.arange(20)[::2], np.arange(1e5)[::3], np.ones((50, 50))[:, 1:7]])

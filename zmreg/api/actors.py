@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmreg.api import options as opts
 from zmreg.api.functions import Signature, several
 from zmreg.api.refs import ObjectRef
-from zmreg.model.errors import PendingCallsLimitError
+from zmreg.model.errors import GetTimeoutError, PendingCallsLimitError
 from zmreg.model.specs import Shape, actor_shapes
 from zmreg.services.acting import ActorOrder, create_actor, find_actor, kill_actor
 from zmreg.services.calls import Template
@@ -63,8 +64,10 @@ class ActorMethod:
         opts.check_names(options, opts.METHOD_OPTIONS, "an actor method")
         return ActorMethod(self._handle, self._name, {**self._options, **options})
 
-    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
-        raise TypeError(f"{self._name} is an actor's method: call {self._name}.remote(...)")
+    if not TYPE_CHECKING:  # as above
+
+        def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+            raise TypeError(f"{self._name} is an actor's method: call {self._name}.remote(...)")
 
     def __repr__(self) -> str:
         return f"<ActorMethod {self._name} of {self._handle!r}>"
@@ -92,8 +95,11 @@ class ActorHandle(Generic[T]):
     def __getattr__(self, name: str) -> Any:
         options = self._facts[3].get(name)
         if options is None:
+            if name == "close":  # here, so that a class's own close() goes before
+                return functools.partial(close, self)
             if name not in _SPECIAL:
-                raise AttributeError(f"{self._facts[1]} has no method {name!r}; it has {', '.join(sorted(self._facts[3]))}")
+                known = ", ".join(sorted(self._facts[3]))
+                raise AttributeError(f"{self._facts[1]} has no method {name!r}; it has {known}")
             options = {}
         return ActorMethod(self, name, options)
 
@@ -103,11 +109,11 @@ class ActorHandle(Generic[T]):
             signature.check(args, kwargs)
         actor_id, class_name, ordered, _, _, limit = self._facts
         seat = client()
-        if limit > 0:
+        if limit > 0 and name not in _SPECIAL:
             peer = seat.tasks.peers.get(actor_id)
             if peer is not None and peer.backlog() >= limit:
                 raise PendingCallsLimitError(
-                    f"{class_name} has {limit} calls of yours unanswered (max_pending_calls); wait for some of them first"
+                    f"{class_name} has {limit} calls of yours unanswered (max_pending_calls); wait for some first"
                 )
         template = self._templates.get(name)
         if template is None or options is not self._facts[3].get(name):
@@ -122,10 +128,18 @@ class ActorHandle(Generic[T]):
         template.nreturns = 1 if nreturns is None else nreturns
         retries = options.get("max_task_retries")
         template.max_retries = self._facts[4] if retries is None else retries
+        if _SPECIAL.get(name) == "__zmreg_terminate__":  # an actor that crashed meanwhile is to end when it is back
+            template.max_retries = -1
         template.retry_exceptions = opts.exceptions_of(options.get("retry_exceptions"))
         if options is self._facts[3].get(name) or name in _SPECIAL:
             self._templates[name] = template
         return template
+
+    def __enter__(self) -> ActorHandle[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        close(self)
 
     @property
     def _actor_id(self) -> bytes:
@@ -208,8 +222,10 @@ class ActorClass(Generic[T]):
         opts.check_actor_options(options)
         return ActorClass(self._cls, {**self._options, **options})
 
-    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
-        raise TypeError(f"{self.__name__} is an actor class: create one with {self.__name__}.remote(...)")
+    if not TYPE_CHECKING:  # so that checkers complain of the call before Python does
+
+        def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+            raise TypeError(f"{self.__name__} is an actor class: create one with {self.__name__}.remote(...)")
 
     def __mro_entries__(self, _bases: tuple[Any, ...]) -> tuple[type, ...]:
         raise TypeError(
@@ -252,8 +268,20 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
     space = client().namespace if namespace is None else namespace
     found = get_actor_or_none(name, space)
     if found is None:
-        raise ValueError(f"there is no actor named {name!r} in namespace {space!r}; has it been created, or has it ended?")
+        raise ValueError(f"there is no actor named {name!r} in namespace {space!r}: not created yet, or ended")
     return found
+
+
+def close(handle: ActorHandle[Any], timeout: float | None = None) -> None:
+    """End an actor in peace and wait until its process is gone; kill it when it has not ended within `timeout` seconds.
+
+    A sync actor first answers what this process has called before; a threaded or async one ends between its calls.
+    Also as `handle.close(timeout)` where the class has no method of that name, and at the end of `with handle:`.
+    """
+    try:
+        handle.__ray_terminate__.remote().exception(timeout)
+    except GetTimeoutError:
+        kill(handle)
 
 
 def kill(handle: ActorHandle[Any], *, no_restart: bool = True) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zmreg.api.refs import ObjectRef
+from zmreg.model.errors import GetTimeoutError
 from zmreg.model.ids import new_process_id
 from zmreg.model.messages import LogLines
 from zmreg.model.settings import Settings
@@ -65,7 +66,8 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
 
     Calling it again with the same arguments gives the same cluster; with other arguments it is an error unless
     `ignore_reinit_error`. Further keywords are fields of `Settings` (`inline_limit_bytes`, `max_workers`, ...).
-    Raises ClusterError when the node cannot start, RuntimeError for a second, different init, ValueError for bad values.
+    Raises ClusterError when the node cannot start, RuntimeError for a second, different init, ValueError for bad
+    values.
     """
     global _embedded
     if address not in (None, "local"):
@@ -98,7 +100,7 @@ def _different(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _settings(wanted: Mapping[str, Any]) -> Settings:
-    known = {name for name in Settings.__dataclass_fields__}
+    known = set(Settings.__dataclass_fields__)
     for name in wanted:
         if name not in known:
             raise TypeError(f"init() got an unexpected keyword argument {name!r}; it takes {', '.join(sorted(known))}")
@@ -185,7 +187,10 @@ def _get_all(refs: list[ObjectRef[Any]], timeout: float | None, copy: bool) -> l
     entries = [ref._entry for ref in refs]
     distinct = list({id(entry): entry for entry in entries}.values())
     if not seat.wait_for(distinct, len(distinct), False, timeout):
-        return seat.get(entries, 0, copy)  # raises the timeout with its text
+        seat.check()
+        raise GetTimeoutError(
+            f"not all of {len(refs)} objects were there within {timeout} s; the work goes on", timeout
+        )
     values: list[Any] = []
     for ref in refs:
         try:
@@ -197,12 +202,32 @@ def _get_all(refs: list[ObjectRef[Any]], timeout: float | None, copy: bool) -> l
     return values
 
 
-def gather(structure: Any, timeout: float | None = None) -> Any:
-    """The same nested structure (lists, tuples, sets, dicts) with every ref in it replaced by its value."""
+def gather(structure: Any, timeout: float | None = None, *, errors: str = "raise") -> Any:
+    """The same nested structure (lists, tuples, sets, dicts) with every ref in it replaced by its value.
+
+    `errors`: "raise" the first one found, "return" each in the place of its value, or "skip" what failed (None where
+    nothing can be left out: a ref alone, a field of a named tuple). GetTimeoutError after `timeout` seconds in all.
+    """
+    if errors not in ("raise", "return", "skip"):
+        raise ValueError(f"errors={errors!r}: use 'raise', 'return' or 'skip'")
     refs: list[ObjectRef[Any]] = []
     _collect(structure, refs)
-    values = iter(get(refs, timeout))
-    return _replace(structure, {id(ref): value for ref, value in zip(refs, values, strict=True)})
+    values = {id(ref): value for ref, value in zip(refs, _gathered(refs, timeout, errors), strict=True)}
+    whole = _replace(structure, values)
+    return None if whole is _SKIPPED else whole
+
+
+_SKIPPED: Any = object()
+
+
+def _gathered(refs: list[ObjectRef[Any]], timeout: float | None, errors: str) -> list[Any]:
+    if errors == "raise":
+        return get(refs, timeout)
+    values = _get_all(refs, timeout, False)
+    if errors == "return":
+        return values
+    # By the ref: a value may be an exception that a task returned.
+    return [_SKIPPED if ref.failed() else value for ref, value in zip(refs, values, strict=True)]
 
 
 def _collect(part: Any, refs: list[ObjectRef[Any]]) -> None:
@@ -220,11 +245,15 @@ def _replace(part: Any, values: Mapping[int, Any]) -> Any:
     if isinstance(part, ObjectRef):
         return values[id(part)]
     if isinstance(part, Mapping):
-        return {key: _replace(value, values) for key, value in part.items()}
+        pairs = {key: _replace(value, values) for key, value in part.items()}
+        return {key: value for key, value in pairs.items() if value is not _SKIPPED}
     if isinstance(part, tuple) and hasattr(part, "_fields"):
-        return type(part)(*(_replace(value, values) for value in part))
+        fields: list[Any] = [_replace(value, values) for value in part]
+        named: Any = type(part)
+        return named(*(None if value is _SKIPPED else value for value in fields))
     if isinstance(part, (list, tuple, set, frozenset)):
-        return type(part)(_replace(value, values) for value in part)
+        items = (_replace(value, values) for value in part)
+        return type(part)(value for value in items if value is not _SKIPPED)
     return part
 
 
@@ -241,7 +270,7 @@ def wait(
     """(ready, pending), both in input order; exactly `num_returns` ready unless `timeout` seconds are over first.
 
     A failed object counts as ready; errors are never raised. Values are on this machine already: `fetch_local` matters
-    between machines. TypeError for anything but a sequence of refs; ValueError for repeated refs or counts out of range.
+    between machines. TypeError for anything but a sequence of refs; ValueError for repeated refs, counts out of range.
     """
     if isinstance(refs, ObjectRef):
         raise TypeError("zmreg.wait takes a list of refs, not one ref; use ref.done() or ref.result(timeout)")
@@ -313,11 +342,4 @@ def who_has(refs: ObjectRef[Any] | Iterable[ObjectRef[Any]]) -> dict[ObjectRef[A
     return {ref: list(ref.meta.holders) for ref in wanted}
 
 
-def _forked() -> None:
-    seat = seats.current()
-    if seat is not None:
-        seat.forked = True
-
-
-os.register_at_fork(after_in_child=_forked)
 __all__ = ["ClusterInfo", "contextlib", "new_process_id", "types"]

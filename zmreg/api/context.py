@@ -46,8 +46,20 @@ class RuntimeContext:
         return host.actor_id.hex() if host is not None else None
 
     def get_assigned_resources(self) -> dict[str, float]:
-        """What this process may use. One worker runs one thing: the cluster's answer is not asked."""
-        return dict(client().assigned)
+        """What the running task or actor holds, by name: {"CPU": 1.0}. Empty in a driver."""
+        seat = client()
+        return dict(seat.ask("assigned", seat.me.hex()))
+
+    def get_actor_name(self) -> str | None:
+        """The actor's name; None elsewhere and for an anonymous one."""
+        host = hosted()
+        return host.name or None if host is not None else None
+
+    @property
+    def actor_restarts(self) -> int:
+        """How often this actor was restarted; 0 elsewhere."""
+        host = hosted()
+        return host.incarnation - 1 if host is not None else 0
 
     @property
     def was_current_actor_reconstructed(self) -> bool:
@@ -91,5 +103,5 @@ def cancelled() -> bool:
 
 
 def exit_actor() -> None:
-    """End this actor in peace: the running call fails, atexit handlers run, it is not restarted. RuntimeError elsewhere."""
+    """End this actor in peace: the running call fails, atexit handlers run, no restart. RuntimeError elsewhere."""
     end_actor()

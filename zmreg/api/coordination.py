@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import builtins
+import itertools
 import queue
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from zmreg.api.cluster import get
 from zmreg.api.functions import RemoteFunction
-from zmreg.api.refs import ObjectRef
+from zmreg.api.refs import ObjectRef, notified
 from zmreg.model.errors import GetTimeoutError
 from zmreg.services.client import Waiter
-from zmreg.services.seats import client
+from zmreg.services.execute import failure_of
+from zmreg.services.seats import client, unpack_failure
 
 T = TypeVar("T")
 
@@ -24,7 +28,7 @@ MAX_CHUNK = 4_096
 AHEAD_PER_CPU = 4
 
 
-class as_completed(Generic[T]):  # noqa: N801  a function to its users, as in concurrent.futures
+class as_completed(Generic[T]):
     """Iterate over refs as they finish; `add`/`update` take more while iterating. Also `async for`."""
 
     def __init__(self, refs: Iterable[ObjectRef[T]] = (), timeout: float | None = None) -> None:
@@ -33,7 +37,7 @@ class as_completed(Generic[T]):  # noqa: N801  a function to its users, as in co
         self._timeout = timeout
         self._done: queue.SimpleQueue[ObjectRef[T]] = queue.SimpleQueue()
         self._left = 0
-        self._waiter: Waiter | None = None
+        self._wake: Callable[[], None] = _nothing
         self.update(refs)
 
     def add(self, ref: ObjectRef[T]) -> None:
@@ -43,9 +47,12 @@ class as_completed(Generic[T]):  # noqa: N801  a function to its users, as in co
 
     def _arrived(self, ref: ObjectRef[T]) -> None:
         self._done.put(ref)
-        waiter = self._waiter
-        if waiter is not None:
-            waiter.finish()
+        self._wake()
+
+    def _listen(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        if not self._done.empty():
+            wake()
 
     def update(self, refs: Iterable[ObjectRef[T]]) -> None:
         """Several more."""
@@ -58,12 +65,17 @@ class as_completed(Generic[T]):  # noqa: N801  a function to its users, as in co
     def __next__(self) -> ObjectRef[T]:
         if not self._left:
             raise StopIteration
-        self._waiter = waiter = Waiter()
         if self._done.empty():
+            waiter = Waiter()
+            self._listen(waiter.finish)
             client().pump_until(waiter, self._deadline)
+        return self._next()
+
+    def _next(self) -> ObjectRef[T]:
         try:
             ref = self._done.get_nowait()
         except queue.Empty:
+            client().check()
             raise GetTimeoutError(f"{self._left} refs were not done within {self._timeout} s") from None
         self._left -= 1
         return ref
@@ -72,17 +84,47 @@ class as_completed(Generic[T]):  # noqa: N801  a function to its users, as in co
         return self
 
     async def __anext__(self) -> ObjectRef[T]:
-        import asyncio
-
         if not self._left:
             raise StopAsyncIteration
-        return await asyncio.get_running_loop().run_in_executor(None, self.__next__)
+        if self._done.empty():
+            await notified(self._listen, None if self._deadline is None else self._deadline - time.monotonic())
+        return self._next()
 
 
-def _run_chunk(function: Callable[..., Any], items: list[tuple[Any, ...]], shared: dict[str, Any]) -> tuple[float, list[Any]]:
+def _nothing() -> None:
+    return None
+
+
+class _Input:
+    """Stands in an item for a ref: its value comes as an argument of its own, as it would for `.remote(ref)`."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Input, (self.place,)
+
+
+def _run_chunk(
+    function: Callable[..., Any], items: list[tuple[Any, ...]], shared: dict[str, Any], whole: bool, *inputs: Any
+) -> tuple[float, list[Any], bytes]:
+    """(seconds, values, failure). An error that is not the first item's ends the values; `whole` raises any."""
+    if inputs:
+        items = [tuple(inputs[arg.place] if type(arg) is _Input else arg for arg in item) for item in items]
+    if shared:
+        shared = {name: value.get() if isinstance(value, ObjectRef) else value for name, value in shared.items()}
     start = time.perf_counter()
-    values = [function(*item, **shared) for item in items]
-    return time.perf_counter() - start, values
+    values: list[Any] = []
+    try:
+        for item in items:
+            values.append(function(*item, **shared))
+    except Exception as error:
+        if whole or not values:
+            raise
+        return time.perf_counter() - start, values, failure_of(error, getattr(function, "__name__", "map"), client())
+    return time.perf_counter() - start, values, b""
 
 
 def map(
@@ -95,8 +137,9 @@ def map(
     """`function` over the iterables, on workers: an iterator of values in order; unequal lengths stop at the shortest.
 
     Items travel in chunks. "auto" starts with one item and sizes the next chunks by the time one took, aiming at 20 ms
-    each. The iterables are read only as far ahead as needed. Keywords go to every call.
-    The first error is raised where its chunk's values would stand; GetTimeoutError after `timeout` seconds in all.
+    each. The iterables are read only as far ahead as needed. Keywords go to every call, and are sent once. Refs among
+    the arguments arrive as their values. The first error is raised where its value would stand, and what was sent
+    ahead is cancelled, as when the iterator is closed. GetTimeoutError after `timeout` seconds in all.
     """
     if not iterables:
         raise TypeError("zmreg.map needs at least one iterable")
@@ -106,7 +149,12 @@ def map(
     if isinstance(function, RemoteFunction):
         options, function = function._options, function._function
     run = RemoteFunction(_run_chunk, {**options, "name": getattr(function, "__name__", "map"), "num_returns": None})
-    return _mapped(run, define_shared(function), zip(*iterables), chunk, timeout, shared)  # noqa: B905
+    items = zip(*iterables)  # noqa: B905  the shortest ends it
+    deadline = None if timeout is None else time.monotonic() + timeout
+    whole = bool(options.get("retry_exceptions"))
+    common: Any = ObjectRef(client().put(shared)) if shared else shared
+    chunks = _Chunks(run, (define_shared(function), common, whole), items, 0 if chunk == "auto" else int(chunk))
+    return chunks.values(deadline, timeout)
 
 
 def define_shared(function: Callable[..., Any]) -> Any:
@@ -118,38 +166,69 @@ def define_shared(function: Callable[..., Any]) -> Any:
     return ObjectRef(client().put(function))
 
 
-def _mapped(
-    run: RemoteFunction[..., Any],
-    function: Any,
-    items: Iterator[tuple[Any, ...]],
-    chunk: int | str,
-    timeout: float | None,
-    shared: dict[str, Any],
-) -> Iterator[Any]:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    size = 1 if chunk == "auto" else int(chunk)
-    assert client().welcome is not None
-    ahead = max(2, int(client().welcome.num_cpus * AHEAD_PER_CPU))  # type: ignore[union-attr]
-    under_way: list[tuple[ObjectRef[Any], int]] = []
-    exhausted = False
-    while True:
-        while not exhausted and len(under_way) < ahead:
-            batch = [item for _, item in zip(range(size), items)]  # noqa: B905
+class _Chunks:
+    """The chunks of one map: read from its items, sent ahead, taken in order."""
+
+    def __init__(
+        self, run: RemoteFunction[..., Any], fixed: tuple[Any, Any, bool], items: Iterator[tuple[Any, ...]], size: int
+    ) -> None:
+        """`fixed` = (function, shared keywords, whole); `size` 0 finds the size by itself."""
+        self._run = run
+        self._function, self._shared, self._whole = fixed
+        self._items = items
+        self._auto = size == 0
+        self._size = size or 1
+        welcome = client().welcome
+        self._ahead = max(2, int((welcome.num_cpus if welcome is not None else 1) * AHEAD_PER_CPU))
+        self._under_way: deque[tuple[ObjectRef[Any], int]] = deque()
+        self._exhausted = False
+
+    def values(self, deadline: float | None, timeout: float | None) -> Iterator[Any]:
+        """All values, in order; reads ahead and sends."""
+        try:
+            self._send_ahead()
+            while self._under_way:
+                ref, count = self._under_way[0]
+                took, values, failure = ref.get(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                self._under_way.popleft()
+                if self._auto:
+                    each = max(took / count, 1e-7)
+                    self._size = min(MAX_CHUNK, max(1, int(CHUNK_S / each)), self._size * 8)
+                self._send_ahead()
+                yield from values
+                if failure:
+                    raise unpack_failure(failure)
+        except GetTimeoutError as error:
+            if error.timeout_s is None or deadline is None or time.monotonic() < deadline:
+                raise
+            raise GetTimeoutError(f"the values of the map were not there within {timeout} s", timeout) from None
+        finally:
+            for ref, _ in self._under_way:
+                ref.cancel()
+
+    def _send_ahead(self) -> None:
+        while not self._exhausted and len(self._under_way) < self._ahead:
+            batch = [item for _, item in zip(range(self._size), self._items)]  # noqa: B905
             if not batch:
-                exhausted = True
-                break
-            under_way.append((run.remote(function, batch, shared), len(batch)))
-            if chunk == "auto" and size == 1 and len(under_way) == 2:
-                break  # two single items tell how long one takes
-        if not under_way:
-            return
-        ref, count = under_way.pop(0)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        took, values = ref.get(left)
-        if chunk == "auto":
-            each = max(took / count, 1e-7)
-            size = min(MAX_CHUNK, max(1, int(CHUNK_S / each)), size * 8)
-        yield from values
+                self._exhausted = True
+                return
+            self._send(batch)
+            if self._auto and self._size == 1 and len(self._under_way) == 2:
+                return  # two single items tell how long one takes
+
+    def _send(self, batch: list[tuple[Any, ...]]) -> None:
+        inputs: list[Any] = []
+        if ObjectRef in set(builtins.map(type, itertools.chain.from_iterable(batch))):
+            batch = [tuple(_input(arg, inputs) for arg in item) for item in batch]
+        ref = self._run.remote(self._function, batch, self._shared, self._whole, *inputs)
+        self._under_way.append((ref, len(batch)))
+
+
+def _input(arg: Any, inputs: list[Any]) -> Any:
+    if not isinstance(arg, ObjectRef):
+        return arg
+    inputs.append(arg)
+    return _Input(len(inputs) - 1)
 
 
 def progress(refs: Iterable[ObjectRef[T]], every_s: float = 2.0) -> list[T]:

@@ -18,14 +18,15 @@ T = TypeVar("T")
 class Decorator(Protocol):
     """What `remote(**options)` gives."""
 
+    # A class is a callable too, so these overlap: the first that fits counts, and classes come first.
     @overload
-    def __call__(self, target: type[T]) -> ActorClass[T]: ...
+    def __call__(self, target: type[T]) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, target: Callable[P, R]) -> RemoteFunction[P, R]: ...
 
 
 @overload
-def remote(target: type[T]) -> ActorClass[T]: ...
+def remote(target: type[T]) -> ActorClass[T]: ...  # type: ignore[overload-overlap]  # as above
 @overload
 def remote(target: Callable[P, R]) -> RemoteFunction[P, R]: ...
 @overload

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from zmreg.api import options as opts
 from zmreg.api.refs import ObjectRef
@@ -90,7 +90,8 @@ class RemoteFunction(Generic[P, R]):
 
     def __init__(self, function: Callable[P, R], options: dict[str, Any], body: Body | None = None) -> None:
         """`body` is given by a twin, which differs in its options only."""
-        functools.update_wrapper(self, function)  # first: it takes over the function's attributes, whatever their names
+        # First, because it takes over the function's attributes, whatever their names.
+        functools.update_wrapper(cast(Any, self), function)
         self._function = function
         self._options = options
         self._name = str(options.get("name") or getattr(function, "__name__", "function"))
@@ -129,11 +130,13 @@ class RemoteFunction(Generic[P, R]):
         opts.check_task_options(options)
         return RemoteFunction(self._function, {**self._options, **options}, self._body)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(
-            f"{self._name} is a remote function: call {self._name}.remote(...), or {self._name}.__wrapped__(...) to run "
-            "it here"
-        )
+    if not TYPE_CHECKING:  # so that checkers complain of the call before Python does
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            raise TypeError(
+                f"{self._name} is a remote function: call {self._name}.remote(...), or {self._name}.__wrapped__(...) "
+                "to run it here"
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteFunction, (self._function, self._options)

@@ -70,8 +70,9 @@ def check_actor_options(options: Mapping[str, Any]) -> None:
     """TypeError or ValueError for values no actor can have."""
     check_names(options, ACTOR_OPTIONS, "an actor")
     shape_of(options)
-    for name, least in (("max_restarts", -1), ("max_task_retries", -1), ("max_concurrency", 1), ("max_pending_calls", -1)):
-        _check_count(options, name, least)
+    for count in ("max_restarts", "max_task_retries", "max_pending_calls"):
+        _check_count(options, count, -1)
+    _check_count(options, "max_concurrency", 1)
     name = options.get("name")
     if name is not None and (not isinstance(name, str) or not name):
         raise ValueError(f"name={name!r}: an actor's name is a string that is not empty; leave it out for none")

@@ -11,6 +11,7 @@ from zmreg.services.client import EntryRef
 from zmreg.services.client import current as current_client
 from zmreg.services.entries import FAILED, PENDING, STATE_NAMES, Entry, Stored
 from zmreg.services.seats import client, note_reference
+from zmreg.services.submit import resubmit
 
 if TYPE_CHECKING:
     # At run time in the methods that need them: asyncio alone is a fifth of what `import zmreg` may cost.
@@ -74,6 +75,17 @@ class ObjectRef(EntryRef, Generic[T]):
         """Whether the value, or its error, is there. Never waits."""
         return client().is_done(self._entry)
 
+    def failed(self) -> bool:
+        """Whether it is done, and by an error. Never waits, and does not count as reading the error."""
+        return self.done() and self._entry.state >= FAILED
+
+    def retry(self) -> ObjectRef[T]:
+        """A new ref: the failed task is submitted once more, and those of its inputs that failed too.
+
+        ValueError when it has not failed, is no task of this process, or was an actor's call.
+        """
+        return ObjectRef(resubmit(client(), self._entry))
+
     def cancel(self, force: bool = False, recursive: bool = True) -> None:
         """See `zmreg.cancel`."""
         client().cancel(self._entry, force, recursive)
@@ -119,7 +131,7 @@ class ObjectRef(EntryRef, Generic[T]):
     # -- callbacks and other worlds ---------------------------------------------------------------------------------
 
     def add_done_callback(self, callback: Callable[[ObjectRef[T]], object]) -> None:
-        """Call `callback(ref)` when it is done, on a thread kept for callbacks; at once, there, if it is done already."""
+        """Call `callback(ref)` when it is done, on a thread kept for callbacks; at once if it is done already."""
         client().when_done(self._entry, lambda: callback(self))
 
     def future(self) -> concurrent.futures.Future[T]:
@@ -147,17 +159,7 @@ class ObjectRef(EntryRef, Generic[T]):
         import asyncio
 
         if self._entry.state == PENDING:
-            loop = asyncio.get_running_loop()
-            # One future per awaiter: cancelling one waiter must not poison the ref for others.
-            there: asyncio.Future[None] = loop.create_future()
-
-            def wake() -> None:
-                if not there.done():
-                    there.set_result(None)
-
-            seat = client()
-            seat.when_settled(self._entry, lambda: _call_soon(loop, wake))
-            await (there if seat.on_wait is None else _blocking(there, seat.on_wait))
+            await notified(lambda wake: client().when_settled(self._entry, wake))
         if isinstance(self._entry.value, Stored):
             return await asyncio.get_running_loop().run_in_executor(None, self.get)
         return self.get()
@@ -194,6 +196,30 @@ class ObjectRef(EntryRef, Generic[T]):
         entry = self._entry
         size = f", {entry.nbytes} bytes" if entry.nbytes else ""
         return f"<ObjectRef {entry.object_id[-4:].hex()} [{STATE_NAMES[entry.state]}{size}]>"
+
+
+async def notified(listen: Callable[[Callable[[], None]], object], timeout: float | None = None) -> None:
+    """Wait on the running loop until somebody calls what `listen` was given, from any thread; at most `timeout` s."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    # One future per awaiter: cancelling one must not poison the ref for others.
+    there: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not there.done():
+            there.set_result(None)
+
+    listen(lambda: _call_soon(loop, wake))
+    on_wait = client().on_wait
+    awaited = there if on_wait is None else _blocking(there, on_wait)
+    if timeout is None:
+        await awaited
+        return
+    try:
+        await asyncio.wait_for(awaited, max(0.0, timeout))
+    except TimeoutError:
+        return
 
 
 async def _blocking(there: asyncio.Future[None], on_wait: Callable[[bool], None]) -> None:

@@ -10,7 +10,7 @@ counts the workers given, from 1; 0 = none yet. Facts about a worker the actor n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -251,10 +251,14 @@ class ActorBook:
         effects = self._end(actor, reason, None)
         return [each.but(worker=worker) if isinstance(each, TellActor) else each for each in effects]
 
-    def owner_died(self, owner: bytes) -> list[ActorEffect]:
-        """Its actors die with it, except detached ones."""
+    def owner_died(self, owner: bytes, adopted: Container[bytes] = ()) -> list[ActorEffect]:
+        """Its actors die with it, except detached ones and those whose handles are accounted for elsewhere now."""
         self._gone.bury(owner)
-        theirs = [actor for actor in self._actors.values() if actor.entry.owner == owner and not actor.entry.detached]
+        theirs = [
+            actor
+            for actor_id, actor in self._actors.items()
+            if actor.entry.owner == owner and not actor.entry.detached and actor_id not in adopted
+        ]
         effects: list[ActorEffect] = []
         for actor in theirs:
             kill = KillWorker(actor.worker) if actor.worker else None
@@ -313,6 +317,17 @@ class ActorBook:
         """Where the actor stands; None when unknown, or dead for so long that it was forgotten."""
         actor = self._actors.get(actor_id) or self._dead.get(actor_id)
         return None if actor is None else actor.life.state
+
+    def restarts(self, actor_id: bytes) -> int:
+        """How often the actor was restarted; 0 when unknown."""
+        actor = self._actors.get(actor_id) or self._dead.get(actor_id)
+        return 0 if actor is None else actor.restarts_used
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def __contains__(self, actor_id: bytes) -> bool:
+        return actor_id in self._actors
 
     def story(self, actor_id: bytes) -> tuple[str, ...]:
         """The actor's last moves, one line each: what `zmreg why` shows."""

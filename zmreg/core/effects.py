@@ -105,8 +105,8 @@ class KillWorker(Record):
 class TellActor(Record):
     """Tell `process`, a subscriber, how the actor stands.
 
-    `worker` is b"" while there is none; of a dead actor it is the one that ends in peace and still answers. `failure` is UTF-8 text, or what `worker_died` was given; when `init_failed`
-    is set it is the constructor's packed exception instead.
+    `worker` is b"" while there is none; of a dead actor it is the one that ends in peace and still answers. `failure`
+    is UTF-8 text, or what `worker_died` was given; with `init_failed` it is the constructor's packed exception instead.
     """
 
     process: bytes

@@ -183,11 +183,11 @@ class LeaseBook:
 
     def blocked(self, worker: bytes) -> list[LeaseEffect]:
         """The worker's task waits in get or wait: its CPU is free for others, its GPU and the rest stay taken."""
-        return self._set_blocked(worker, True)
+        return self._settle() if self._seats.set_blocked(worker, True) else []
 
     def unblocked(self, worker: bytes) -> list[LeaseEffect]:
         """The task goes on at once, even if its CPU was given away meanwhile: oversubscribed for a while, not stuck."""
-        return self._set_blocked(worker, False)
+        return self._settle() if self._seats.set_blocked(worker, False) else []
 
     def tick(self, now: float) -> list[LeaseEffect]:
         """Grace times, pauses after failed starts, and trimming of idle workers over the floor."""
@@ -199,6 +199,11 @@ class LeaseBook:
         """Seconds, by the ticks, that the worker has had nothing to do; 0.0 when it has, or is unknown."""
         seat = self._seats.idle.get(worker)
         return 0.0 if seat is None or seat.idle_since is None else self._now - seat.idle_since
+
+    def assigned(self, worker: bytes) -> dict[str, float]:
+        """What the worker's lease or actor holds of each resource, as users type amounts; empty for an idle one."""
+        seat = self._seats.by_worker.get(worker)
+        return {} if seat is None or seat.claim is None else seat.claim.hold.to_floats()
 
     def fits_node(self, shape: Shape) -> bool:
         """Whether this node could ever serve the shape."""
@@ -339,13 +344,6 @@ class LeaseBook:
         self._forget_if_done(claim)
         self._queue.update(claim)
         return [StopWorker(worker) for worker in workers]
-
-    def _set_blocked(self, worker: bytes, blocked: bool) -> list[LeaseEffect]:
-        seat = self._seats.by_worker.get(worker)
-        if seat is None or seat.claim is None or seat.blocked == blocked:
-            return []
-        self._seats.set_blocked(seat, blocked)
-        return self._settle()
 
     def _drop(self, claim: Claim) -> None:
         """The claim was refused; what it holds, if anything, stays until returned."""

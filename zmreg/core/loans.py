@@ -42,6 +42,13 @@ class Loans:
         del self._owed[object_id]
         return True
 
+    def restate(self, object_id: bytes, process: bytes, count: int) -> bool:
+        """`process` says how many hand-overs it owes in all; True if nobody holds the object any more."""
+        if count > 0:
+            self._owed.setdefault(object_id, {})[process] = count
+            return False
+        return self.returned(object_id, process, self._owed.get(object_id, {}).get(process, 0))
+
     def process_died(self, process: bytes) -> list[bytes]:
         """Everything it owed is returned; the objects that nobody holds any more."""
         free = []

@@ -81,7 +81,7 @@ def add(amounts: MutableMapping[str, int], resources: Iterable[tuple[str, int]],
 class Seats:
     """Workers by id, the idle ones among them, and what is left of the node's resources.
 
-    Invariant: available = total - the sum of all charges; below zero only after `set_blocked(seat, False)`.
+    Invariant: available = total - the sum of all charges; below zero only after `set_blocked(worker, False)`.
     """
 
     __slots__ = ("_serial", "available", "by_worker", "idle")
@@ -153,10 +153,15 @@ class Seats:
                 stopped.append(seat.worker)
         return stopped
 
-    def set_blocked(self, seat: Seat, blocked: bool) -> None:
+    def set_blocked(self, worker: bytes, blocked: bool) -> bool:
+        """Charge a worker for what it holds while it waits, or while it runs; whether that changes anything."""
+        seat = self.by_worker.get(worker)
+        if seat is None or seat.claim is None or seat.blocked == blocked:
+            return False
         add(self.available, seat.charge())
         seat.blocked = blocked
         add(self.available, seat.charge(), -1)
+        return True
 
     def remove(self, seat: Seat) -> None:
         self.vacate(seat)

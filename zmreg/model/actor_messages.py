@@ -51,6 +51,7 @@ class Construct(Sentence):
     payload: bytes
     deps: bytes
     handle: bytes
+    name: str
 
 
 class Constructed(Sentence):
@@ -116,7 +117,8 @@ class ActorInputs(Sentence):
 
     KIND: ClassVar[int] = 60
     actor_id: bytes
-    deps: bytes
+    payload: bytes
+    """What goes into `CreateActor.deps`; of this name because it may be large (wire/codec.py)."""
 
 
 class DeadlockProbe(Sentence):

@@ -35,6 +35,7 @@ ZmregError
 All of them survive pickling with their attributes: `args` holds the message alone and the rest lives in `__dict__`,
 which is what `BaseException.__reduce__` carries. Duplicate or wrong use of the API is a plain TypeError or ValueError.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -155,7 +156,7 @@ class TaskError(ZmregError):
         return make_task_error, (self._origin, travelling), state
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[object, ...]:
-        return self.__reduce__()             # ours, also when the user's class has a __reduce_ex__
+        return self.__reduce__()  # ours, also when the user's class has a __reduce_ex__
 
     def __copy__(self) -> TaskError:
         twin = make_task_error(self._origin, self._cause)
@@ -163,7 +164,7 @@ class TaskError(ZmregError):
         return twin
 
     def __setstate__(self, state: dict[str, object] | None) -> None:
-        self.__dict__.update(state or {})    # past a __setattr__ that refuses (frozen dataclass as exception)
+        self.__dict__.update(state or {})  # past a __setattr__ that refuses (frozen dataclass as exception)
 
 
 class TaskCancelledError(ZmregError):

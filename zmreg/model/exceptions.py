@@ -3,6 +3,7 @@
 `__init__` often takes other arguments than those it leaves in `args`; unpickling the usual way then raises TypeError,
 and the error that mattered is lost. Here the built-in ancestor makes the instance, and all it carried is put back.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -35,9 +36,7 @@ def has_own_pickling(cls: type[BaseException]) -> bool:
     return any(hook in vars(base) for base in users for hook in hooks)
 
 
-def rebuild_exception(
-    cls: type[E], args: tuple[object, ...], fields: dict[str, object], state: dict[str, object]
-) -> E:
+def rebuild_exception(cls: type[E], args: tuple[object, ...], fields: dict[str, object], state: dict[str, object]) -> E:
     """An instance of `cls` that carries `args`, `fields` (slots and fields kept in C) and `state` (its `__dict__`).
 
     Neither `__new__` nor `__init__` of the user's class runs. The built-in ancestor's `__new__` does, because it fills
@@ -51,7 +50,7 @@ def rebuild_exception(
             try:
                 descriptors[name].__set__(error, value)
             except (AttributeError, TypeError):
-                continue                     # read-only: filled by the constructor above
+                continue  # read-only: filled by the constructor above
     _ARGS.__set__(error, args)
     error.__dict__.update(state)
     return error
@@ -74,9 +73,9 @@ def fields_of(error: BaseException) -> dict[str, object]:
         try:
             value = descriptor.__get__(error)
         except AttributeError:
-            continue                         # an empty slot
+            continue  # an empty slot
         if value is None and not descriptor.__objclass__.__flags__ & _HEAP_TYPE:
-            continue                         # unset in C: an OSError whose errno *is set* to None prints "[Errno None]"
+            continue  # unset in C: an OSError whose errno *is set* to None prints "[Errno None]"
         fields[name] = value
     return fields
 

@@ -30,6 +30,7 @@ from zmreg.model.ref_messages import (
     Adopt,
     Borrow,
     BorrowSettled,
+    Holds,
     Resolve,
     Resolved,
     Unborrow,
@@ -73,6 +74,7 @@ __all__ = [
     "GaveBack",
     "Goodbye",
     "Hello",
+    "Holds",
     "KillActor",
     "LeaseGranted",
     "LeaseRecalled",
@@ -300,7 +302,7 @@ Message = (
     | WantLeases | LeaseGranted | LeaseRecalled | LeaseReturned | Unschedulable | Blocked | WorkersAtCap
     | Allocate | Allocated | AllocateRefused | Sealed | Pin | Pinned | PinRefused | Unpin | FreeObjects
     | Definition | NeedDefinition | Steal | GaveBack | CancelCall | CancelObject
-    | Resolve | Resolved | Borrow | BorrowSettled | Unborrow | Adopt
+    | Resolve | Resolved | Borrow | BorrowSettled | Unborrow | Adopt | Holds
     | CreateActor | ActorRefused | Construct | Constructed | ActorState | WatchActor | KillActor | ReleaseActor
     | RetireActor | ActorExiting | ActorInputs | DeadlockProbe
     | Ask | Answer | LogLines

@@ -22,6 +22,8 @@ class Resolved(Sentence):
     state: str
     payload: bytes
     nbytes: int
+    type_name: str
+    took_us: int
     contained: tuple[bytes, ...]
 
 
@@ -50,11 +52,29 @@ class Unborrow(Sentence):
 
 
 class Adopt(Sentence):
-    """worker -> node, when it leaves in peace: answer for this object of mine from now on."""
+    """worker -> node, when it leaves in peace: answer for this object of mine from now on.
+
+    `contained`: refs inside its value, which live as long as it does; those of mine come in an Adopt of their own.
+    """
 
     KIND: ClassVar[int] = 45
     object_id: bytes
     state: str
     payload: bytes
     nbytes: int
+    type_name: str
+    took_us: int
+    contained: tuple[bytes, ...]
     borrowers: tuple[bytes, ...]
+
+
+class Holds(Sentence):
+    """borrower -> heir, once, when it hears that `owner` left: all that I hold of what that one owned.
+
+    A level, not a change: what was said to the owner in its last moments is lost, and this makes it good.
+    """
+
+    KIND: ClassVar[int] = 46
+    owner: bytes
+    object_ids: tuple[bytes, ...]
+    counts: tuple[int, ...]

@@ -103,8 +103,9 @@ class Pump(Doorway):
             self._last_used = _monotonic()
             if self._asleep:
                 self._park.release()
-            if interrupts is not None:
-                interrupts.let_go()
+            again = interrupts is not None and interrupts.let_go()
+        if again and not waiter.done and not self._stopped:  # a handler that did not raise: the wait goes on
+            return self.wait(waiter, None if deadline is None else max(0.0, deadline - _monotonic()))
         return waiter.done
 
     def _wait(self, waiter: Waiter, deadline: float | None, interrupts: Interrupts | None) -> None:

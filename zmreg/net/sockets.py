@@ -16,11 +16,11 @@ import threading
 from collections.abc import Callable
 from errno import ENOENT
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import zmq
 
-from zmreg.model.errors import ClusterError
+from zmreg.model.errors import ClusterError, ForkedContextError
 from zmreg.model.ids import PROCESS_ID_BYTES, ProcessId
 
 # 1,000 actors and their callers in one process; zmq allocates slots, not sockets, so a high bound costs 100 KiB.
@@ -43,6 +43,10 @@ _MAGIC = b"ZR"
 def door_path(session: Path, process: bytes) -> Path:
     """Where the door of `process` is, in a session's directory: its address follows from its id."""
     return session / process.hex()
+
+
+def _refuse(*_: object) -> NoReturn:
+    raise ForkedContextError("this process was forked from one with a cluster, whose sockets it cannot use")
 
 
 class Ends:
@@ -141,6 +145,14 @@ class Ends:
         while self._ask(_MORE):
             self._recv(_NOBLOCK)
         return sender, b""
+
+    def abandon(self) -> None:
+        """In a forked child: the sockets are the parent's, and whoever tries to use them gets ForkedContextError.
+
+        It takes no lock: one that another thread held at the fork is never released here.
+        """
+        self._link_lock = threading.Lock()
+        self._send = self._ask = self._recv = _refuse  # type: ignore[method-assign,assignment]
 
     def close(self, clean: bool) -> None:
         """Closes both ends and the context. `clean` lets what was sent leave, for at most a second."""

@@ -66,8 +66,8 @@ class Interrupts(Protocol):
     def pending(self) -> bool:
         """One was noted."""
 
-    def let_go(self) -> None:
-        """Back to normal; raises what was noted."""
+    def let_go(self) -> bool:
+        """Back to normal; raises what was noted. True when something was noted and nothing raised."""
 
 
 class HandlerSwap:
@@ -96,12 +96,13 @@ class HandlerSwap:
         """An interrupt arrived since `hold`."""
         return self._noted is not None
 
-    def let_go(self) -> None:
-        """Put the user's handler back and run it for an interrupt that was noted: it may raise."""
+    def let_go(self) -> bool:
+        """Put the user's handler back and run it for a noted interrupt: it may raise. True when it did not."""
         theirs, self._theirs = self._theirs, None
         if theirs is None:
-            return
+            return False
         _set_handler(_SIGINT, theirs)
         noted, self._noted = self._noted, None
         if noted is not None:
             theirs(*noted)
+        return noted is not None

@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zmreg.model.errors import ActorExistsError
+from zmreg.model.errors import ActorExistsError, StaleRefError
 from zmreg.model.messages import ActorInputs, CreateActor, KillActor
 from zmreg.model.specs import Shape
-from zmreg.services.client import Client
+from zmreg.services.calls import Dep
+from zmreg.services.client import Client, is_former
 from zmreg.services.entries import INLINE, PENDING, Entry, Lifeline, Stored
 from zmreg.services.submit import define, pack_arguments
 from zmreg.wire import batches, payload
 from zmreg.wire.packed import Packed
+
+# A message carries 128 MiB; the rest is for the class and what is inline anyway. What is larger stays in the store, and
+# is lost with its owner.
+MAX_COPIES_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +53,24 @@ def create_actor(
     lifeline.contained = (*captured, *(pins or ()), *(entry for _, entry in deps or ()))
     handle = _inline(payload.pack((actor_id, order.class_name, order.ordered, *order.facts), [], what="a handle"))
 
+    copies = _copies(client, deps) if order.detached else {}
+
     def inputs() -> bytes:
-        rows = [_input_row(where, entry) for where, entry in deps or ()]
+        rows = [_input_row(where, entry, copies) for where, entry in deps or ()]
         return batches.pack_deps(rows) if rows else b""
 
     with client.lock:
         client.check()
         client.sharing.show(lifeline)
+        if order.detached:
+            client.detached.append(lifeline)
         client.tell_node(
             CreateActor(
                 actor_id, order.name, order.namespace, order.class_name, order.place.resources, order.hold.resources,
                 order.place.locs, order.max_restarts, order.detached, order.max_concurrency, blob, data,
                 b"" if waiting else inputs(), handle, bool(waiting),
-            )  # fmt: skip
-        )
+            )
+        )  # fmt: skip
         if waiting:
             _send_when_there(client, waiting, lambda: client.tell_node(ActorInputs(actor_id, inputs())))
     if order.name:
@@ -88,8 +97,23 @@ def _send_when_there(client: Client, waiting: list[Entry], send: Any) -> None:
         client.sharing.want(entry)
 
 
-def _input_row(where: int | str, entry: Entry) -> batches.Row:
+def _copies(client: Client, deps: list[Dep] | None) -> dict[int, bytes]:
+    """By entry: stored inputs of a detached actor as bytes. They go to the head, for restarts after we are gone."""
+    copies = {}
+    left = MAX_COPIES_BYTES
+    for _, entry in deps or ():
+        value = entry.value
+        if isinstance(value, Stored) and value.nbytes <= left:
+            left -= value.nbytes
+            copies[id(entry)] = bytes(client.shelf.view(client.shelf.ask(value.object_id)))
+    return copies
+
+
+def _input_row(where: int | str, entry: Entry, copies: Mapping[int, bytes]) -> batches.Row:
     value = entry.value
+    copy = copies.get(id(entry))
+    if copy is not None:
+        return [where, batches.INLINE, copy, 0]
     if isinstance(value, Stored):
         return [where, batches.STORED, value.object_id, value.nbytes]
     if entry.state == INLINE:
@@ -112,7 +136,14 @@ def find_actor(client: Client, name: str, namespace: str) -> Any:
 
 
 def kill_actor(client: Client, actor_id: bytes, no_restart: bool) -> None:
-    """Ask the head to end an actor; returns when it has been told, so that its name is free."""
+    """Ask the head to end an actor; returns when it has been told, so that its name is free.
+
+    Raises StaleRefError for an actor of an earlier session of this process.
+    """
+    if is_former(actor_id[:8]):
+        raise StaleRefError(
+            f"actor {actor_id.hex()[-8:]} belongs to a session that is over, and ended with it; make a new one"
+        )
     with client.lock:
         client.check()
         client.flush()

@@ -1,63 +1,159 @@
-"""Objects whose owner has left in peace: the node answers for them until nobody holds them any more."""
+"""Objects whose owner has left in peace: the node answers for them until nobody holds them any more.
+
+What their values contain lives on with them. Refs of the same owner are adopted as well; of a living owner the node is
+a borrower like any other: it says `Borrow` once, holds on while a container of its own, or a hand-over not yet settled,
+needs it, and then says `Unborrow`.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from zmreg.core.loans import Loans
-from zmreg.model.ids import short
-from zmreg.model.messages import Adopt, Borrow, BorrowSettled, FreeObjects, Message, Resolve, Resolved, Unborrow
+from zmreg.model.ids import owner_of, short
+from zmreg.model.messages import (
+    Adopt,
+    Borrow,
+    BorrowSettled,
+    FreeObjects,
+    Holds,
+    Message,
+    Resolve,
+    Resolved,
+    Unborrow,
+)
 from zmreg.services.storekeeper import Storekeeper
 
 
 class Adoption:
     """The node in the role of an owner. Values are opaque bytes or lie in the store."""
 
-    def __init__(self, post: Callable[[bytes, Message], object], store: Storekeeper) -> None:
+    def __init__(
+        self, me: bytes, post: Callable[[bytes, Message], object], store: Storekeeper, dropped: Callable[[bytes], None]
+    ) -> None:
+        """`dropped(object_id)`: nobody holds it any more; what is called so may be the lifeline of an actor."""
+        self._me = me
         self._post = post
+        self._dropped = dropped
         self._store = store
         self._objects: dict[bytes, Adopt] = {}
+        # Containers of ours are in this book as hand-overs to ourselves.
         self._loans = Loans()
+        # Objects of living owners -> our holds on them; the first was announced by Borrow. No zeros.
+        self._foreign: Counter[bytes] = Counter()
+        # (object of a living owner, process we gave it to) -> holds until that owner knows the process.
+        self._unsettled: Counter[tuple[bytes, bytes]] = Counter()
 
-    def adopt(self, message: Adopt) -> None:
-        """Take over one object with its borrowers."""
-        if message.borrowers:
-            self._objects[message.object_id] = message
-            for borrower in message.borrowers:
-                self._loans.lend(message.object_id, borrower)
-        else:
-            self._drop(message.object_id)
+    def adopt(self, sender: bytes, message: Adopt) -> None:
+        """Take over one object of `sender` with its borrowers. Those of one owner come in any order, then it ends."""
+        object_id = message.object_id
+        self._objects[object_id] = message
+        for borrower in message.borrowers:
+            if borrower != self._me:
+                self._loans.lend(object_id, borrower)
+        for _ in range(self._foreign.pop(object_id, 0)):  # borrowed by us until now
+            self._loans.lend(object_id, self._me)
+        for inner in message.contained:
+            self._hold(inner, sender)
 
-    def on_message(self, sender: bytes, message: Resolve | Borrow | Unborrow) -> None:
-        """What borrowers say to an owner."""
+    def owner_left(self, owner: bytes) -> bool:
+        """`owner` is gone and all its Adopts are here: whether any of its objects is still needed."""
+        theirs = [object_id for object_id in self._objects if owner_of(object_id) == owner]
+        self._drop([object_id for object_id in theirs if object_id not in self._loans])
+        return any(object_id in self._objects for object_id in theirs)
+
+    # -- what borrowers and owners say --------------------------------------------------------------------------------
+
+    def on_message(self, sender: bytes, message: Resolve | Borrow | BorrowSettled | Unborrow | Holds) -> None:
+        """What borrowers say to an owner, and owners to a lender."""
         match message:
             case Resolve(object_id):
                 self._answer(sender, object_id)
             case Borrow(object_id, lender):
                 if object_id in self._objects:
                     self._loans.lend(object_id, sender)
-                self._post(lender, BorrowSettled(object_id, sender))
-            case Unborrow(object_ids, _):
-                for object_id in object_ids:  # the count began before the adoption: whoever lets go, lets go wholly
-                    if self._loans.returned(object_id, sender, 1 << 30):
-                        self._drop(object_id)
+                if lender != self._me:
+                    self._post(lender, BorrowSettled(object_id, sender))
+            case BorrowSettled(object_id, borrower):
+                self._settled(object_id, borrower, 1)
+            case Unborrow(object_ids, counts):
+                pairs = zip(object_ids, counts, strict=True)
+                self._drop([object_id for object_id, count in pairs if self._loans.returned(object_id, sender, count)])
+            case Holds(owner, object_ids, counts):
+                wanted = dict(zip(object_ids, counts, strict=True))
+                theirs = [object_id for object_id in self._objects if owner_of(object_id) == owner]
+                self._drop([each for each in theirs if self._loans.restate(each, sender, wanted.get(each, 0))])
 
     def _answer(self, borrower: bytes, object_id: bytes) -> None:
         held = self._objects.get(object_id)
         if held is None:
-            reason = f"object {short(object_id)} is unknown: its owner has ended, and nothing was left to the node"
-            self._post(borrower, Resolved(object_id, "lost", reason.encode(), 0, ()))
-        else:
-            self._post(borrower, Resolved(object_id, held.state, held.payload, held.nbytes, ()))
+            reason = f"object {short(object_id)} is lost: its owner has ended, and has left nothing of it to the node"
+            self._post(borrower, Resolved(object_id, "lost", reason.encode(), 0, "", 0, ()))
+            return
+        for inner in held.contained:
+            if inner in self._objects:
+                self._loans.lend(inner, borrower)
+            elif inner in self._foreign and owner_of(inner) != borrower:
+                self._foreign[inner] += 1
+                self._unsettled[inner, borrower] += 1
+        self._post(
+            borrower,
+            Resolved(object_id, held.state, held.payload, held.nbytes, held.type_name, held.took_us, held.contained),
+        )
 
     def process_died(self, process: bytes) -> None:
-        """It holds nothing any more."""
-        for object_id in self._loans.process_died(process):
-            self._drop(object_id)
+        """It holds nothing any more, and what it owned we cannot borrow any more."""
+        for object_id in [each for each in self._foreign if owner_of(each) == process]:
+            del self._foreign[object_id]
+        for key in [key for key in self._unsettled if process in (key[1], owner_of(key[0]))]:
+            self._settled(*key, self._unsettled[key])
+        self._drop(self._loans.process_died(process))
 
-    def _drop(self, object_id: bytes) -> None:
-        self._objects.pop(object_id, None)
-        self._store.on_free(FreeObjects((object_id,)))
+    # -- what our own objects contain ---------------------------------------------------------------------------------
+
+    def _hold(self, inner: bytes, lender: bytes) -> None:
+        """A container of `lender`'s that is ours now has a ref to `inner`."""
+        if owner_of(inner) == lender or inner in self._objects:
+            self._loans.lend(inner, self._me)
+            return
+        self._foreign[inner] += 1
+        if self._foreign[inner] == 1:
+            self._post(owner_of(inner), Borrow(inner, lender))
+
+    def _settled(self, object_id: bytes, borrower: bytes, count: int) -> None:
+        """`count` hand-overs to `borrower` need our hold no more; those we do not know of are another's."""
+        key = (object_id, borrower)
+        known = min(count, self._unsettled[key])
+        self._unsettled[key] -= known
+        if not self._unsettled[key]:
+            del self._unsettled[key]
+        self._drop([object_id for _ in range(known) if self._release(object_id)])
+
+    def _release(self, inner: bytes) -> bool:
+        """One hold of ours less; True when it is an object of ours that nobody holds any more."""
+        if inner in self._foreign:
+            self._foreign[inner] -= 1
+            if not self._foreign[inner]:
+                del self._foreign[inner]
+                self._post(owner_of(inner), Unborrow((inner,), (1,)))
+            return False
+        return self._loans.returned(inner, self._me, 1)
+
+    def _drop(self, object_ids: list[bytes]) -> None:
+        """Nobody holds these any more, nor then what only they contained."""
+        while object_ids:
+            object_id = object_ids.pop()
+            held = self._objects.pop(object_id, None)
+            if held is None:
+                continue
+            if held.state == "stored":
+                self._store.on_free(FreeObjects((object_id,)))
+            self._dropped(object_id)
+            object_ids += [inner for inner in held.contained if self._release(inner)]
+
+    def __contains__(self, object_id: object) -> bool:
+        return object_id in self._objects
 
     def __len__(self) -> int:
         return len(self._objects)

@@ -30,7 +30,7 @@ class Callbacks:
         while (callback := self._queue.get()) is not None:
             try:
                 callback()
-            except Exception:  # noqa: BLE001  the top of a thread that runs foreign code
+            except Exception:
                 log.exception("a done-callback raised")
             del callback
 

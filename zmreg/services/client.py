@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from zmreg.model.errors import GetTimeoutError
 from zmreg.net.waiting import Waiter
-from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Entry, EntryRef, Gathering, Stored
+from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, EntryRef, Gathering, Stored
 from zmreg.services.seat import Seat
 from zmreg.services.shelf import PinTicket
 from zmreg.wire import payload
@@ -103,7 +104,7 @@ class Client(Seat):
         if entry.state == PENDING:
             self.settled(entry, timeout)
         if entry.state == INLINE:
-            return payload.unpack(entry.value)  # type: ignore[arg-type]
+            return payload.unpack(entry.value, writable=copy)  # type: ignore[arg-type]
         return self.get((entry,), timeout, copy)[0]
 
     def get(self, entries: Sequence[Entry], timeout: float | None, copy: bool = False) -> list[Any]:
@@ -135,7 +136,7 @@ class Client(Seat):
             if entry.state == STORED and isinstance(value, Stored) and id(entry) not in tickets:
                 tickets[id(entry)] = self.shelf.ask(value.object_id)
         if not tickets:
-            return [payload.unpack(entry.value) for entry in entries]  # type: ignore[arg-type]
+            return [payload.unpack(entry.value, writable=copy) for entry in entries]  # type: ignore[arg-type]
         return self._read(entries, tickets, deadline, copy)
 
     def _read(
@@ -148,7 +149,7 @@ class Client(Seat):
             for place, entry in enumerate(entries):
                 ticket = tickets.get(id(entry))
                 if ticket is None:
-                    values.append(payload.unpack(entry.value))  # type: ignore[arg-type]
+                    values.append(payload.unpack(entry.value, writable=copy))  # type: ignore[arg-type]
                     continue
                 if id(entry) not in views:
                     left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -175,12 +176,28 @@ class Client(Seat):
             return ObjectLostError("the object was freed: no handle to it was left", object_id=entry.object_id.hex())
         return payload.unpack_failure(failure)
 
+    def is_sent(self, entry: Entry) -> bool:
+        """Whether the task that makes an own entry is with a worker."""
+        with self.lock:
+            task = entry.task
+            return task is not None and task.lane is not None and task.counter in task.lane.outstanding
+
+    def cancel_unsent(self, entry: Entry) -> bool:
+        """Cancel the task if no worker has it: True, and it will certainly never run."""
+        with self.lock:
+            if entry.state != PENDING or self.is_sent(entry):
+                return False
+            self.tasks.cancel(entry, False, False)
+            return True
+
     def first_settled(self, entries: list[Entry], need: int, timeout: float | None) -> list[Entry]:
         """The entries that are there, earliest first: at least `need` of them unless the time is up."""
-        order = [entry for entry in entries if entry.state != PENDING]
+        order: list[Entry] = []
+        pending: list[Entry] = []
+        for entry in entries:  # each looked at once: others settle them meanwhile
+            (pending if entry.state == PENDING else order).append(entry)
         if len(order) >= need:
             return order
-        pending = [entry for entry in entries if entry.state == PENDING]
         with self.lock:
             for entry in pending:
                 if entry.state == PENDING:
@@ -264,6 +281,12 @@ class Client(Seat):
 
 
 _current: Client | None = None
+_former: set[bytes] = set()
+
+
+def is_former(process: bytes) -> bool:
+    """Whether this was this process's seat in an earlier session."""
+    return process in _former
 
 
 def current() -> Client | None:
@@ -274,7 +297,18 @@ def current() -> Client | None:
 def set_current(client: Client | None) -> None:
     """Make `client` this process's seat."""
     global _current
+    if _current is not None:
+        _former.add(_current.me)
     _current = client
 
 
+def _forked() -> None:
+    """After a fork, in the child: our threads are gone, locks may be held for ever, the sockets are the parent's."""
+    if _current is not None:
+        _current.forked = True
+        _current.lock = threading.RLock()
+        _current.ends.abandon()
+
+
+os.register_at_fork(after_in_child=_forked)
 __all__ = ["Client", "EntryRef", "Waiter", "current", "set_current"]

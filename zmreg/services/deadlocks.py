@@ -99,12 +99,15 @@ class Deadlocks:
             return
         lane = task.lane
         task.cancelled = True
-        cancel_sent(task, lane, False, True)
+        if lane.worker == worker.me:  # a message to ourselves would come after the call it is about
+            worker.drop_call(worker.me, task.counter)
+        else:
+            cancel_sent(task, lane, False, True)
         lane.answered(task.counter)
         who = worker.host.class_name() if worker.host is not None else "a task"
         chain = ", which waits for ".join(f"{name}()" for name in probe.path)
         text = (
-            f"deadlock: {who} waits for {chain}, which can only run where {who} waits. {probe.path[0]}() was withdrawn. "
+            f"deadlock: {who} waits for {chain}, which only runs where {who} waits. {probe.path[0]}() was withdrawn. "
             "Await such calls in async methods, or return the ref instead of waiting for its value."
         )
         worker.tasks.fail(task, DeadlockError(text, path=probe.path))

@@ -162,7 +162,9 @@ class Stored:
 
     __slots__ = ("holders", "nbytes", "object_id", "outbox")
 
-    def __init__(self, any_object_id: bytes, nbytes: int, holders: tuple[bytes, ...], outbox: deque[bytes] | None) -> None:
+    def __init__(
+        self, any_object_id: bytes, nbytes: int, holders: tuple[bytes, ...], outbox: deque[bytes] | None
+    ) -> None:
         self.object_id = any_object_id
         self.nbytes = nbytes
         self.holders = holders

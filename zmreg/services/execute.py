@@ -29,7 +29,7 @@ class ActorExit(BaseException):
     """Raised by exit_actor(): the running method ends, and with it the actor."""
 
 
-class InputFailed(Exception):  # noqa: N818  never leaves this room
+class InputFailed(Exception):
     """An input that rode on the same worker failed; `failure` is its packed error."""
 
     def __init__(self, failure: bytes) -> None:
@@ -37,7 +37,7 @@ class InputFailed(Exception):  # noqa: N818  never leaves this room
         self.failure = failure
 
 
-class InputMissing(Exception):  # noqa: N818
+class InputMissing(Exception):
     """An input that should ride here is not here any more: the owner must send the call again with the value."""
 
 
@@ -85,7 +85,8 @@ def load_arguments(client: Client, recent: Recent, caller: bytes, row: Row) -> t
     tickets = {key: client.shelf.ask(key) for key in {dep[2] for dep in deps if dep[1] == batches.STORED}}
     try:
         if deps and deps[0][0] == WHOLE_ARGUMENTS:
-            data = client.shelf.view(tickets.pop(deps[0][2]))
+            whole = deps[0]
+            data = whole[2] if whole[1] == batches.INLINE else client.shelf.view(tickets.pop(whole[2]))
             deps = deps[1:]
         value = payload.unpack(data)
         if not deps:
@@ -140,7 +141,7 @@ def _pack_many(client: Client, caller: bytes, task_id: bytes, result: Any, nretu
             length = len(result)
         except TypeError:
             raise ValueError(
-                f"{name} has num_returns={nreturns} but returned one {type(result).__name__}; return a tuple of {nreturns}"
+                f"{name} has num_returns={nreturns} but returned {type(result).__name__}: return {nreturns} in a tuple"
             ) from None
         if length != nreturns:
             raise ValueError(f"{name} has num_returns={nreturns} but returned {length} values")
@@ -192,7 +193,7 @@ def failed_row(failure: bytes) -> Row:
 CANCELLED_ROW: Row = [batches.CANCELLED, b"", 0, "", ()]
 
 
-def result_row(  # noqa: PLR0913  one call's answer has that many parts
+def result_row(
     client: Client, caller: bytes, counter: int, took_us: int, returns: Returns, refs: Refs | None = None
 ) -> Row:
     """The answer to one call, short form when it can be; books the refs that are still held here.

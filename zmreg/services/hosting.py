@@ -116,6 +116,7 @@ class SyncHost:
         self.actor_id = construct.actor_id
         self.incarnation = construct.incarnation
         self.handle = construct.handle
+        self.name = construct.name
         self.concurrency = construct.max_concurrency
         self.instance: Any = None
 
@@ -191,7 +192,7 @@ class SyncHost:
         if hook is not None:
             try:
                 self._complete(hook())
-            except Exception:  # noqa: BLE001  the user's hook; nobody waits for its outcome
+            except Exception:
                 log.exception("__pre_destroy__ of %s raised", type(self.instance).__name__)
 
     # -- shared by the concurrent kinds -------------------------------------------------------------------------------

@@ -140,6 +140,10 @@ class Intake(Client):
                 self.answer_now()
                 return
 
+    def drop_call(self, caller: bytes, counter: int) -> None:
+        """Cancel a call, at once."""
+        self._on_cancel(caller, CancelCall(counter, False, True))
+
     def has_unfinished(self, caller: bytes, counter: int) -> bool:
         """Whether a call of `caller` is queued or running here, on the one thread that runs calls one by one."""
         task_id = object_id(caller, counter)
@@ -160,7 +164,7 @@ class Intake(Client):
             self.host.end_when_idle()
 
     def _on_exit(self, if_idle: bool) -> None:
-        if if_idle and (self.inbox or self.signals.executing or len(self.sharing.lent_entries()) or self.tasks.live):
+        if if_idle and (self.inbox or self.signals.executing or self.sharing.heritage() or self.tasks.live):
             return
         self._end_when_idle()
 

@@ -22,7 +22,7 @@ from zmreg.model.ids import ProcessId
 from zmreg.model.settings import Settings
 from zmreg.wire import payload
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+SHARED_MEMORY = Path("/dev/shm")
 # Of the machine's memory: what the store may use at most by default, and never more than half of shared memory.
 STORE_SHARE = 0.3
 # A worker with nothing loaded has about 12 MiB of its own; this leaves as much again for its work.
@@ -212,9 +212,11 @@ def _spawn(
         "path": sys.path,
         "argv": sys.argv,
     }
+    # -P: with -c the working directory would come first on sys.path, and a file there could pass for a module of ours.
+    command = [sys.executable, "-P", "-c", "from zmreg.services.node import main; main()"]
     try:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from zmreg.services.node import main; main()", str(session.path), str(session.arena)],
+            [*command, str(session.path), str(session.arena)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -261,7 +263,7 @@ def _warn_of_few_descriptors() -> None:
     limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != resource.RLIM_INFINITY and limit < FEW_DESCRIPTORS:
         warnings.warn(
-            f"this process may open only {limit} files (RLIMIT_NOFILE, hard limit {hard}): zmreg needs about 30 and one "
+            f"this process may open only {limit} files (RLIMIT_NOFILE, hard limit {hard}): zmreg needs 30, and one "
             f"for each process it talks to. Raise it with `ulimit -n {FEW_DESCRIPTORS}` or more.",
             RuntimeWarning,
             stacklevel=4,  # the line that called init

@@ -34,6 +34,7 @@ from zmreg.model.messages import (
     Ask,
     Blocked,
     Borrow,
+    BorrowSettled,
     Construct,
     Constructed,
     CreateActor,
@@ -41,6 +42,7 @@ from zmreg.model.messages import (
     FreeObjects,
     Goodbye,
     Hello,
+    Holds,
     KillActor,
     LeaseGranted,
     LeaseRecalled,
@@ -103,7 +105,9 @@ class Node:
         self.store = Storekeeper(
             arena, session / "spill", self.settings.object_store_bytes, self.settings.allocate_timeout_s, self.post
         )
-        self.adoption = Adoption(self.post, self.store)
+        self.adoption = Adoption(
+            self.me, self.post, self.store, lambda object_id: self.perform_actor(self.actors.release(object_id))
+        )
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
         self.protocol_errors = 0
@@ -152,6 +156,8 @@ class Node:
     def _tick(self, now: float) -> None:
         self.perform(self.leases.tick(now))
         self.perform_actor(self.actors.tick(now))
+        if len(self.creations) > len(self.actors):
+            self.creations = {each: creation for each, creation in self.creations.items() if each in self.actors}
         self.store.tick(now)
         self.nursery.tick(now)
         if self.settings.log_to_driver:
@@ -192,8 +198,8 @@ class Node:
             case Goodbye():
                 self._on_goodbye(sender)
             case Adopt():
-                self.adoption.adopt(message)
-            case Resolve() | Borrow() | Unborrow():
+                self.adoption.adopt(sender, message)
+            case Resolve() | Borrow() | BorrowSettled() | Unborrow() | Holds():
                 self.adoption.on_message(sender, message)
             case Ask(request, topic, key):
                 found = views.answer(self, topic, key)
@@ -240,16 +246,22 @@ class Node:
             self.perform(self.leases.worker_started(sender))
 
     def _on_goodbye(self, sender: bytes) -> None:
-        self.leaving.add(sender)
         hello = self.clients.get(sender)
-        if hello is not None and hello.role == "driver":
+        if hello is None:
+            return
+        self.leaving.add(sender)
+        if hello.role == "driver":
             self.stopping = True
+        child = self.nursery.children.get(sender)
+        if child is not None:  # it has run its users' code to the end, but others may still wait for results of its own
+            child.kill_at = float("inf")
 
     def _on_create(self, sender: bytes, message: CreateActor) -> None:
         self.creations[message.actor_id] = message
         entry = ActorEntry(
             message.actor_id, sender, message.name, message.namespace, message.class_name,
-            Shape(message.place, message.locs), Shape(message.hold, message.locs), message.max_restarts, message.detached,
+            Shape(message.place, message.locs), Shape(message.hold, message.locs), message.max_restarts,
+            message.detached,
         )  # fmt: skip
         self.perform_actor(self.actors.create(entry, time.monotonic(), message.waiting))
 
@@ -258,7 +270,7 @@ class Node:
         if not death.was_ready:
             self.perform(self.leases.worker_start_failed(f"{death.reason}\n{death.log_tail}".strip()))
             return
-        adopted = worker in self.leaving
+        adopted = worker in self.leaving and self.adoption.owner_left(worker)
         self.leaving.discard(worker)
         self.clients.pop(worker, None)
         self.ends.forget(worker)
@@ -267,11 +279,11 @@ class Node:
         )  # fmt: skip
         for client in self.clients:
             self.post(client, word)
-        self.store.process_died(worker, adopted, death.words.sealed)
+        self.store.process_died(worker, self.adoption, death.words.sealed)
         self.adoption.process_died(worker)
         self.perform_actor(self.actors.worker_died(worker, death.reason.encode()))
         self.perform_actor(self.actors.process_died(worker))
-        self.perform_actor(self.actors.owner_died(worker))
+        self.perform_actor(self.actors.owner_died(worker, self.adoption if adopted else ()))
         self.perform(self.leases.owner_died(worker))
         self.perform(self.leases.worker_died(worker))
 
@@ -285,7 +297,7 @@ class Node:
                     if not self.stopping:
                         self.nursery.start()
                 case fx.StopWorker(worker):
-                    self.nursery.end(worker, time.monotonic(), lambda each: self.post(each, Exit(False)) and None)
+                    self.nursery.end(worker, time.monotonic(), self._ask_to_exit)
                 case fx.Granted(owner, shape, worker):
                     self.post(owner, LeaseGranted(shape.resources, shape.locs, worker))
                 case fx.Recall(owner, worker):
@@ -315,13 +327,11 @@ class Node:
                 case fx.RetireActor(actor_id, worker):
                     self.post(worker, RetireActor(actor_id))
                 case fx.KillWorker(worker):
-                    self.nursery.kill(worker, "it was killed on request")
+                    if worker not in self.leaving:  # an actor that has ended in peace: see `_on_goodbye`
+                        self.nursery.kill(worker, "it was killed on request")
                 case fx.TellActor(process, actor_id, state, worker, incarnation, failure, restarts, init_failed):
-                    self.post(
-                        process, ActorState(actor_id, state.lower(), worker, incarnation, failure, init_failed, restarts)
-                    )
-                    if state == "DEAD":
-                        self.creations.pop(actor_id, None)
+                    state = state.lower()
+                    self.post(process, ActorState(actor_id, state, worker, incarnation, failure, init_failed, restarts))
                 case fx.ActorCreated():
                     continue
                 case fx.ActorRefused(actor_id, owner, reason):
@@ -329,6 +339,9 @@ class Node:
                     self.post(owner, ActorRefused(actor_id, reason))
                 case _:
                     assert_never(effect)
+
+    def _ask_to_exit(self, worker: bytes) -> None:
+        self.post(worker, Exit(False))
 
     def _construct(self, actor_id: bytes, worker: bytes, incarnation: int) -> None:
         creation = self.creations[actor_id]
@@ -339,7 +352,7 @@ class Node:
             worker,
             Construct(
                 actor_id, incarnation, creation.max_concurrency, creation.blob, creation.payload, creation.deps,
-                creation.handle,
+                creation.handle, creation.name,
             ),
         )  # fmt: skip
 
@@ -354,10 +367,13 @@ class Node:
                 self.nursery.kill(worker, "the cluster was shut down")
         deadline = time.monotonic() + END_S
         poller = select.poll()
-        poller.register(self.nursery.channel.fileno(), select.POLLIN)
+        channel = self.nursery.channel.fileno()
+        poller.register(channel, select.POLLIN)
+        poller.register(self.ends.door_fd, select.POLLIN)
         self.clients.clear()
         while self.nursery.children and (left := deadline - time.monotonic()) > 0:
-            if poller.poll(left * 1e3) and not self.nursery.hear():
+            self._drain()  # those that leave have an estate to settle, and wait for our word
+            if channel in dict(poller.poll(left * 1e3)) and not self.nursery.hear():
                 break
         self.nursery.close()
         end_descendants()

@@ -148,9 +148,11 @@ class Nursery:
     def _spawn_zygote(self, theirs: socket.socket) -> None:
         config = {**self._config, "channel_fd": theirs.fileno(), "close": [], "lock_fds": []}
         self._spawned = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from zmreg.services.zygote import main; main()"],
-            stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )  # fmt: skip
+            [sys.executable, "-P", "-c", "from zmreg.services.zygote import main; main()"],  # -P: see launch.py
+            stdin=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
         assert self._spawned.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # dead already: its end of the channel tells
             self._spawned.stdin.write(json.dumps(config).encode())

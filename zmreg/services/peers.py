@@ -17,6 +17,7 @@ from zmreg.services.calls import Lane, Task, first_unusable, pending_inputs, rid
 from zmreg.services.entries import Entry
 from zmreg.wire.payload import unpack_failure
 
+
 class PeerKeeper(Protocol):
     """What a peer needs of the task book."""
 
@@ -67,7 +68,10 @@ class Peer:
         if self.lane is not None and not self.queue and task.deps is None:
             self.lane.push(task)
             return
-        self.queue.append(task)
+        if task.attempt:  # it was sent before all that wait here, and some may wait for it
+            self.queue.appendleft(task)
+        else:
+            self.queue.append(task)
         self.advance()
 
     def advance(self) -> None:

@@ -100,7 +100,7 @@ class Seat:
         self.freed = Outbox[bytes](self.pump.request_turn)
         self.ended_actors = Outbox[bytes](self.pump.request_turn)
         self.shelf = Shelf(self.tell_node, self.wait, self.unpinned)
-        self.sharing = Sharing(me, self._post_to_owner, payload.pack_failure, Outbox(self.pump.request_turn))
+        self.sharing = Sharing(me, node, self.post, payload.pack_failure, Outbox(self.pump.request_turn))
         self.tasks = Tasks(self, self.sharing, self._own_bytes)
         self.on_wait: Callable[[bool], None] | None = None
         """Worker only: called with True when user code blocks for long, with False when it goes on."""
@@ -116,8 +116,9 @@ class Seat:
         self.auto_restart = False
         """Closed because the user said shutdown(): the next API call starts a new cluster."""
         self.callbacks = Callbacks()
-        self.assigned: dict[str, float] = {}
         self.show_log: Callable[[LogLines], None] = lambda message: None
+        self.detached: list[Entry] = []
+        """Lifelines of detached actors made here: what their constructors got lives as long as this process."""
         self._refused: dict[bytes, str] = {}
         self._arrived = Waiter()
         self._answers: dict[int, tuple[Waiter, list[Answer]]] = {}
@@ -145,7 +146,7 @@ class Seat:
             BorrowSettled: lambda _, m: sharing.on_settled(m),
             Unborrow: sharing.on_unborrow,
             Resolve: sharing.on_resolve,
-            Resolved: lambda sender, m: sharing.on_resolved(sender, m, self.node),
+            Resolved: sharing.on_resolved,
             CancelObject: lambda _, m: self.cancel(sharing.entry_for(m.object_id), m.force, m.recursive),
             Answer: lambda _, m: self._on_answer(m),
             ActorRefused: lambda _, m: self._refused.update({m.actor_id: m.reason}),
@@ -222,12 +223,6 @@ class Seat:
     def post(self, peer: bytes, message: Message) -> bool:
         """Send one message to any process of the cluster."""
         return self.ends.send(peer, codec.encode(message))
-
-    def _post_to_owner(self, owner: bytes, message: Message) -> bool:
-        """What borrowers and owners say to each other. Of an owner that has left, the node is the heir."""
-        if self.post(owner, message):
-            return True
-        return isinstance(message, Resolve | Borrow | Unborrow) and self.post(self.node, message)
 
     def tell_node(self, message: Message) -> None:
         """Send to our node."""
@@ -306,7 +301,7 @@ class Seat:
                 self._dispatch_message(sender, codec.decode(frame))
         except ProtocolError:
             self.protocol_errors += 1
-        except Exception:  # noqa: BLE001  a bug of ours must not end the I/O thread, nor surface in a stranger's call
+        except Exception:
             self.internal_errors += 1
             log.exception("internal error at a message of kind %d from %s; please report it", kind, sender.hex())
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from zmreg.services.client import Client, current
-from zmreg.wire.payload import note_reference
+from zmreg.wire.payload import note_reference, unpack_failure
 
 _init: Callable[[], object] | None = None
 
@@ -29,4 +29,4 @@ def client() -> Client:
     return seat
 
 
-__all__ = ["client", "note_reference", "on_first_use"]
+__all__ = ["client", "note_reference", "on_first_use", "unpack_failure"]

@@ -6,6 +6,7 @@ lets go. Three cases, by who the owner is:
 - it came home to its owner: nothing to book;
 - a third process owns it: the receiver says `Borrow` to the owner, the lender holds on until the owner has said
   `BorrowSettled` to it.
+What is said to an owner that has left in peace goes to its heir, the node (services/adoption.py).
 A ref inside task arguments is not booked at all unless the worker still holds it when the call ends.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable
 from zmreg.core.loans import Loans
 from zmreg.model.errors import ObjectLostError, OwnerDiedError
 from zmreg.model.ids import counter_of, owner_of, short
-from zmreg.model.messages import Borrow, BorrowSettled, Message, Resolve, Resolved, Unborrow
+from zmreg.model.messages import Borrow, BorrowSettled, Holds, Message, Resolve, Resolved, Unborrow
 from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
 
 Post = Callable[[bytes, Message], bool]
@@ -28,10 +29,12 @@ class Sharing:
     """The borrowing side and the lending side of one process. Everything runs under the client's lock."""
 
     def __init__(
-        self, me: bytes, post: Post, pack_error: Callable[[BaseException], bytes], dropped: deque[tuple[bytes, int]]
-    ) -> None:
+        self, me: bytes, node: bytes, post: Post, pack_error: Callable[[BaseException], bytes],
+        dropped: deque[tuple[bytes, int]],
+    ) -> None:  # fmt: skip
         """`dropped` receives (object id, hand-overs) of borrowed entries that die here."""
         self._me = me
+        self._node = node
         self._post = post
         self._pack_error = pack_error
         self._shown: weakref.WeakValueDictionary[int, Entry] = weakref.WeakValueDictionary()
@@ -41,6 +44,7 @@ class Sharing:
         self._holding: dict[tuple[bytes, bytes], list[Entry]] = {}
         self._settled_early: dict[tuple[bytes, bytes], int] = {}
         self._dead: dict[bytes, str] = {}
+        self._heirs: dict[bytes, bytes] = {}
         self.captured = 0
         """Refs found in closures and globals of functions sent so far."""
         self.dropped = dropped
@@ -105,8 +109,7 @@ class Sharing:
         entry = self.entry_for(object_id)
         if isinstance(entry, Borrowed):
             entry.lends += 1
-            if entry.owner != lender:
-                self._post(entry.owner, Borrow(object_id, lender))
+            self._tell_owner(entry.owner, Borrow(object_id, lender), unless=lender)
         return entry
 
     def still_held(self, entries: Iterable[Entry | None], caller: bytes) -> tuple[bytes, ...]:
@@ -116,8 +119,7 @@ class Sharing:
             if isinstance(entry, Borrowed):
                 entry.lends += 1
                 held.append(entry.object_id)
-                if entry.owner != caller:
-                    self._post(entry.owner, Borrow(entry.object_id, caller))
+                self._tell_owner(entry.owner, Borrow(entry.object_id, caller), unless=caller)
         return tuple(held)
 
     def keep(self, entries: Iterable[Entry | None]) -> None:
@@ -128,7 +130,7 @@ class Sharing:
         for entry in entries:
             if isinstance(entry, Borrowed):
                 entry.lends += 1
-                self._post(entry.owner, Borrow(entry.object_id, self._me))
+                self._tell_owner(entry.owner, Borrow(entry.object_id, self._me))
 
     def worker_holds(self, object_ids: Iterable[bytes], worker: bytes) -> None:
         """The other side of `still_held`: a result row says the worker keeps these."""
@@ -139,6 +141,17 @@ class Sharing:
                     self.lend(entry, worker)
             elif entry.owner != worker:
                 self.hold_for(entry, worker)
+
+    def _tell_owner(self, owner: bytes, message: Message, unless: bytes = b"") -> None:
+        """Say it to the owner, or to its heir; nothing when that one is `unless`, who knows it already."""
+        to = self._heirs.get(owner, owner)
+        if to == unless or to in self._dead:
+            return
+        if not self._post(to, message) and to == owner:
+            # Its door is shut, perhaps since before we came, so that nobody has told us: the node knows what it left.
+            self._heirs[owner] = self._node
+            if self._node != unless:
+                self._post(self._node, message)
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
@@ -180,16 +193,16 @@ class Sharing:
         object_id, value = entry.object_id, entry.value
         if entry.state == INLINE and isinstance(value, bytes):
             contained = self.hand_out(entry.contained, borrower)
-            answer = Resolved(object_id, "inline", value, len(value), contained)
+            answer = Resolved(object_id, "inline", value, len(value), entry.type_name, entry.took_us, contained)
         elif entry.state == STORED and isinstance(value, Stored):
             contained = self.hand_out(entry.contained, borrower)
-            answer = Resolved(object_id, "stored", b"", value.nbytes, contained)
+            answer = Resolved(object_id, "stored", b"", value.nbytes, entry.type_name, entry.took_us, contained)
         elif (failure := entry.failure) is not None:
             entry.see()  # the borrower has it now
-            answer = Resolved(object_id, "failed", failure, 0, ())
+            answer = Resolved(object_id, "failed", failure, 0, "", entry.took_us, ())
         else:
             reason = f"object {short(object_id)} was freed by its owner {entry.owner.hex()}: no handle to it was left"
-            answer = Resolved(object_id, "lost", reason.encode(), 0, ())
+            answer = Resolved(object_id, "lost", reason.encode(), 0, "", 0, ())
         self._post(borrower, answer)
 
     def want(self, entry: Entry) -> None:
@@ -199,23 +212,25 @@ class Sharing:
             if entry.owner in self._dead:
                 self._lose(entry, self._dead[entry.owner])
             else:
-                self._post(entry.owner, Resolve(entry.object_id))
+                self._tell_owner(entry.owner, Resolve(entry.object_id))
 
-    def on_resolved(self, sender: bytes, message: Resolved, node: bytes) -> None:
+    def on_resolved(self, sender: bytes, message: Resolved) -> None:
         """An owner answered."""
         entry = self._borrowed.get(message.object_id)
         if entry is None or entry.state != PENDING:
             self.receive(message.contained, sender)  # taken and dropped at once: the loans must be returned
             return
         entry.contained = self.receive(message.contained, sender)
+        entry.type_name, entry.took_us = message.type_name, message.took_us
         if message.state == "inline":
             entry.settle(INLINE, message.payload)
         elif message.state == "stored":
-            entry.settle(STORED, Stored(message.object_id, message.nbytes, (node,), None))
+            entry.settle(STORED, Stored(message.object_id, message.nbytes, (self._node,), None))
         elif message.state == "failed":
             entry.settle(FAILED, message.payload)
         else:
-            error = ObjectLostError(message.payload.decode(), object_id=message.object_id.hex())
+            kind = ObjectLostError if sender == entry.owner else OwnerDiedError
+            error = kind(message.payload.decode(), object_id=message.object_id.hex())
             entry.settle(FAILED, self._pack_error(error))
 
     # -- endings ----------------------------------------------------------------------------------------------------
@@ -226,24 +241,53 @@ class Sharing:
         for object_id in self._loans.process_died(process):
             self._lent.pop(object_id, None)
         for table in (self._holding, self._settled_early):
-            for key in [key for key in table if key[1] == process]:
-                del table[key]  # type: ignore[attr-defined]
-        for entry in list(self._borrowed.values()):
-            if entry.owner == process and entry.state == PENDING and entry.asked:
+            # A crashed owner never settles anything either.
+            for key in [key for key in table if key[1] == process or (not heir and owner_of(key[0]) == process)]:
+                del table[key]
+        theirs = [entry for entry in list(self._borrowed.values()) if entry.owner == process]
+        if heir:
+            del self._dead[process]
+            self._heirs[process] = heir
+            self._restate(process, theirs, heir)
+        else:
+            self._heirs.pop(process, None)
+        for entry in theirs:
+            if entry.state == PENDING and entry.asked:
                 if heir:
                     self._post(heir, Resolve(entry.object_id))
                 else:
                     self._lose(entry, reason)
-        if heir:
-            del self._dead[process]
+
+    def _restate(self, owner: bytes, theirs: list[Borrowed], heir: bytes) -> None:
+        """Tell the heir what is held here of an owner's: its last word from us may have been lost with it.
+
+        Drops not yet told are in it: `theirs` holds what lives, so none of these can die meanwhile.
+        """
+        others = []
+        while self.dropped:
+            row = self.dropped.popleft()
+            if owner_of(row[0]) != owner:
+                others.append(row)
+        self.dropped.extend(others)
+        held = [entry for entry in theirs if entry.lends]
+        ids = tuple(entry.object_id for entry in held)
+        self._post(heir, Holds(owner, ids, tuple(entry.lends for entry in held)))
 
     def _lose(self, entry: Entry, reason: str) -> None:
-        error = OwnerDiedError(
+        entry.settle(FAILED, self._pack_error(self._owner_died(entry, reason)))
+
+    @staticmethod
+    def _owner_died(entry: Entry, reason: str) -> OwnerDiedError:
+        return OwnerDiedError(
             f"object {short(entry.object_id)} is lost: its owner, process {entry.owner.hex()}, is gone ({reason}). "
             "The owner is the process that called .remote() or put(); keep it alive while others use its refs.",
             object_id=entry.object_id.hex(),
         )
-        entry.settle(FAILED, self._pack_error(error))
+
+    def why_lost(self, entry: Entry) -> OwnerDiedError | None:
+        """The bytes of a borrowed entry are not in the store any more: the owner's crash, if that is the cause."""
+        reason = self._dead.get(entry.owner)
+        return None if reason is None else self._owner_died(entry, reason)
 
     def turn(self) -> None:
         """Say which borrowed refs died since the last turn."""
@@ -255,16 +299,22 @@ class Sharing:
             object_id, lends = dropped.popleft()
             by_owner.setdefault(object_id[:8], []).append((object_id, lends))
         for owner, rows in by_owner.items():
-            if owner not in self._dead:
-                self._post(owner, Unborrow(tuple(row[0] for row in rows), tuple(row[1] for row in rows)))
+            self._tell_owner(owner, Unborrow(tuple(row[0] for row in rows), tuple(row[1] for row in rows)))
 
     def pending_entries(self) -> list[Entry]:
         """Borrowed entries without a value yet."""
         return [entry for entry in self._borrowed.values() if entry.state == PENDING]
 
-    def lent_entries(self) -> list[tuple[Entry, tuple[bytes, ...]]]:
-        """What others hold of ours, with the borrowers: for a graceful exit and for `zmreg memory`."""
-        return [(entry, self._loans.borrowers(object_id)) for object_id, entry in self._lent.items()]
+    def heritage(self) -> list[tuple[Entry, tuple[bytes, ...]]]:
+        """What others need of ours, with its borrowers: what they hold, and what only values among these contain."""
+        found: dict[bytes, Entry] = {}
+        left = list(self._lent.values())
+        while left:
+            entry = left.pop()
+            if entry.owner == self._me and entry.object_id not in found:
+                found[entry.object_id] = entry
+                left += entry.contained
+        return [(entry, self._loans.borrowers(object_id)) for object_id, entry in found.items()]
 
     def statistics(self) -> dict[str, int]:
         """Counts of what crossed."""

@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import assert_never
 
@@ -98,8 +98,8 @@ class Storekeeper:
         for object_id in message.object_ids:
             self.perform(self.table.free(object_id))
 
-    def process_died(self, process: bytes, keep_objects: bool, stored: Iterable[bytes] = ()) -> None:
-        """Drop its pins and unsealed rooms, and what it owned unless somebody has adopted that.
+    def process_died(self, process: bytes, adopted: Container[bytes], stored: Iterable[bytes] = ()) -> None:
+        """Drop its pins and unsealed rooms, and what it owned except what is `adopted`.
 
         `stored`: objects it had written wholly, whether or not its word of that has arrived.
         """
@@ -109,8 +109,7 @@ class Storekeeper:
         for key in [key for key in self._deadlines if key[0] == process]:
             del self._deadlines[key]
         self.perform(self.table.process_died(process))
-        if not keep_objects:
-            self.perform(self.table.free_owned_by(process))
+        self.perform(self.table.free_owned_by(process, adopted))
 
     def tick(self, now: float) -> None:
         """Creators that have waited long enough are refused, with the reason."""

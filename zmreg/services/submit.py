@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from zmreg.model.ids import short
 from zmreg.services.calls import Dep, Pool, Task, Template
 from zmreg.services.client import Client
-from zmreg.services.entries import INLINE, Entry, EntryRef
+from zmreg.services.entries import FAILED, INLINE, Entry, EntryRef
 from zmreg.services.tasks import Tasks
 from zmreg.wire import payload
 from zmreg.wire.packed import Packed
@@ -114,6 +115,54 @@ def new_task(client: Client, tasks: Tasks, template: Template, data: bytes) -> T
     if client.parent is not None:
         task.parent = client.parent
     tasks.live[counter] = task
+    return task
+
+
+def resubmit(client: Client, entry: Entry) -> Entry:
+    """Submit the task behind a failed own entry once more; inputs that failed by a task of ours are made anew too.
+
+    Raises ValueError when there is no such task: the entry has not failed, or was put, borrowed, or an actor's call.
+    """
+    with client.lock:
+        client.check()
+        if not may_resubmit(entry):
+            raise ValueError(
+                f"object {short(entry.object_id)} cannot be retried: only the process that submitted a task can, "
+                "once it has failed; an actor's call is made anew with .remote()"
+            )
+        made: dict[int, Task] = {}
+        stack = [entry]
+        while stack:  # not by recursion: chains are longer than the stack is deep
+            old = stack[-1].task
+            assert old is not None
+            missing = [each for each in old.inputs() if may_resubmit(each) and each.task.counter not in made]  # type: ignore[union-attr]
+            stack += missing
+            if not missing:
+                stack.pop()
+                if old.counter not in made:
+                    made[old.counter] = _once_more(client, old, made)
+        return _part_of(made, entry)
+
+
+def may_resubmit(entry: Entry) -> bool:
+    """A failed entry keeps its task (Tasks._keep_spec)."""
+    return entry.state == FAILED and entry.task is not None
+
+
+def _part_of(made: Mapping[int, Task], entry: Entry) -> Entry:
+    """The new task's entry in the place that `entry` had in the old one."""
+    assert entry.task is not None
+    return made[entry.task.counter].entries[entry.counter - entry.task.counter]
+
+
+def _once_more(client: Client, old: Task, made: Mapping[int, Task]) -> Task:
+    tasks = client.tasks
+    task = new_task(client, tasks, old.template, old.payload)
+    task.peer, task.pins = old.peer, old.pins
+    if old.deps is not None:
+        task.deps = [(where, _part_of(made, each) if may_resubmit(each) else each) for where, each in old.deps]
+    tasks.submitted += 1
+    tasks.start(task)
     return task
 
 

@@ -72,6 +72,7 @@ class Tasks:
         self.unread: Outbox[Note] = Outbox(wires.request_turn)
         """Errors that nobody read, left by finalizers to be reported."""
         self._doomed: deque[tuple[Task, Entry]] = deque()
+        self._falling = False
         self.finished = 0
         self.late_answers = 0
         self.dead: dict[bytes, ProcessDied] = {}
@@ -97,7 +98,8 @@ class Tasks:
         template = self.templates.get(digest)
         lane = self.lanes.get(worker)
         if template is None and lane is not None:  # a twin of the same digest died, and took the table's row along
-            template = next((task.template for task in lane.outstanding.values() if task.template.target == digest), None)
+            sent = (task.template for task in lane.outstanding.values())
+            template = next((each for each in sent if each.target == digest), None)
         return template.blob if template is not None else b""
 
     def peer_for(self, actor_id: bytes, class_name: str, ordered: bool) -> Peer:
@@ -231,6 +233,7 @@ class Tasks:
             else:
                 entry.seen = Unread(describe(task, self.wires.me), failure, self.unread.append)
         entry.settle(FAILED, failure)
+        self._keep_spec(task, entry)
 
     def _retries(self, task: Task, failure: bytes) -> bool:
         """A user error that the task's options let it try again."""
@@ -275,6 +278,14 @@ class Tasks:
         for entry in task.entries:
             if entry.state == PENDING:
                 entry.settle(FAILED, failure)
+                self._keep_spec(task, entry)
+
+    @staticmethod
+    def _keep_spec(task: Task, entry: Entry) -> None:
+        """What `ref.retry()` submits again. A copy without entries: the task itself would hold them, in a cycle."""
+        if isinstance(task.peer, Pool):
+            entry.task = spec = Task(task.counter, task.template, task.payload, task.depth)
+            spec.peer, spec.deps, spec.pins = task.peer, task.deps, task.pins
 
     def fail(self, task: Task, error: ZmregError) -> None:
         """The task will give no value."""
@@ -289,11 +300,14 @@ class Tasks:
     def fail_by_input(self, task: Task, bad: Entry) -> None:
         """An input failed: so does the task, by the same error, without having run; and so on down the chain."""
         self._doomed.append((task, bad))
-        if len(self._doomed) > 1:  # a call of this further up works them off: chains are longer than the stack is deep
+        if self._falling:  # a call of this further up works them off: chains are longer than the stack is deep
             return
-        while self._doomed:
-            self._inherit(*self._doomed[0])
-            self._doomed.popleft()
+        self._falling = True
+        try:
+            while self._doomed:
+                self._inherit(*self._doomed.popleft())
+        finally:
+            self._falling = False
 
     def _inherit(self, task: Task, bad: Entry) -> None:
         self._end(task)
@@ -336,6 +350,8 @@ class Tasks:
         """A worker to send to."""
         pool = self.pool_for(Shape(message.resources, message.locs))
         worker = message.worker
+        if self.lanes.get(worker) in pool.lanes:  # said twice: what was sent meanwhile must stay known
+            return
         lane = Lane(self.wires, worker, pool, self.known.setdefault(worker, set()))
         self.lanes[worker] = lane
         pool.granted(lane)

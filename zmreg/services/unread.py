@@ -46,7 +46,8 @@ def report(notes: list[Note]) -> None:
     """Write what was dropped unread to the log."""
     worth = [note for note in notes if decode_failure(note[1])[0].type_name not in _EXPECTED]
     for call, failure in worth[:TOLD_IN_FULL]:
-        log.error("%s failed, and nobody read its error (ref.get() or ref.exception() would):\n%s", call, _told(failure))
+        told = _told(failure)
+        log.error("%s failed, and nobody read its error (ref.get() or ref.exception() would):\n%s", call, told)
     if len(worth) > TOLD_IN_FULL:
         log.error("... and %d more calls failed, and nobody read their errors", len(worth) - TOLD_IN_FULL)
 

@@ -20,9 +20,15 @@ def answer(node: Node, topic: str, key: str) -> Any:
             return _actor(node, key)
         case "actors":
             return [
-                {"ActorID": each.hex(), "ClassName": creation.class_name, "Name": creation.name}
+                {
+                    "ActorID": each.hex(), "ClassName": creation.class_name, "Name": creation.name,
+                    "State": str(node.actors.state(each)), "NumRestarts": node.actors.restarts(each),
+                }
                 for each, creation in node.creations.items()
-            ]
+                if each in node.actors
+            ]  # fmt: skip
+        case "assigned":
+            return node.leases.assigned(bytes.fromhex(key))
         case "nodes":
             return [_node(node)]
         case "available":

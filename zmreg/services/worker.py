@@ -11,6 +11,7 @@ cancellations and late answers. Rules:
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import time
@@ -18,17 +19,18 @@ from pathlib import Path
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from zmreg.model.errors import SerializationError, ZmregError
+from zmreg.model.errors import ClusterError, SerializationError, ZmregError
 from zmreg.model.ids import ProcessId
 from zmreg.model.messages import (
     Adopt,
     Blocked,
     GaveBack,
+    Goodbye,
     NeedDefinition,
 )
 from zmreg.services import arrivals, execute
 from zmreg.services.client import set_current
-from zmreg.services.entries import FAILED, INLINE, STORED, Stored
+from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, Stored
 from zmreg.services.execute import ActorExit, InputMissing, Recent
 from zmreg.services.hosting import make_host
 from zmreg.services.intake import ANSWER_ROWS, Intake
@@ -100,7 +102,8 @@ class Worker(Intake):
         self.answer_now()
         if self.host is None:  # an actor's last call stays to be seen: its answer may get lost with the process
             self.board.clear()
-            if self.tasks.pools:  # what it leased for its tasks' own calls: others can use that while it has nothing to do
+            self.signals.renew()
+            if self.tasks.pools:  # what was leased for its tasks' own calls is of no use to a worker that has none
                 with self.lock:
                     self.tasks.tick(self.now(), idle_s=0.0)
         self.idle.done = False
@@ -301,21 +304,44 @@ class Worker(Intake):
         if self.host is not None:
             self.host.finish()
         atexit._run_exitfuncs()
+        with contextlib.suppress(ClusterError):  # the node is gone: nobody inherits
+            self._bequeath()
+        self.close(None)
+
+    def _bequeath(self) -> None:
+        """Leave to the node what others need of ours. What is still under way is waited for: they wait for it too."""
         with self.lock:
             self.answer_now()
-            for entry, borrowers in self.sharing.lent_entries():
-                value = entry.value
-                state = {INLINE: "inline", STORED: "stored", FAILED: "failed"}.get(entry.state)
-                if state is None:
-                    continue
-                data = entry.failure or (value if isinstance(value, bytes) else b"")
-                if isinstance(value, Stored):
-                    value.outbox = None
-                self.post(self.node, Adopt(entry.object_id, state, data, entry.nbytes, borrowers))
-        self.close(None)
+            heritage = self.sharing.heritage()
+        if not heritage:
+            return
+        self.on_wait = None
+        self.tell_node(Goodbye())  # users' code is over: from now on the node lets us take our time
+        while pending := [entry for entry, _ in heritage if entry.state == PENDING]:
+            self.wait_for(pending, len(pending), False, None)
+            heritage = self.sharing.heritage()
+        with self.lock:
+            for entry, borrowers in self.sharing.heritage():
+                self._leave_to_node(entry, borrowers)
+        self.ask("ping")  # the node must have read all of it before it sees us end
+
+    def _leave_to_node(self, entry: Entry, borrowers: tuple[bytes, ...]) -> None:
+        value = entry.value
+        state = {INLINE: "inline", STORED: "stored", FAILED: "failed"}.get(entry.state)
+        if state is None:
+            return
+        data = entry.failure or (value if isinstance(value, bytes) else b"")
+        if isinstance(value, Stored):
+            value.outbox = None
+        contained = tuple(inner.object_id for inner in entry.contained)
+        self.tell_node(
+            Adopt(entry.object_id, state, data, entry.nbytes, entry.type_name, entry.took_us, contained, borrowers)
+        )
 
     def crash(self) -> None:
         """End as a crash does for everybody else, but with the answers out."""
+        if self.forked:  # sys.exit in a child that user code forked: the worker lives, and answers for itself
+            return
         self.answer_now()
         self.pump.stop()
         self.ends.close(clean=True)

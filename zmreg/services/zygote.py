@@ -160,7 +160,7 @@ class Zygote:
 
             worker_module.main(session, bytes.fromhex(worker), bytes.fromhex(self._config["node"]))
         except BaseException:  # noqa: BLE001  the top of a process: say it in the log, end
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
             sys.stderr.flush()
         finally:
             os._exit(1)

@@ -16,6 +16,7 @@ Promises:
 from __future__ import annotations
 
 import heapq
+from collections.abc import Container
 from typing import Final
 
 from zmreg.store.records import (
@@ -192,10 +193,11 @@ class ObjectTable:
         self._shelves.free(entry)
         return self._after_frees()
 
-    def free_owned_by(self, owner_prefix: bytes) -> list[StoreEffect]:
-        """Free every object whose id begins so: its owner is gone."""
+    def free_owned_by(self, owner_prefix: bytes, spared: Container[bytes] = ()) -> list[StoreEffect]:
+        """Free every object whose id begins so, except `spared` ones: its owner is gone."""
         for entry in list(self._entries.values()):
-            if entry.object_id.startswith(owner_prefix) and entry.state is not State.DOOMED:
+            object_id = entry.object_id
+            if object_id.startswith(owner_prefix) and object_id not in spared and entry.state is not State.DOOMED:
                 self._shelves.free(entry)
         return self._after_frees()
 

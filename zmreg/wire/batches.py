@@ -92,6 +92,6 @@ def pack_plain(value: object) -> bytes:
     return packed
 
 
-def unpack_plain(data: bytes) -> Any:
+def unpack_plain(data: bytes) -> Any:  # noqa: ANN401  whatever was packed
     """What `pack_plain` packed."""
     return _unpack(data, strict_map_key=False)

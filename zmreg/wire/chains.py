@@ -22,7 +22,7 @@ def reduce_exception(error: BaseException) -> str | tuple[object, ...]:
         return make, (cls, args, fields, {}), (inner, chain), None, None, restore_exception
     reduced = error.__reduce_ex__(5)
     if isinstance(reduced, str):
-        return reduced                       # the name of a global
+        return reduced  # the name of a global
     make, made_from, *rest = reduced
     return make, made_from, (rest[0] if rest else None, chain), None, None, restore_exception
 

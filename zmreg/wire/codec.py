@@ -37,10 +37,9 @@ Check = Callable[[Any], bool]
 
 
 class Kind(Protocol):
-    """A `Sentence`, or a frozen dataclass, with a KIND, 0 to 255; made from its fields by position."""
+    """A `Sentence`, or a frozen dataclass, with a KIND, 0 to 255, and its fields in __match_args__."""
 
     KIND: ClassVar[int]
-    __match_args__: ClassVar[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class _Plan:
     header: bytes
     fields: Callable[[Any], tuple[object, ...]]
     count: int
-    exact: tuple[type, ...] | None           # the types of all fields, when each has exactly one: a single comparison
+    exact: tuple[type, ...] | None  # the types of all fields, when each has exactly one: a single comparison
     checks: tuple[tuple[str, Check, str], ...]  # otherwise (name, check, type as written) each
     max_bytes: int
 
@@ -136,7 +135,10 @@ class Codec:
         try:
             # Lengths inside are bounded by the frame's own; extension types have no place in our messages.
             fields = msgpack.unpackb(
-                memoryview(frame)[HEADER_BYTES:], use_list=False, strict_map_key=True, max_ext_len=0,
+                memoryview(frame)[HEADER_BYTES:],
+                use_list=False,
+                strict_map_key=True,
+                max_ext_len=0,
                 unicode_errors="surrogatepass",
             )
         except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
@@ -186,8 +188,9 @@ def _type_fault(plan: _Plan, fields: tuple[object, ...]) -> str:
 
 
 def _plan(cls: type[Kind], header: bytes) -> _Plan:
+    target: Any = cls
     hints = typing.get_type_hints(cls)
-    names = list(cls.__match_args__)
+    names = list(target.__match_args__)
     kinds = [_exact_type(hints[name]) for name in names]
     exact = tuple(kind for kind in kinds if kind is not None)
     return _Plan(

@@ -1,4 +1,5 @@
 """Finding what in a value cannot be pickled, so that the error can name the path to it."""
+
 from __future__ import annotations
 
 import functools
@@ -102,7 +103,7 @@ def _function_parts(function: FunctionType) -> Iterator[tuple[str, object]]:
         try:
             yield f" closure variable {name!r}", cell.cell_contents
         except ValueError:
-            continue                         # a cell not filled yet
+            continue  # a cell not filled yet
     for name in sorted(_global_names(function.__code__)):
         if name in function.__globals__:
             yield f" global {name!r}", function.__globals__[name]

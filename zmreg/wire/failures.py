@@ -1,8 +1,9 @@
 """Failures as bytes that every process can read as text, whatever classes it can import.
 
-A msgpack array [type, text, function, traceback, pid, node, notes, blob]; `blob` is the exception as wire.payload packed it,
-or empty. Nodes and the command line read the text here and never look into the blob.
+A msgpack array [type, text, function, traceback, pid, node, notes, blob]; `blob` is the exception as wire.payload
+packed it, or empty. Nodes and the command line read the text here and never look into the blob.
 """
+
 from __future__ import annotations
 
 import traceback
@@ -27,7 +28,7 @@ MAX_NOTES: Final = 4
 MAX_NOTE_CHARS: Final = 1024
 _GAP: Final = "(and so on down the chain)"
 
-_LIMITS: Final = (256, MAX_TEXT_CHARS, 1024, MAX_TRACEBACK_CHARS)     # type, text, function, traceback
+_LIMITS: Final = (256, MAX_TEXT_CHARS, 1024, MAX_TRACEBACK_CHARS)  # type, text, function, traceback
 _FIELDS: Final = (str, str, str, str, int, str, list, bytes)
 # 4: the longest character in UTF-8
 _MAX_PACKED: Final = MAX_BLOB_BYTES + 4 * (sum(_LIMITS) + MAX_NOTES * MAX_NOTE_CHARS + 4096)

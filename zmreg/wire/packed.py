@@ -10,6 +10,7 @@ First byte 0x80: a plain pickle, nothing else. Otherwise a header, little-endian
 
 then the pickle, then the buffers, each at its alignment; a raw value begins at offset 64.
 """
+
 from __future__ import annotations
 
 import struct
@@ -53,8 +54,8 @@ class Packed:
     __slots__ = ("_parts", "nbytes")
 
     def __init__(self, parts: list[bytes | memoryview], nbytes: int) -> None:
-        self._parts = parts                  # in order, paddings included; views are flat and of format "B"
-        self.nbytes = nbytes                 # size of the contiguous form
+        self._parts = parts  # in order, paddings included; views are flat and of format "B"
+        self.nbytes = nbytes  # size of the contiguous form
 
     @classmethod
     def of_pickle(cls, data: bytes) -> Packed:
@@ -112,7 +113,7 @@ class Opened:
     """The parts of a contiguous form, as read-only views of it."""
 
     form: int
-    body: memoryview                         # the pickle, or the raw value
+    body: memoryview  # the pickle, or the raw value
     buffers: tuple[memoryview, ...]
 
 
@@ -148,4 +149,4 @@ def _slice(view: memoryview, start: int, length: int) -> memoryview:
         raise SerializationError(
             f"a stored value is cut short: {len(view)} bytes, a part of {length} should begin at {start}"
         )
-    return view[start:start + length]
+    return view[start : start + length]

@@ -4,6 +4,7 @@ Small exact built-ins take the C pickler straight (the path of nearly every call
 buffers out of band; everything else cloudpickle, protocol 5. cloudpickle and tblib load when first needed: they would
 cost a third of `import zmreg`.
 """
+
 from __future__ import annotations
 
 import functools
@@ -61,6 +62,7 @@ _all_plain: Final = _PLAIN.issuperset
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
+
 
 def pack(value: object, refs: list[object], *, what: str = "value") -> bytes | Packed:
     """`value` as bytes when small, else as Packed, which borrows the memory of `value`'s large buffers.
@@ -165,7 +167,7 @@ def _pickler_class() -> Callable[..., pickle.Pickler]:
     functions_and_classes = (type, type(_dump))
 
     class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
-        """cloudpickle; exceptions survive their own `__init__`, and all arrays come back read-only."""
+        """cloudpickle; exceptions survive their own `__init__`; arrays and flat memoryviews come back read-only."""
 
         def reducer_override(self, obj: object) -> object:
             if isinstance(obj, functions_and_classes):
@@ -176,6 +178,9 @@ def _pickler_class() -> Callable[..., pickle.Pickler]:
                 return _reduce_traceback(obj)
             if _is_array(obj):
                 return _reduce_array(obj)
+            if type(obj) is memoryview and obj.format == "B" and obj.ndim == 1 and obj.contiguous:
+                # Others come as bytes (cloudpickle's way): PickleBuffer would take them, but forget their shape.
+                return memoryview, (pickle.PickleBuffer(obj),)
             return NotImplemented
 
     return ValuePickler
@@ -199,7 +204,7 @@ def unpack(data: bytes | memoryview, *, writable: bool = False) -> object:
     """
     try:
         if type(data) is memoryview and data.format != "B":
-            data = data.cast("B")            # a ctypes array says "<B", and cannot be indexed
+            data = data.cast("B")  # a ctypes array says "<B", and cannot be indexed
         if data[0] == PICKLE:
             return _loads(data)
         opened = open_packed(data)
@@ -235,6 +240,7 @@ def note_reference(ref: object) -> bool:
 
 # ---- definitions: functions and classes ------------------------------------------------------------------------------
 
+
 def pack_definition(obj: object, refs: list[object] | None = None) -> tuple[bytes, bytes]:
     """(digest of 16 bytes, blob) of a function or class; the digest names it everywhere, so a new body is a new name.
 
@@ -268,6 +274,7 @@ def unpack_definition(blob: bytes | memoryview) -> object:
 
 
 # ---- errors that name the culprit ------------------------------------------------------------------------------------
+
 
 def _unpicklable(value: object, what: str, error: Exception) -> SerializationError:
     if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
@@ -308,8 +315,13 @@ def _unloadable(error: Exception) -> SerializationError:
 
 # ---- failures --------------------------------------------------------------------------------------------------------
 
+
 def pack_failure(
-    error: BaseException, function: str = "", *, pid: int | None = None, node_id: str = "",
+    error: BaseException,
+    function: str = "",
+    *,
+    pid: int | None = None,
+    node_id: str = "",
     refs: list[object] | None = None,
 ) -> bytes:
     """An exception as bytes: text that anybody can read, and the exception itself when it survives the journey.
@@ -338,7 +350,7 @@ def unpack_failure(data: bytes | memoryview) -> BaseException:
     """
     origin, blob = decode_failure(data)
     error = _rebuilt_failure(origin, blob)
-    if origin.notes:                         # not add_note(): a frozen dataclass as exception refuses assignment
+    if origin.notes:  # not add_note(): a frozen dataclass as exception refuses assignment
         error.__dict__["__notes__"] = [*error.__dict__.get("__notes__", ()), *origin.notes]
     return error
 
