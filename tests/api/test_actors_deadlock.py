@@ -174,3 +174,31 @@ def test_section4_a_busy_crowd_of_blocking_actors_raises_no_false_alarm():
     zmreg.get([a.link.remote([b]) for a, b in zip(crowd, crowd[1:], strict=False)], timeout=T)
     refs = [crowd[n % 3].around.remote(3 - n % 3) for n in range(150)]
     assert zmreg.get(refs, timeout=T) == ["end"] * 150
+
+
+def test_section4_a_call_that_could_be_sent_only_later_is_looked_at_too():
+    @zmreg.remote
+    class Late:
+        def ask(self, other: list[Any]) -> int:
+            return other[0].back.remote([zmreg.get_runtime_context().current_actor]).get()
+
+        def number(self) -> int:
+            return 1
+
+    @zmreg.remote
+    class Slow:
+        def __init__(self, _go: Any) -> None: ...
+
+        def back(self, other: list[Any]) -> int:
+            return other[0].number.remote().get()
+
+    @zmreg.remote
+    def go() -> None:
+        import time
+
+        time.sleep(0.2)
+
+    late = Late.remote()
+    with pytest.raises(DeadlockError):
+        late.ask.remote([Slow.remote(go.remote())]).get(timeout=T)
+    assert late.number.remote().get(timeout=T) == 1

@@ -733,3 +733,109 @@ def test_no_warnings_from_ordinary_use():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert add.remote(1).get(timeout=20) == 11
+
+
+# -- section 4: several refs of one generator -------------------------------------------------------------------------
+
+
+def test_row4_values_of_a_generator_are_readable_as_they_come(tmp_path):
+    """Section 4: in Ray early refs are not readable early."""
+
+    @zmreg.remote(num_returns=3)
+    def gated(path):
+        yield b"small"
+        yield bytes(300_000)
+        while not os.path.exists(path):
+            time.sleep(0.002)
+        yield [zmreg.put("inner")]
+
+    small, large, last = gated.remote(str(tmp_path / "gate"))
+    assert small.get(timeout=20) == b"small"
+    assert len(large.get(timeout=20)) == 300_000
+    assert not last.done()
+    (tmp_path / "gate").touch()
+    assert last.get(timeout=20)[0].get(timeout=20) == "inner"
+
+
+def test_row4_low_memory_each_yield_is_dropped_before_the_next(tmp_path):
+    @zmreg.remote(num_returns=3)
+    def watched():
+        import weakref
+
+        class Big:
+            pass
+
+        seen = None
+        for _ in range(3):
+            assert seen is None or seen() is None
+            value = Big()
+            seen = weakref.ref(value)
+            yield value
+            del value
+
+    assert len(zmreg.get(watched.remote(), timeout=20)) == 3
+
+
+def test_row4_a_generator_that_dies_is_replayed_without_harm(tmp_path):
+    @zmreg.remote(num_returns=3)
+    def dies_once(path):
+        yield bytes(300_000)
+        yield [zmreg.put("inner")]
+        if count_up(path) == 1:
+            os._exit(1)
+        yield "end"
+
+    large, box, end = dies_once.remote(str(tmp_path / "n"))
+    assert end.get(timeout=40) == "end"
+    assert len(large.get(timeout=20)) == 300_000
+    assert isinstance(box, zmreg.ObjectRef)
+
+
+def test_row4_a_generator_that_dies_for_good_keeps_its_good_values(tmp_path):
+    @zmreg.remote(num_returns=2, max_retries=0)
+    def dies(path):
+        yield "good"
+        while not os.path.exists(path):
+            time.sleep(0.002)
+        os._exit(1)
+
+    good, bad = dies.remote(str(tmp_path / "gate"))
+    assert good.get(timeout=20) == "good"
+    (tmp_path / "gate").touch()
+    with pytest.raises(errors.WorkerDiedError):
+        bad.get(timeout=40)
+    assert good.get(timeout=20) == "good"
+
+
+def test_row4_retry_exceptions_replays_a_generator(tmp_path):
+    @zmreg.remote(num_returns=2, max_retries=3, retry_exceptions=True)
+    def flaky(path):
+        yield "first"
+        if count_up(path) < 3:
+            raise OSError("again")
+        yield "second"
+
+    assert zmreg.get(flaky.remote(str(tmp_path / "n")), timeout=20) == ["first", "second"]
+
+
+def test_row24_a_generator_can_be_cancelled_between_its_values():
+    @zmreg.remote(num_returns=2)
+    def slow():
+        yield "first"
+        time.sleep(30)
+        yield "second"
+
+    first, second = slow.remote()
+    assert first.get(timeout=20) == "first"
+    second.cancel()
+    with pytest.raises(errors.TaskCancelledError):
+        second.get(timeout=20)
+    assert first.get(timeout=20) == "first"
+
+
+def test_D24_recursion_on_one_slot():
+    @zmreg.remote(num_cpus=2)  # all there is: one such task at a time
+    def fib_alone(n):
+        return n if n < 2 else sum(zmreg.get([fib_alone.remote(n - 1), fib_alone.remote(n - 2)]))
+
+    assert fib_alone.remote(8).get(timeout=55) == 21

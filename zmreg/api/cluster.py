@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zmreg.api.refs import ObjectRef
-from zmreg.model.errors import GetTimeoutError
+from zmreg.model.errors import ClusterError, GetTimeoutError
 from zmreg.model.ids import new_process_id
 from zmreg.model.messages import LogLines
 from zmreg.model.settings import Settings
@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 _guard = threading.RLock()
 _embedded: Embedded | None = None
+_ending = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
     values.
     """
     global _embedded
+    if _ending:
+        raise ClusterError("no cluster can be started any more: the interpreter is ending")
     if address not in (None, "local"):
         raise ValueError(f"address={address!r}: only a cluster of its own ('local') can be started in this version")
     wanted = {
@@ -89,6 +92,8 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
         from zmreg.services.embedding import embed
 
         settings = _settings(wanted)
+        if _embedded is not None and _embedded.client.pid == os.getpid():
+            _embedded.close()  # its node is gone: threads and sockets are still there
         _embedded = embed(settings, wanted)
         _embedded.client.show_log = _print_log
         return _info(_embedded.client)
@@ -126,7 +131,14 @@ def shutdown() -> None:
         if embedded is not None and embedded.client.pid == os.getpid():
             embedded.close()
             if seats.current() is embedded.client:
-                embedded.client.auto_restart = True
+                embedded.client.auto_restart = not _ending
+
+
+def _at_exit() -> None:
+    """A finalizer that runs later must not start a cluster in an interpreter that ends."""
+    global _ending
+    _ending = True
+    shutdown()
 
 
 def is_initialized() -> bool:
@@ -143,7 +155,7 @@ def _print_log(message: LogLines) -> None:
 
 
 on_first_use(init)
-atexit.register(shutdown)
+atexit.register(_at_exit)
 
 
 # -- values -----------------------------------------------------------------------------------------------------------

@@ -211,8 +211,8 @@ async def notified(listen: Callable[[Callable[[], None]], object], timeout: floa
             there.set_result(None)
 
     listen(lambda: _call_soon(loop, wake))
-    on_wait = client().on_wait
-    awaited = there if on_wait is None else _blocking(there, on_wait)
+    on_await = client().on_await
+    awaited = there if on_await is None else _blocking(there, on_await)
     if timeout is None:
         await awaited
         return
@@ -222,14 +222,14 @@ async def notified(listen: Callable[[Callable[[], None]], object], timeout: floa
         return
 
 
-async def _blocking(there: asyncio.Future[None], on_wait: Callable[[bool], None]) -> None:
+async def _blocking(there: asyncio.Future[None], on_await: Callable[[bool], None]) -> None:
     """Await it in a task: when that takes longer than telling the node does, the task's CPU is free meanwhile."""
     told = False
 
     def tell() -> None:
         nonlocal told
         told = True
-        on_wait(True)
+        on_await(True)
 
     timer = there.get_loop().call_later(_BLOCKED_AFTER_S, tell)
     try:
@@ -237,7 +237,7 @@ async def _blocking(there: asyncio.Future[None], on_wait: Callable[[bool], None]
     finally:
         timer.cancel()
         if told:
-            on_wait(False)
+            on_await(False)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

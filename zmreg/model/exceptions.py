@@ -70,6 +70,8 @@ def _descriptors(cls: type[BaseException]) -> dict[str, MemberDescriptorType | G
 def fields_of(error: BaseException) -> dict[str, object]:
     fields: dict[str, object] = {}
     for name, descriptor in _descriptors(type(error)).items():
+        if name == "obj" and descriptor.__objclass__ is AttributeError:
+            continue  # whose attribute was missing: perhaps gigabytes, and of use for suggestions only
         try:
             value = descriptor.__get__(error)
         except AttributeError:

@@ -82,6 +82,7 @@ __all__ = [
     "LogLines",
     "Message",
     "NeedDefinition",
+    "PartReady",
     "Pin",
     "PinRefused",
     "Pinned",
@@ -249,6 +250,19 @@ class GaveBack(Sentence):
     """The task that runs waits for others: send nothing until I answer again."""
 
 
+class PartReady(Sentence):
+    """worker -> owner: one of the values that a generator yields for its several refs, while the call goes on."""
+
+    KIND: ClassVar[int] = 36
+    counter: int
+    index: int
+    stored: bool
+    payload: bytes
+    nbytes: int
+    type_name: str
+    contained: tuple[bytes, ...]
+
+
 class CancelCall(Sentence):
     """owner -> worker: drop this call, or interrupt it if it runs."""
 
@@ -301,7 +315,7 @@ Message = (
     Hello | Welcome | Goodbye | Exit | ProcessDied
     | WantLeases | LeaseGranted | LeaseRecalled | LeaseReturned | Unschedulable | Blocked | WorkersAtCap
     | Allocate | Allocated | AllocateRefused | Sealed | Pin | Pinned | PinRefused | Unpin | FreeObjects
-    | Definition | NeedDefinition | Steal | GaveBack | CancelCall | CancelObject
+    | Definition | NeedDefinition | Steal | GaveBack | PartReady | CancelCall | CancelObject
     | Resolve | Resolved | Borrow | BorrowSettled | Unborrow | Adopt | Holds
     | CreateActor | ActorRefused | Construct | Constructed | ActorState | WatchActor | KillActor | ReleaseActor
     | RetireActor | ActorExiting | ActorInputs | DeadlockProbe

@@ -58,11 +58,12 @@ class Pinned(Sentence):
 
 
 class PinRefused(Sentence):
-    """node -> client: not here, and why."""
+    """node -> client: not here, and why. `full`: it is here, on disk, but no memory became free for it in time."""
 
     KIND: ClassVar[int] = 26
     object_id: bytes
     reason: str
+    full: bool
 
 
 class Unpin(Sentence):

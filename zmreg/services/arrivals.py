@@ -27,6 +27,11 @@ def any() -> bool:
     return bool(_arrivals.refs)
 
 
+def put_back(refs: list[weakref.ref[Entry]]) -> None:
+    """What `take` returned belongs to a call that goes on: another one ran in between."""
+    _arrivals.refs = [*refs, *(_arrivals.refs or ())]
+
+
 def take() -> list[weakref.ref[Entry]]:
     """Those noted on this thread since the last take, which also starts the noting.
 

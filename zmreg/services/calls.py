@@ -97,6 +97,15 @@ class Task:
                 rows.append([where, batches.CHAINED, entry.counter, 0])
         return [self.counter, template.target, self.payload, template.nreturns, self.attempt, self.depth, rows]
 
+    def description(self) -> Task | None:
+        """What `ref.retry()` submits again; None for an actor's call. Without the entries: they hold it, and a cycle
+        would outlive them."""
+        if not isinstance(self.peer, Pool):
+            return None
+        copy = Task(self.counter, self.template, self.payload, self.depth)
+        copy.peer, copy.deps, copy.pins = self.peer, self.deps, self.pins
+        return copy
+
     def inputs(self) -> list[Entry]:
         """The entries it takes values from."""
         return [entry for _, entry in self.deps] if self.deps else []

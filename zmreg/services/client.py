@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from zmreg.model.errors import GetTimeoutError
+from zmreg.model.errors import GetTimeoutError, ObjectLostError
 from zmreg.net.waiting import Waiter
 from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, EntryRef, Gathering, Stored
 from zmreg.services.seat import Seat
@@ -18,6 +18,8 @@ from zmreg.wire.packed import Packed
 
 # A wait this short is not worth telling the node that the CPU is free.
 _BLOCKED_AFTER_S = 0.001
+# What is in the store is there: even a poll (timeout=0) gives the node this long to say where.
+_PIN_S = 1.0
 
 
 class Client(Seat):
@@ -64,10 +66,14 @@ class Client(Seat):
         self.needed = needed
         blocked(True)
         try:
-            return self.pump.wait(waiter, None if timeout is None else timeout - first)
+            return self.wait_blocked(waiter, None if timeout is None else timeout - first)
         finally:
             self.needed = ()
             blocked(False)
+
+    def wait_blocked(self, waiter: Waiter, timeout: float | None) -> bool:
+        """Wait for what is not there soon. A worker may do something useful meanwhile."""
+        return self.pump.wait(waiter, timeout)
 
     # -- values -----------------------------------------------------------------------------------------------------
 
@@ -142,37 +148,47 @@ class Client(Seat):
     def _read(
         self, entries: Sequence[Entry], tickets: dict[int, PinTicket], deadline: float | None, copy: bool
     ) -> list[Any]:
-        views: dict[int, memoryview | None] = {}
-        last = {id(entry): place for place, entry in enumerate(entries)}
-        values = []
+        """In the order in which the store has them: of more than fits in memory, what is there must not wait, pinned,
+        for what is still on disk."""
+        places: dict[int, list[int]] = {}
+        for place, entry in enumerate(entries):
+            places.setdefault(id(entry), []).append(place)
+        values: list[Any] = [None] * len(entries)
+        left = dict(tickets)
         try:
-            for place, entry in enumerate(entries):
-                ticket = tickets.get(id(entry))
-                if ticket is None:
-                    values.append(payload.unpack(entry.value, writable=copy))  # type: ignore[arg-type]
-                    continue
-                if id(entry) not in views:
-                    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                    views[id(entry)] = self.shelf.view(ticket, left)
-                view = views[id(entry)]
-                assert view is not None
-                values.append(payload.unpack(view, writable=copy))
-                if place == last[id(entry)]:  # values that were copied out need no pin: the store may spill them again
-                    views[id(entry)] = view = None
+            for key, (first, *_) in places.items():
+                if key not in tickets:
+                    for place in places[key]:
+                        values[place] = payload.unpack(entries[first].value, writable=copy)  # type: ignore[arg-type]
+            while left:
+                wait_s = None if deadline is None else max(_PIN_S, deadline - time.monotonic())
+                if not self.shelf.wait_any(left.values(), wait_s):
+                    raise GetTimeoutError(
+                        f"{len(left)} of {len(entries)} objects were not back in memory in time; the store is busy"
+                    )
+                for key in [key for key, ticket in left.items() if ticket.answered]:
+                    view = self._view(entries[places[key][0]], left.pop(key))
+                    for place in places[key]:
+                        values[place] = payload.unpack(view, writable=copy)
+                    del view  # values that were copied out need no pin: the store may spill them again
         except BaseException:
-            for key, ticket in tickets.items():
-                if key not in views:
-                    self.shelf.abandon(ticket)
+            values.clear()  # an error that the caller keeps must not keep what was read before it
+            for ticket in left.values():
+                self.shelf.abandon(ticket)
             raise
         return values
+
+    def _view(self, entry: Entry, ticket: PinTicket) -> memoryview:
+        try:
+            return self.shelf.view(ticket)
+        except ObjectLostError as error:
+            raise self.sharing.why_lost(entry) or error from None
 
     def error_of(self, entry: Entry) -> BaseException:
         """The error to raise for an entry that failed or was freed."""
         entry.see()
         failure = entry.failure
         if failure is None:
-            from zmreg.model.errors import ObjectLostError
-
             return ObjectLostError("the object was freed: no handle to it was left", object_id=entry.object_id.hex())
         return payload.unpack_failure(failure)
 

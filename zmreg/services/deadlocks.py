@@ -37,12 +37,14 @@ class Deadlocks:
         self._entries: Sequence[Entry] = ()
         self._serial = 0
         self._since = 0
+        self._asked: set[int] = set()
         self._passed_on: set[tuple[bytes, int]] = set()
 
     def begins(self, entries: Sequence[Entry]) -> None:
         """The main thread blocks until all of these are there, without a timeout."""
         self._entries = entries
         self._since = self._serial + 1
+        self._asked.clear()
         self._passed_on.clear()
         self._ask()
 
@@ -50,10 +52,21 @@ class Deadlocks:
         """It goes on."""
         self._entries = ()
 
+    @property
+    def waiting(self) -> bool:
+        """The main thread blocks."""
+        return bool(self._entries)
+
+    def look_again(self) -> None:
+        """Something happened: ask again if a call that we wait for was sent only now (its actor had no place yet)."""
+        if any(task.counter not in self._asked for task in self._awaited()):
+            self._ask()
+
     def _ask(self) -> None:
         """Send our own probe, to actors only: every circle goes through one, and it passes probes on."""
         self._serial += 1
         for task in self._awaited():
+            self._asked.add(task.counter)
             if isinstance(task.peer, Peer):
                 self._send(task, self._worker.me, self._serial, self._worker.depth, task.counter, ())
 
@@ -73,6 +86,7 @@ class Deadlocks:
 
     def _send(self, task: Task, initiator: bytes, serial: int, depth: int, start: int, path: tuple[str, ...]) -> None:
         assert task.lane is not None
+        task.lane.flush()  # the call itself must be there before a question about it
         probe = DeadlockProbe(initiator, serial, depth, start, task.counter, (*path, task.template.name))
         self._worker.post(task.lane.worker, probe)
 

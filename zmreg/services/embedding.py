@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from zmreg.model.errors import ZmregError
 from zmreg.model.ids import new_process_id
 from zmreg.model.settings import Settings
 from zmreg.net.waiting import HandlerSwap
@@ -15,6 +16,7 @@ from zmreg.services.launch import Launched, launch
 
 CONNECT_TIMEOUT_S = 15.0
 END_TIMEOUT_S = 5.0
+OUTPUT_TIMEOUT_S = 1.0
 
 
 @dataclass(slots=True)
@@ -28,6 +30,9 @@ class Embedded:
 
     def close(self) -> None:
         """Shut down: the client leaves, the node ends its workers and removes everything."""
+        if self.client.closed is None and self.wanted.get("log_to_driver"):
+            with contextlib.suppress(ZmregError):  # what was printed last is shown before the node is told to end
+                self.client.ask("output", timeout=OUTPUT_TIMEOUT_S)
         self.client.close(None)
         self.launched.wait_end(END_TIMEOUT_S)
         os.close(self.pidfd)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from zmreg.model.errors import TaskCancelledError, ZmregError
 from zmreg.model.ids import counter_of, object_id
+from zmreg.model.messages import PartReady
 from zmreg.services import arrivals
 from zmreg.services.client import Client
 from zmreg.services.entries import Entry
@@ -22,6 +23,7 @@ from zmreg.wire.packed import Packed
 
 Row = batches.Row
 Returns = list[Row]
+Advance = Callable[[Iterator[Any]], Any]
 Refs = list[weakref.ref[Entry]]
 
 
@@ -125,40 +127,56 @@ def _input(client: Client, recent: Recent, caller: bytes, kind: int, key: Any, t
     raise InputFailed(payload.pack_failure(TaskCancelledError("an input was cancelled", task_id=task_id.hex())))
 
 
-def pack_returns(client: Client, caller: bytes, task_id: bytes, result: Any, nreturns: int, name: str) -> Returns:
-    """One row a return value. Raises SerializationError, ObjectStoreFullError, ValueError (wrong number of values)."""
+def pack_returns(
+    client: Client, caller: bytes, task_id: bytes, result: Any, nreturns: int, name: str, advance: Advance = next
+) -> Returns:
+    """One row a return value. Raises SerializationError, ObjectStoreFullError, ValueError (wrong number of values).
+
+    The values of a generator are sent as they come; `advance` is how its body is run on.
+    """
     if nreturns == 1:
         return [pack_one(client, caller, task_id, result, name)]
     if nreturns == 0:
         return []
-    return _pack_many(client, caller, task_id, result, nreturns, name)
-
-
-def _pack_many(client: Client, caller: bytes, task_id: bytes, result: Any, nreturns: int, name: str) -> Returns:
-    generated = inspect.isgenerator(result)
-    if not generated:
-        try:
-            length = len(result)
-        except TypeError:
-            raise ValueError(
-                f"{name} has num_returns={nreturns} but returned {type(result).__name__}: return {nreturns} in a tuple"
-            ) from None
-        if length != nreturns:
-            raise ValueError(f"{name} has num_returns={nreturns} but returned {length} values")
-    rows: Returns = []
-    first = counter_of(task_id)
-    values = iter(result)
+    if inspect.isgenerator(result):
+        return _pack_generated(client, (caller, task_id), result, nreturns, name, advance)
     try:
-        for index in range(nreturns):
-            value = next(values)
-            rows.append(pack_one(client, caller, object_id(caller, first + index), value, name))
+        length = len(result)
+    except TypeError:
+        raise ValueError(
+            f"{name} has num_returns={nreturns} but returned {type(result).__name__}: return {nreturns} in a tuple"
+        ) from None
+    if length != nreturns:
+        raise ValueError(f"{name} has num_returns={nreturns} but returned {length} values")
+    first = counter_of(task_id)
+    return [
+        pack_one(client, caller, object_id(caller, first + index), value, name) for index, value in enumerate(result)
+    ]
+
+
+def _pack_generated(
+    client: Client, call: tuple[bytes, bytes], values: Iterator[Any], nreturns: int, name: str, advance: Advance
+) -> Returns:
+    caller, task_id = call
+    first = counter_of(task_id)
+    error: Exception
+    for index in range(nreturns):
+        try:
+            value = advance(values)
+            row = pack_one(client, caller, object_id(caller, first + index), value, name)
+        except StopIteration:
+            error = ValueError(f"{name} has num_returns={nreturns} but yielded only {index} values")
+        except Exception as raised:  # noqa: BLE001  the user's generator raised: the values before it are good
+            error = raised
+        else:
+            status, data, nbytes, type_name, contained = row
+            stored = status == batches.OK_STORED
+            client.post(caller, PartReady(first, index, stored, data, nbytes, type_name, contained))
             del value
-    except StopIteration:
-        error: Exception = ValueError(f"{name} has num_returns={nreturns} but yielded only {len(rows)} values")
-        rows += [failed_row(payload.pack_failure(error, name))] * (nreturns - len(rows))
-    except Exception as error:  # noqa: BLE001  the user's generator raised: the values before it are good
-        rows += [failed_row(payload.pack_failure(error, name))] * (nreturns - len(rows))
-    return rows
+            continue
+        failed = failed_row(payload.pack_failure(error, name, node_id=client.node.hex()))
+        return [SENT_AHEAD_ROW] * index + [failed] * (nreturns - index)
+    return [SENT_AHEAD_ROW] * nreturns
 
 
 def pack_one(client: Client, caller: bytes, any_object_id: bytes, value: Any, name: str) -> Row:
@@ -190,6 +208,7 @@ def failed_row(failure: bytes) -> Row:
     return [batches.FAILED, failure, 0, "", ()]
 
 
+SENT_AHEAD_ROW: Row = [batches.SENT_AHEAD, b"", 0, "", ()]
 CANCELLED_ROW: Row = [batches.CANCELLED, b"", 0, "", ()]
 
 

@@ -47,6 +47,8 @@ class Intake(Client):
         self.construct: Construct | None = None
         self.ending = False
         self.blocked = False
+        self.own_call_flies = False
+        """A call that this worker sent to itself has not arrived yet (services/helping.py)."""
         self._first_ready = 0.0
         self._answering = threading.Lock()
         self.deadlocks = Deadlocks(self)
@@ -72,6 +74,10 @@ class Intake(Client):
             inbox.append((sender, row))
         if self.blocked and host is None:
             self._give_back_unstarted()
+        if sender == self.me:
+            self.own_call_flies = False
+            if self.blocked:
+                self.signals.offer_work()
         self.idle.finish()
 
     def _on_definition(self, sender: bytes, message: Definition) -> None:
@@ -102,7 +108,7 @@ class Intake(Client):
         return tuple(reversed(taken))
 
     def _give_back_unstarted(self) -> None:
-        for sender in {item[0] for item in list(self.inbox)}:
+        for sender in {item[0] for item in list(self.inbox)} - {self.me}:  # ours are for this thread (helping.py)
             counters = self._take_back(sender, len(self.inbox))
             self.post(sender, GaveBack(counters, True))
 

@@ -18,6 +18,10 @@ class WorkerInterrupts:
     def __init__(self) -> None:
         self.target = b""
         self.executing = b""
+        self.own_work = False
+        """A call of our own came to be run by the thread that waits (services/helping.py)."""
+        self.may_help = False
+        """The wait is one of user code, which may go on a little later."""
         self._held = False
         self._noted = False
         self._waiting: tuple[Wakeable, Waiter] | None = None
@@ -29,21 +33,30 @@ class WorkerInterrupts:
             return
         if self._held:
             self._noted = True
-            if self._waiting is not None:
-                pump, waiter = self._waiting
-                pump.wake()
-                waiter.nudge()
+            self._end_wait()
         else:
             self.target = b""
             raise KeyboardInterrupt
+
+    def offer_work(self) -> None:
+        """From any thread: have the main thread leave its wait to run a call of our own."""
+        self.own_work = True
+        self._end_wait()
+
+    def _end_wait(self) -> None:
+        waiting = self._waiting
+        if waiting is not None:
+            pump, waiter = waiting
+            pump.wake()
+            waiter.nudge()
 
     def hold(self, pump: Wakeable, waiter: Waiter) -> None:
         """The main thread pumps."""
         self._held, self._waiting = True, (pump, waiter)
 
     def pending(self) -> bool:
-        """A cancellation arrived meanwhile."""
-        return self._noted
+        """A cancellation arrived meanwhile, or there is something to run inside the wait."""
+        return self._noted or (self.own_work and self.may_help)
 
     def let_go(self) -> bool:
         """Back in user code, if it was called from there. True when what was noted was not meant for it."""

@@ -28,6 +28,7 @@ STORE_SHARE = 0.3
 # A worker with nothing loaded has about 12 MiB of its own; this leaves as much again for its work.
 WORKER_BYTES = 24 << 20
 START_TIMEOUT_S = 30.0
+NODE_PROGRAM = "from zmreg.services.node import main; main()"
 # A node that has closed its pipe is as good as gone.
 END_TIMEOUT_S = 5.0
 LOG_TAIL_BYTES = 4_096
@@ -213,7 +214,7 @@ def _spawn(
         "argv": sys.argv,
     }
     # -P: with -c the working directory would come first on sys.path, and a file there could pass for a module of ours.
-    command = [sys.executable, "-P", "-c", "from zmreg.services.node import main; main()"]
+    command = [sys.executable, "-P", "-c", NODE_PROGRAM]
     try:
         process = subprocess.Popen(
             [*command, str(session.path), str(session.arena)],

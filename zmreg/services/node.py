@@ -69,6 +69,7 @@ from zmreg.net.sockets import Ends
 from zmreg.services import views
 from zmreg.services.adoption import Adoption
 from zmreg.services.nursery import Death, Nursery
+from zmreg.services.printed import Output
 from zmreg.services.storekeeper import Storekeeper
 from zmreg.services.zygote import adopt_orphans, end_descendants, fork_zygote, remove_session
 from zmreg.wire import batches, codec
@@ -160,14 +161,20 @@ class Node:
             self.creations = {each: creation for each, creation in self.creations.items() if each in self.actors}
         self.store.tick(now)
         self.nursery.tick(now)
-        if self.settings.log_to_driver:
-            limit = int(self.settings.log_bytes_per_s * TICK_S)
-            for worker, text, skipped in self.nursery.new_output(limit, self.settings.log_bytes_per_worker):
-                child = self.nursery.children[worker]
-                source = f"{child.name} pid={child.pid}"
-                for client, hello in self.clients.items():
-                    if hello.role == "driver":
-                        self.post(client, LogLines(source, text, skipped))
+        self.tell_output()
+
+    def tell_output(self) -> None:
+        """Show the drivers what workers have printed, as fast as the cap allows."""
+        settings = self.settings
+        limit = int(settings.log_bytes_per_s * TICK_S) if settings.log_to_driver else 0
+        for output in self.nursery.printed.news(limit, settings.log_bytes_per_worker):
+            self._show(self.nursery.children[output.worker].label(), output)
+
+    def _show(self, label: str, output: Output) -> None:
+        if self.settings.log_to_driver and (output.text or output.skipped):
+            for client, hello in self.clients.items():
+                if hello.role == "driver":
+                    self.post(client, LogLines(label, output.text, output.skipped))
 
     def post(self, peer: bytes, message: Message) -> bool:
         """Send one message."""
@@ -182,7 +189,7 @@ class Node:
             case Sealed():
                 self.store.on_sealed(sender, message)
             case Pin():
-                self.store.on_pin(sender, message)
+                self.store.on_pin(sender, message, time.monotonic())
             case Unpin():
                 self.store.on_unpin(sender, message)
             case FreeObjects():
@@ -267,6 +274,7 @@ class Node:
 
     def _worker_died(self, death: Death) -> None:
         worker = death.worker
+        self._show(death.label, death.output)
         if not death.was_ready:
             self.perform(self.leases.worker_start_failed(f"{death.reason}\n{death.log_tail}".strip()))
             return

@@ -17,16 +17,13 @@ from typing import Any
 
 from zmreg.model.ids import new_process_id
 from zmreg.services import zygote as zygotes
+from zmreg.services.printed import Output, Printed
 from zmreg.store.board import LastWords, read_board
 
 # How long a worker that was asked to end may take before it is killed.
 END_GRACE_S = 1.0
 ZYGOTE_PAUSE_S = 1.0
 BARREN_ZYGOTES = 3
-LOG_TAIL_BYTES = 4_096
-LOG_TAIL_LINES = 20
-# One packet of the zygote's channel; logs are read in steps of this size too.
-LOG_STEP_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -39,9 +36,12 @@ class Child:
     kill_at: float = float("inf")
     killed: str = ""
     """Why we killed it ourselves; empty when we did not."""
-    log_read: int = 0
     name: str = "worker"
     is_actor: bool = False
+
+    def label(self) -> str:
+        """How it is called in front of what it prints."""
+        return f"{self.name} pid={self.pid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Death:
     words: LastWords
     reason: str
     log_tail: str
+    output: Output
+    label: str
 
 
 class Nursery:
@@ -66,6 +68,7 @@ class Nursery:
         self.children: dict[bytes, Child] = {}
         self._config = config
         self._session = Path(config["session"])
+        self.printed = Printed(self._session / "logs")
         self._died = died
         self._spawned: subprocess.Popen[bytes] | None = None
         self._unborn: socket.socket | None = None
@@ -78,6 +81,7 @@ class Nursery:
         """Ask for one more worker."""
         worker = new_process_id()
         self.children[worker] = Child(worker)
+        self.printed.begin(worker)
         self._tell({"fork": worker.hex()})
 
     def _tell(self, request: dict[str, Any]) -> None:
@@ -141,6 +145,7 @@ class Nursery:
     def _start_again(self, worker: bytes) -> None:
         """Its start was cut short by the zygote's death: no sign that workers can't be started here."""
         del self.children[worker]
+        self.printed.end(worker)
         read_board(self._session / f"{worker.hex()}.now")
         (self._session / worker.hex()).unlink(missing_ok=True)
         self.start()
@@ -172,22 +177,10 @@ class Nursery:
             exit_code = os.waitstatus_to_exitcode(status)
             why = why or f"exited with code {exit_code}"
         words = read_board(self._session / f"{worker.hex()}.now")
-        tail = self._log_tail(worker)
+        tail = self.printed.tail(worker)
+        output = self.printed.end(worker)
         (self._session / worker.hex()).unlink(missing_ok=True)
-        self._died(Death(worker, child.ready, exit_code, sig, words, child.killed or why, tail))
-
-    def _log_path(self, worker: bytes) -> Path:
-        return self._session / "logs" / f"{worker.hex()}.log"
-
-    def _log_tail(self, worker: bytes) -> str:
-        try:
-            with self._log_path(worker).open("rb") as log:
-                log.seek(0, os.SEEK_END)
-                log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
-                lines = log.read().decode(errors="replace").splitlines()
-        except OSError:
-            return ""
-        return "\n".join(lines[-LOG_TAIL_LINES:])
+        self._died(Death(worker, child.ready, exit_code, sig, words, child.killed or why, tail, output, child.label()))
 
     def end(self, worker: bytes, now: float, tell: Callable[[bytes], None]) -> None:
         """Ask a worker to end; kill it when it has not within END_GRACE_S."""
@@ -213,34 +206,6 @@ class Nursery:
         for child in list(self.children.values()):
             if 0 < child.kill_at <= now:
                 self.kill(child.worker, "it was asked to end and did not in time")
-
-    def new_output(self, limit_bytes: int, keep_bytes: int) -> list[tuple[bytes, str, int]]:
-        """(worker, text, skipped bytes) of what workers printed since the last call, at most `limit_bytes` in all.
-
-        A log over `keep_bytes` is cut to nothing: its writer appends, so it goes on at the start.
-        """
-        news = []
-        for child in self.children.values():
-            path = self._log_path(child.worker)
-            try:
-                size = path.stat().st_size
-                if size <= child.log_read:
-                    continue
-                take = min(size - child.log_read, limit_bytes, LOG_STEP_BYTES)
-                with path.open("rb") as log:
-                    log.seek(child.log_read)
-                    data = log.read(take)
-                skipped = 0 if size - child.log_read <= LOG_STEP_BYTES * 4 else size - child.log_read - len(data)
-                child.log_read = size if skipped else child.log_read + len(data)
-                limit_bytes -= len(data)
-                if size > keep_bytes:
-                    os.truncate(path, 0)
-                    child.log_read = 0
-            except OSError:
-                continue
-            if data or skipped:
-                news.append((child.worker, data.decode(errors="replace"), skipped))
-        return news
 
     def close(self) -> None:
         """Let the zygote end (it kills what is left) and wait for it."""

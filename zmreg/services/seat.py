@@ -39,6 +39,7 @@ from zmreg.model.messages import (
     LogLines,
     Message,
     NeedDefinition,
+    PartReady,
     Pinned,
     PinRefused,
     ProcessDied,
@@ -96,6 +97,7 @@ class Seat:
         self.dirty: set[Lane] = set()
         self.welcome: Welcome | None = None
         self.closed: ZmregError | None = None
+        self._left = False
         self.unpinned = Outbox[bytes](self.pump.request_turn)
         self.freed = Outbox[bytes](self.pump.request_turn)
         self.ended_actors = Outbox[bytes](self.pump.request_turn)
@@ -104,6 +106,8 @@ class Seat:
         self.tasks = Tasks(self, self.sharing, self._own_bytes)
         self.on_wait: Callable[[bool], None] | None = None
         """Worker only: called with True when user code blocks for long, with False when it goes on."""
+        self.on_await: Callable[[bool], None] | None = None
+        """The same when a coroutine awaits a ref."""
         self.needed: Sequence[Entry] = ()
         """While it blocks: what it cannot go on without, if there is no timeout."""
         self.protocol_errors = 0
@@ -135,6 +139,7 @@ class Seat:
             LeaseRecalled: lambda _, m: self._recalled(m.worker),
             Unschedulable: lambda _, m: tasks.on_unschedulable(m),
             GaveBack: tasks.on_gave_back,
+            PartReady: tasks.on_part,
             NeedDefinition: self._on_need_definition,
             ActorState: lambda _, m: tasks.on_actor_state(m),
             ProcessDied: lambda _, m: self._on_process_died(m),
@@ -189,16 +194,18 @@ class Seat:
     def close(self, error: ZmregError | None, clean: bool = True) -> None:
         """Leave: fail what is pending, stop the thread, close the ends. Idempotent."""
         with self.lock:
-            if self.closed is not None:
+            if self._left:
                 return
-            if clean:
-                self._turn()
-                self.tell_node(Goodbye())
-            self.closed = error or ClusterError("zmreg.shutdown() was called; call zmreg.init() to start again")
-            self.tasks.fail_everything(self.closed)
-            self.shelf.fail_all(self.closed)
-            for waiter, _ in self._answers.values():
-                waiter.finish()
+            self._left = True
+            if self.closed is None:  # else the node is gone, and everybody has been told
+                if clean:
+                    self._turn()
+                    self.tell_node(Goodbye())
+                self.closed = error or ClusterError("zmreg.shutdown() was called; call zmreg.init() to start again")
+                self.tasks.fail_everything(self.closed)
+                self.shelf.fail_all(self.closed)
+                for waiter, _ in self._answers.values():
+                    waiter.finish()
         self.pump.stop()
         self.callbacks.close()
         self.ends.close(clean)

@@ -7,7 +7,7 @@ until the last slice of it dies; the finalizer that notices runs anywhere, so it
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -38,16 +38,22 @@ class Sized(Protocol):
 
 
 class PinTicket:
-    """A pin that was asked for. `waiter` is done when the answer is in `place` or `refusal`."""
+    """A pin that was asked for. When `answered`, the answer is in `place` or `refusal`, and `waiter` is done."""
 
-    __slots__ = ("abandoned", "object_id", "place", "refusal", "waiter")
+    __slots__ = ("abandoned", "answered", "object_id", "place", "refusal", "waiter")
 
     def __init__(self, object_id: bytes) -> None:
         self.object_id = object_id
         self.waiter = Waiter()
+        self.answered = False
         self.place: tuple[int, int] | None = None
-        self.refusal = ""
+        self.refusal: PinRefused | None = None
         self.abandoned = False
+
+    def answer(self) -> None:
+        """The answer is there. Its flag before its waiter: see `Shelf.wait_any`."""
+        self.answered = True
+        self.waiter.finish()
 
 
 class Shelf:
@@ -104,7 +110,7 @@ class Shelf:
                 whole = True  # nothing to take back
                 if answer.reason == ALREADY_HERE:  # an earlier attempt of the same task got that far before it died
                     return
-                raise ObjectStoreFullError(answer.reason)
+                raise ObjectStoreFullError(answer.reason, packed.nbytes, self._bytes)
             mapping = self._map()
             if not answer.claimed:
                 mapping.claim(answer.offset, answer.nbytes)
@@ -127,19 +133,28 @@ class Shelf:
         ticket = PinTicket(object_id)
         self._tickets.setdefault(object_id, deque()).append(ticket)
         if self._gone is not None:
-            ticket.waiter.finish()
+            ticket.answer()
         self._tell(Pin(object_id))
         return ticket
+
+    def wait_any(self, tickets: Collection[PinTicket], timeout: float | None) -> bool:
+        """Wait until at least one of them is answered; False when the time is up first."""
+        waiter = Waiter()
+        for ticket in tickets:
+            ticket.waiter = waiter
+        # An answer that came before the new waiter is seen here; one that comes later finds it.
+        return any(ticket.answered for ticket in tickets) or self._wait(waiter, timeout)
 
     def view(self, ticket: PinTicket, timeout: float | None = None) -> memoryview:
         """The object's bytes, read-only and in place, once the pin is there.
 
         Raises:
             GetTimeoutError: not in time. ObjectLostError: the node has no such object (any more).
+            ObjectStoreFullError: it is on disk, and there was no room in memory for it in time.
             ClusterError: the node is gone.
         """
         try:
-            there = self._wait(ticket.waiter, timeout)
+            there = ticket.answered or self._wait(ticket.waiter, timeout)
         except BaseException:
             self.abandon(ticket)
             raise
@@ -149,12 +164,17 @@ class Shelf:
         if ticket.place is None and self._gone is not None:
             raise self._gone
         if ticket.place is None:
-            raise ObjectLostError(
-                f"object {short(ticket.object_id)} is lost: {ticket.refusal}", object_id=ticket.object_id.hex()
-            )
+            assert ticket.refusal is not None
+            raise self._unreadable(ticket.refusal)
         offset, nbytes = ticket.place
         object_id, unpinned = ticket.object_id, self.unpinned
         return self._map().view(offset, nbytes, lambda: unpinned.append(object_id))
+
+    def _unreadable(self, message: PinRefused) -> ZmregError:
+        if message.full:
+            return ObjectStoreFullError(message.reason, budget_bytes=self._bytes)
+        text = f"object {short(message.object_id)} is lost: {message.reason}"
+        return ObjectLostError(text, object_id=message.object_id.hex())
 
     def abandon(self, ticket: PinTicket) -> None:
         """Nobody will read by this ticket: give the pin back when, or if, it comes."""
@@ -185,8 +205,8 @@ class Shelf:
                 self.unpinned.append(message.object_id)
             ticket.place = (message.offset, message.nbytes)
         else:
-            ticket.refusal = message.reason
-        ticket.waiter.finish()
+            ticket.refusal = message
+        ticket.answer()
 
     def fail_all(self, error: ZmregError) -> None:
         """The node is gone: whoever waits for it, now or later, gets `error`."""
@@ -195,7 +215,7 @@ class Shelf:
             waiter.finish()
         for queue in list(self._tickets.values()):
             for ticket in list(queue):
-                ticket.waiter.finish()
+                ticket.answer()
 
     def close(self) -> None:
         """Unmap, unless views are still alive: then the map stays until they die."""

@@ -58,6 +58,7 @@ class Storekeeper:
         self._wait_s = wait_s
         self._post = post
         self._deadlines: dict[tuple[bytes, bytes], float] = {}
+        self._read_by: dict[tuple[bytes, bytes], float] = {}
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._gone = Graves()
         self._done: deque[tuple[Job, str | None]] = deque()
@@ -82,10 +83,11 @@ class Storekeeper:
             self._deadlines.pop((sender, message.object_id), None)
             self.perform(self.table.abort(sender, message.object_id))
 
-    def on_pin(self, sender: bytes, message: Pin) -> None:
+    def on_pin(self, sender: bytes, message: Pin, now: float) -> None:
         """A reader comes."""
         if sender in self._gone:
             return
+        self._read_by.setdefault((sender, message.object_id), now + self._wait_s)
         self.perform(self.table.pin(sender, message.object_id))
 
     def on_unpin(self, sender: bytes, message: Unpin) -> None:
@@ -106,23 +108,27 @@ class Storekeeper:
         self._gone.bury(process)
         for object_id in stored:
             self.on_sealed(process, Sealed(object_id, True))
-        for key in [key for key in self._deadlines if key[0] == process]:
-            del self._deadlines[key]
+        for waits in (self._deadlines, self._read_by):
+            for key in [key for key in waits if key[0] == process]:
+                del waits[key]
         self.perform(self.table.process_died(process))
         self.perform(self.table.free_owned_by(process, adopted))
 
     def tick(self, now: float) -> None:
-        """Creators that have waited long enough are refused, with the reason."""
+        """Creators, and readers of what is on disk, that have waited long enough for room are told the reason."""
         self.perform(self.table.tick(now))
         for (process, object_id), deadline in list(self._deadlines.items()):
             if now >= deadline:
                 del self._deadlines[process, object_id]
                 self.perform(self.table.allocate_timed_out(process, object_id))
+        for (process, object_id), deadline in list(self._read_by.items()):
+            while now >= deadline and self.table.waits_for_room(process, object_id):
+                self.perform(self.table.pin_timed_out(process, object_id), full=True)
 
     # -- effects ----------------------------------------------------------------------------------------------------
 
-    def perform(self, effects: Iterable[StoreEffect]) -> None:
-        """Do what the table asks."""
+    def perform(self, effects: Iterable[StoreEffect], full: bool = False) -> None:
+        """Do what the table asks. `full`: what is missing now is so for want of room."""
         for effect in effects:
             match effect:
                 case Granted(process, object_id, offset, nbytes, claimed):
@@ -132,9 +138,11 @@ class Storekeeper:
                     self._deadlines.pop((process, object_id), None)
                     self._post(process, AllocateRefused(object_id, reason))
                 case PinnedHere(process, object_id, offset, nbytes):
+                    self._read_by.pop((process, object_id), None)
                     self._post(process, Pinned(object_id, offset, nbytes))
                 case Missing(process, object_id, reason):
-                    self._post(process, PinRefused(object_id, reason))
+                    self._read_by.pop((process, object_id), None)
+                    self._post(process, PinRefused(object_id, reason, full))
                 case StartSpill() | StartRestore() | DropSpilled():
                     self._start(effect)
                 case Freed():

@@ -12,6 +12,7 @@ from zmreg.model.ids import short
 from zmreg.services.calls import Dep, Pool, Task, Template
 from zmreg.services.client import Client
 from zmreg.services.entries import FAILED, INLINE, Entry, EntryRef
+from zmreg.services.running import running
 from zmreg.services.tasks import Tasks
 from zmreg.wire import payload
 from zmreg.wire.packed import Packed
@@ -112,8 +113,9 @@ def new_task(client: Client, tasks: Tasks, template: Template, data: bytes) -> T
         for entry in entries:
             entry.task = task
         task.entries = entries
-    if client.parent is not None:
-        task.parent = client.parent
+    if client.on_wait is not None:  # a worker: which of its calls submits is known by thread and coroutine
+        call = running.get()
+        task.parent = call[0] if call is not None else client.parent
     tasks.live[counter] = task
     return task
 
@@ -145,7 +147,7 @@ def resubmit(client: Client, entry: Entry) -> Entry:
 
 
 def may_resubmit(entry: Entry) -> bool:
-    """A failed entry keeps its task (Tasks._keep_spec)."""
+    """A failed entry keeps its task (Task.description)."""
     return entry.state == FAILED and entry.task is not None
 
 

@@ -6,18 +6,10 @@ All methods run under the client's lock.
 
 from __future__ import annotations
 
-import logging
 import weakref
-from collections import deque
 from collections.abc import Callable
 
-from zmreg.model.errors import (
-    ObjectLostError,
-    TaskError,
-    UnschedulableError,
-    WorkerDiedError,
-    ZmregError,
-)
+from zmreg.model.errors import TaskError, UnschedulableError, ZmregError
 from zmreg.model.ids import short
 from zmreg.model.messages import (
     ActorState,
@@ -42,40 +34,29 @@ from zmreg.services.calls import (
     pending_inputs,
     riding_lane,
 )
-from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Borrowed, Entry, Inherited, Outbox, Stored
+from zmreg.services.endings import Endings
+from zmreg.services.entries import INLINE, STORED, Borrowed, Entry, Stored
 from zmreg.services.obituary import cancelled_failure, count_begun, one_more_attempt, worker_died
 from zmreg.services.peers import Peer
 from zmreg.services.sharing import Sharing
-from zmreg.services.unread import Note, Unread
 from zmreg.wire import batches, payload
 
-log = logging.getLogger("zmreg.tasks")
 
-
-class Tasks:
+class Tasks(Endings):
     """Every task this process owns, the pools and lanes they go by, and the actors it calls."""
 
     def __init__(self, wires: Wires, sharing: Sharing, free: Callable[[Stored], None]) -> None:
-        self.wires = wires
-        self.sharing = sharing
-        self.stored_outbox_of = free
+        super().__init__(wires, sharing, free)
         self.next_number = 1
         self.submitted = 0
         self.pools: dict[Shape, Pool] = {}
-        self.lanes: dict[bytes, Lane] = {}
         self.peers: dict[bytes, Peer] = {}
         self.departing: list[Peer] = []
         self.known: dict[bytes, set[bytes]] = {}
         self.templates: weakref.WeakValueDictionary[bytes, Template] = weakref.WeakValueDictionary()
         """Definitions by digest, while a function object or a queued task needs them: workers may ask again."""
-        self.live: dict[int, Task] = {}
-        self.unread: Outbox[Note] = Outbox(wires.request_turn)
-        """Errors that nobody read, left by finalizers to be reported."""
-        self._doomed: deque[tuple[Task, Entry]] = deque()
-        self._falling = False
         self.finished = 0
         self.late_answers = 0
-        self.dead: dict[bytes, ProcessDied] = {}
 
     def take_numbers(self, count: int) -> int:
         """The first of `count` fresh object numbers in a row."""
@@ -115,8 +96,8 @@ class Tasks:
         home = task.peer
         assert home is not None
         if task.cancelled:  # it was sent, and came back unstarted or for another attempt
-            self._end(task)
-            self._settle_all(task, cancelled_failure(task, self.wires.me))
+            self.end(task)
+            self.settle_all(task, cancelled_failure(task, self.wires.me))
             return
         if task.deps is not None:
             bad = first_unusable(task)
@@ -195,45 +176,21 @@ class Tasks:
         _, us, returns, held = row
         if held:
             self.sharing.worker_holds(held, worker)
-        if returns and returns[0][0] == batches.FAILED and self._retries(task, returns[0][1]):
+        failure = next((each[1] for each in returns if each[0] == batches.FAILED), None)
+        if failure is not None and self._retries(task, failure):
             return
-        self._end(task)
-        if returns and returns[0][0] in (batches.CANCELLED, batches.FAILED) and self._ended_early(task, returns[0]):
+        self.end(task)
+        if returns and returns[0][0] in (batches.CANCELLED, batches.FAILED) and self.ended_early(task, returns[0]):
             return
         for entry, (status, data, nbytes, type_name, contained) in zip(task.entries, returns, strict=False):
+            if status == batches.SENT_AHEAD:
+                continue
             entry.took_us, entry.type_name = us, type_name
             entry.contained = self.sharing.receive(contained, worker) if contained else ()
-            if status == batches.OK_INLINE:
-                entry.settle(INLINE, data)
-            elif status == batches.OK_STORED:
-                stored = Stored(entry.object_id, nbytes, (self.wires.node,), None)
-                self.stored_outbox_of(stored)
-                entry.settle(STORED, stored)
+            if status != batches.FAILED:
+                self.settle_good(entry, status == batches.OK_STORED, data, nbytes)
             else:
-                self._settle_failed(task, entry, data)
-
-    def _ended_early(self, task: Task, row: batches.Row) -> bool:
-        """A call that was cancelled, or kept from running by a failed input behind which it rode."""
-        if row[0] == batches.CANCELLED:
-            self._settle_all(task, cancelled_failure(task, self.wires.me))
-            return True
-        bad = first_unusable(task)
-        if bad is not None:
-            self.fail_by_input(task, bad)
-        elif not task.entries:
-            Unread(describe(task, self.wires.me), row[1], self.unread.append)
-        return bad is not None
-
-    def _settle_failed(self, task: Task, entry: Entry, failure: bytes) -> None:
-        """Settle one entry with its call's own error, which is reported if nobody ever reads it."""
-        if entry.seen is False:
-            first = task.entries[0]
-            if isinstance(first.seen, Unread) and first.value == failure:
-                entry.seen = first.seen
-            else:
-                entry.seen = Unread(describe(task, self.wires.me), failure, self.unread.append)
-        entry.settle(FAILED, failure)
-        self._keep_spec(task, entry)
+                self.settle_failed(task, entry, data)
 
     def _retries(self, task: Task, failure: bytes) -> bool:
         """A user error that the task's options let it try again."""
@@ -269,59 +226,6 @@ class Tasks:
 
     # -- endings ----------------------------------------------------------------------------------------------------
 
-    def _end(self, task: Task) -> None:
-        self.live.pop(task.counter, None)
-        for entry in task.entries:
-            entry.task = None
-
-    def _settle_all(self, task: Task, failure: bytes | Inherited) -> None:
-        for entry in task.entries:
-            if entry.state == PENDING:
-                entry.settle(FAILED, failure)
-                self._keep_spec(task, entry)
-
-    @staticmethod
-    def _keep_spec(task: Task, entry: Entry) -> None:
-        """What `ref.retry()` submits again. A copy without entries: the task itself would hold them, in a cycle."""
-        if isinstance(task.peer, Pool):
-            entry.task = spec = Task(task.counter, task.template, task.payload, task.depth)
-            spec.peer, spec.deps, spec.pins = task.peer, task.deps, task.pins
-
-    def fail(self, task: Task, error: ZmregError) -> None:
-        """The task will give no value."""
-        self._end(task)
-        failure = payload.pack_failure(error)
-        if isinstance(error, (WorkerDiedError, UnschedulableError)):
-            for entry in task.entries:
-                self._settle_failed(task, entry, failure)
-        else:
-            self._settle_all(task, failure)
-
-    def fail_by_input(self, task: Task, bad: Entry) -> None:
-        """An input failed: so does the task, by the same error, without having run; and so on down the chain."""
-        self._doomed.append((task, bad))
-        if self._falling:  # a call of this further up works them off: chains are longer than the stack is deep
-            return
-        self._falling = True
-        try:
-            while self._doomed:
-                self._inherit(*self._doomed.popleft())
-        finally:
-            self._falling = False
-
-    def _inherit(self, task: Task, bad: Entry) -> None:
-        self._end(task)
-        name = describe(task, self.wires.me)
-        if bad.state != FAILED:
-            text = f"an input of {name} was freed before it ran: no handle to it was left"
-            self._settle_all(task, payload.pack_failure(ObjectLostError(text, object_id=bad.object_id.hex())))
-            return
-        for entry in task.entries:
-            if entry.seen is False:  # the error goes on: read anywhere down the chain, it has been read
-                entry.seen = bad.seen
-        note = f"{name} was not run: its input, object {short(bad.object_id)}, could not be computed"
-        self._settle_all(task, Inherited(bad, note))
-
     def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
         """Cancel the task that makes an own entry; nothing when it is finished. ValueError: force on an actor call."""
         task = entry.task
@@ -339,8 +243,8 @@ class Tasks:
         elif home is not None:
             home.withdraw(task)
         task.lane = None
-        self._end(task)
-        self._settle_all(task, cancelled_failure(task, self.wires.me))
+        self.end(task)
+        self.settle_all(task, cancelled_failure(task, self.wires.me))
         if isinstance(home, Peer):  # it may have stood before others, waiting for an input
             home.advance()
 

@@ -40,6 +40,9 @@ def answer(node: Node, topic: str, key: str) -> Any:
             ]
         case "objects":
             return [list(row) for row in node.store.table.top(int(key or "100"))]
+        case "output":
+            node.tell_output()
+            return True
         case "stats":
             return _stats(node)
         case _:

@@ -15,8 +15,10 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from types import CoroutineType
+from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from zmreg.model.errors import ClusterError, SerializationError, ZmregError
@@ -27,13 +29,16 @@ from zmreg.model.messages import (
     GaveBack,
     Goodbye,
     NeedDefinition,
+    WorkersAtCap,
 )
+from zmreg.net.waiting import Waiter
 from zmreg.services import arrivals, execute
 from zmreg.services.client import set_current
 from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, Stored
 from zmreg.services.execute import ActorExit, InputMissing, Recent
+from zmreg.services.helping import Helping
 from zmreg.services.hosting import make_host
-from zmreg.services.intake import ANSWER_ROWS, Intake
+from zmreg.services.intake import ANSWER_ROWS, Intake, Item
 from zmreg.services.running import running
 from zmreg.store.board import Board
 from zmreg.wire import batches, payload
@@ -69,7 +74,10 @@ class Worker(Intake):
         self.recent = Recent()
         self.callees: dict[bytes | str, Callee] = {}
         self._waits = 0
-        self.on_wait = self._on_wait
+        self.on_wait = self.waits
+        self.helping = Helping(self)
+        self.handlers[WorkersAtCap] = lambda _, m: self.helping.on_cap(m)
+        self.on_await = self._on_await
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- the main thread --------------------------------------------------------------------------------------------
@@ -146,6 +154,20 @@ class Worker(Intake):
         elif len(returns) == 1:
             self.recent.keep(task_id, returns[0])
 
+    def run_own(self, item: Item) -> None:
+        """Run a call inside the wait of another. The board goes on to show that one: its owner is not us."""
+        caller, row = item
+        if row[1] not in self.callees and not self._find(caller, row):
+            return
+        task_id = caller + row[0].to_bytes(8, "big")
+        took, returns = self._run(self.callees[row[1]], caller, row, task_id)
+        if returns is not None:
+            answer = [row[0], int(took * 1e6), returns]
+            if not isinstance(returns, bytes):
+                answer = execute.result_row(self, caller, row[0], int(took * 1e6), returns)
+            self._answer(caller, answer)
+            self.answer_now()
+
     def _run(
         self, callee: Callee, caller: bytes, row: batches.Row, task_id: bytes
     ) -> tuple[float, execute.Returns | bytes | None]:
@@ -177,7 +199,8 @@ class Worker(Intake):
                     return took, packed
                 row_of = execute.row_of(self, caller, task_id, packed, refs, type(result).__name__)
                 return took, [row_of]
-            return took, execute.pack_returns(self, caller, task_id, result, row[3] if long else 1, name)
+            returns = execute.pack_returns(self, caller, task_id, result, row[3], name, partial(self._advance, task_id))
+            return _perf() - start if type(result) is GeneratorType else took, returns
         except InputMissing:
             self.post(caller, GaveBack((row[0],), False))
             return 0.0, None
@@ -195,6 +218,16 @@ class Worker(Intake):
             self.depth = 0
             if self.cancelled:
                 self.cancelled.discard(task_id)
+
+    def _advance(self, task_id: bytes, values: Iterator[Any]) -> Any:
+        """Run a generator on to its next value; only its own code can be interrupted."""
+        before, self.signals.executing = self.signals.executing, task_id
+        try:
+            if self.cancelled and task_id in self.cancelled:
+                raise KeyboardInterrupt
+            return next(values)
+        finally:
+            self.signals.executing = before
 
     def _failed(self, error: BaseException, name: str, row: batches.Row) -> execute.Returns:
         failure = execute.failure_of(error, name, self)
@@ -267,15 +300,24 @@ class Worker(Intake):
 
     def _turn(self) -> None:
         self.answer_now()
+        if self.signals.may_help:
+            with self.lock:
+                self.helping.look()
         super()._turn()
+        if self.deadlocks.waiting:
+            with self.lock:
+                self.deadlocks.look_again()
 
-    def _on_wait(self, begins: bool) -> None:
+    def wait_blocked(self, waiter: Waiter, timeout: float | None) -> bool:
+        """The main thread waits, and runs calls of its own if nobody else can."""
+        return self.helping.wait(waiter, timeout)
+
+    def waits(self, begins: bool) -> None:
         """User code blocks: answers leave, unstarted calls go back, the CPU is free; or it goes on."""
         with self.lock:
             self._waits += 1 if begins else -1
-            if self._waits != (
-                1 if begins else 0
-            ):  # coroutines wait side by side: only the first to begin and the last to end count
+            first_or_last = self._waits == (1 if begins else 0)
+            if not first_or_last:  # a task's coroutines wait side by side
                 return
             self.blocked = begins
             if begins:
@@ -289,6 +331,11 @@ class Worker(Intake):
             else:
                 self.deadlocks.ends()
             self.tell_node(Blocked(begins))
+
+    def _on_await(self, begins: bool) -> None:
+        """A coroutine waits: a task's, as if it called get(); an async actor goes on with its other calls."""
+        if self.host is None:
+            self.waits(begins)
 
     # -- actors and the end -----------------------------------------------------------------------------------------
 

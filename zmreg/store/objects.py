@@ -171,6 +171,11 @@ class ObjectTable:
         self._shelves.drop_want(entry)
         return self._shelves.settled()
 
+    def waits_for_room(self, process: bytes, object_id: bytes) -> bool:
+        """Whether `process` waits to read an object that is on disk and finds no memory to come back to."""
+        entry = self._entries.get(object_id)
+        return entry is not None and entry.state is State.QUEUED and process in entry.readers
+
     def unpin(self, process: bytes, object_id: bytes, count: int = 1) -> list[StoreEffect]:
         """`count` views of `process` died; more than it has are ignored."""
         entry = self._entries.get(object_id)

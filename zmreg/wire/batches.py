@@ -13,7 +13,8 @@ dep     [where, kind, data, nbytes]
                       FAILED_INPUT (data = packed failure; only for constructors, which are told by the node)
 result  [counter, microseconds, payload]
         [counter, microseconds, returns, held]
-            returns   one [status, data, nbytes, type name, contained ids] a return value
+            returns   one [status, data, nbytes, type name, contained ids] a return value;
+                      SENT_AHEAD for one that came before, in a PartReady
             held      ids of borrowed refs that the worker still holds after the call
 """
 
@@ -27,7 +28,7 @@ from zmreg.model.errors import ProtocolError
 from zmreg.model.messages import CALLS_KIND, RESULTS_KIND
 
 INLINE, STORED, CHAINED, FAILED_INPUT = 0, 1, 2, 3
-OK_INLINE, OK_STORED, FAILED, CANCELLED = 0, 1, 2, 3
+OK_INLINE, OK_STORED, FAILED, CANCELLED, SENT_AHEAD = 0, 1, 2, 3, 4
 
 Row = list[Any]
 

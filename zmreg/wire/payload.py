@@ -31,7 +31,7 @@ from zmreg.model.errors import (
 from zmreg.model.exceptions import has_own_pickling, portable, rebuild_exception
 from zmreg.wire.chains import reduce_exception
 from zmreg.wire.explain import find_culprit, type_label
-from zmreg.wire.failures import decode_failure, describe, encode_failure
+from zmreg.wire.failures import MAX_BLOB_BYTES, decode_failure, describe, encode_failure
 from zmreg.wire.packed import PICKLE, RAW_BYTEARRAY, RAW_BYTES, Packed, open_packed
 
 # 64 KiB, the usual inline limit: below, a value is handed on as bytes; above, as Packed, to be written in its place.
@@ -382,16 +382,19 @@ def _is_ours(error: BaseException) -> bool:
 
 def _travels(value: object) -> bool:
     try:
-        _loads(_dump(value, [], "part of an exception", None))
+        data = _dump(value, [], "part of an exception", None)
+        _loads(data)
     except Exception:  # noqa: BLE001  whatever it raises, the answer is no
         return False
-    return True
+    return len(data) < LARGE_BYTES
 
 
 def _tried(error: BaseException, refs: list[object]) -> bytes:
     """The pickled exception, or b"" when it does not come back as what it was."""
     try:
         blob = _dump(error, refs, "exception", None)
+        if len(blob) > MAX_BLOB_BYTES:  # it drags its data along: an AttributeError has the whole object in `obj`
+            return b""
         back = _loads(blob)
     except Exception:  # noqa: BLE001  whatever the reason, the text travels instead
         return b""
@@ -418,7 +421,7 @@ def _without_baggage(error: BaseException) -> BaseException | None:
             kept,
         )
         spare.__traceback__ = error.__traceback__
-        BaseException.add_note(spare, f"(sent as text, because it cannot be pickled: {', '.join(lost) or 'arguments'})")
+        BaseException.add_note(spare, f"(left out or sent as text, because it is large or cannot be pickled: {', '.join(lost) or 'arguments'})")
     except Exception:  # noqa: BLE001  a foreign class may object in any way
         return None
     return spare

@@ -1,0 +1,128 @@
+"""How an owner's tasks end: values, errors, errors handed down to those who waited for a value.
+
+Off the hot path, except that plain single results are settled by `Tasks.on_results` itself. All methods run under the
+client's lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from zmreg.model.errors import ObjectLostError, UnschedulableError, WorkerDiedError, ZmregError
+from zmreg.model.ids import short
+from zmreg.model.messages import PartReady
+from zmreg.services.calls import Lane, Task, Wires, describe, first_unusable
+from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, Inherited, Outbox, Stored
+from zmreg.services.obituary import cancelled_failure
+from zmreg.services.sharing import Sharing
+from zmreg.services.unread import Note, Unread
+from zmreg.wire import batches, payload
+
+
+class Endings:
+    """The living tasks of this process, and how each of them is over."""
+
+    def __init__(self, wires: Wires, sharing: Sharing, free: Callable[[Stored], None]) -> None:
+        """`free(stored)` makes those bytes ours to free."""
+        self.wires = wires
+        self.sharing = sharing
+        self.stored_outbox_of = free
+        self.live: dict[int, Task] = {}
+        self.lanes: dict[bytes, Lane] = {}
+        self.unread: Outbox[Note] = Outbox(wires.request_turn)
+        """Errors that nobody read, left by finalizers to be reported."""
+        self._doomed: deque[tuple[Task, Entry]] = deque()
+        self._falling = False
+
+    def end(self, task: Task) -> None:
+        """Nothing more comes for it."""
+        self.live.pop(task.counter, None)
+        for entry in task.entries:
+            entry.task = None
+
+    def settle_all(self, task: Task, failure: bytes | Inherited) -> None:
+        """Settle what is still pending of its entries with an error that need not be reported."""
+        for entry in task.entries:
+            if entry.state == PENDING:
+                entry.settle(FAILED, failure)
+                entry.task = task.description()
+
+    def fail(self, task: Task, error: ZmregError) -> None:
+        """The task will give no value."""
+        self.end(task)
+        failure = payload.pack_failure(error)
+        if isinstance(error, (WorkerDiedError, UnschedulableError)):
+            for entry in task.entries:
+                if entry.state == PENDING:
+                    self.settle_failed(task, entry, failure)
+        else:
+            self.settle_all(task, failure)
+
+    def fail_by_input(self, task: Task, bad: Entry) -> None:
+        """An input failed: so does the task, by the same error, without having run; and so on down the chain."""
+        self._doomed.append((task, bad))
+        if self._falling:  # a call of this further up works them off: chains are longer than the stack is deep
+            return
+        self._falling = True
+        try:
+            while self._doomed:
+                self._inherit(*self._doomed.popleft())
+        finally:
+            self._falling = False
+
+    def _inherit(self, task: Task, bad: Entry) -> None:
+        self.end(task)
+        name = describe(task, self.wires.me)
+        if bad.state != FAILED:
+            text = f"an input of {name} was freed before it ran: no handle to it was left"
+            self.settle_all(task, payload.pack_failure(ObjectLostError(text, object_id=bad.object_id.hex())))
+            return
+        for entry in task.entries:
+            if entry.seen is False:  # the error goes on: read anywhere down the chain, it has been read
+                entry.seen = bad.seen
+        note = f"{name} was not run: its input, object {short(bad.object_id)}, could not be computed"
+        self.settle_all(task, Inherited(bad, note))
+
+    def on_part(self, worker: bytes, message: PartReady) -> None:
+        """One of several values is there before the call ends. A replay's parts are there already: dropped."""
+        contained = self.sharing.receive(message.contained, worker)
+        lane = self.lanes.get(worker)
+        task = lane.outstanding.get(message.counter) if lane is not None else None
+        if task is None or not message.index < len(task.entries) or task.entries[message.index].state != PENDING:
+            return
+        entry = task.entries[message.index]
+        entry.contained, entry.type_name = contained, message.type_name
+        self.settle_good(entry, message.stored, message.payload, message.nbytes)
+
+    def settle_good(self, entry: Entry, is_stored: bool, data: bytes, nbytes: int) -> None:
+        """Settle one entry with a value: `data`, or `nbytes` in the store."""
+        if not is_stored:
+            entry.settle(INLINE, data)
+            return
+        stored = Stored(entry.object_id, nbytes, (self.wires.node,), None)
+        self.stored_outbox_of(stored)
+        entry.settle(STORED, stored)
+
+    def ended_early(self, task: Task, row: batches.Row) -> bool:
+        """A call that was cancelled, or kept from running by a failed input behind which it rode."""
+        if row[0] == batches.CANCELLED:
+            self.settle_all(task, cancelled_failure(task, self.wires.me))
+            return True
+        bad = first_unusable(task)
+        if bad is not None:
+            self.fail_by_input(task, bad)
+        elif not task.entries:
+            Unread(describe(task, self.wires.me), row[1], self.unread.append)
+        return bad is not None
+
+    def settle_failed(self, task: Task, entry: Entry, failure: bytes) -> None:
+        """Settle one entry with its call's own error, which is reported if nobody ever reads it."""
+        if entry.seen is False:
+            first = task.entries[0]
+            if isinstance(first.seen, Unread) and first.value == failure:
+                entry.seen = first.seen
+            else:
+                entry.seen = Unread(describe(task, self.wires.me), failure, self.unread.append)
+        entry.settle(FAILED, failure)
+        entry.task = task.description()
