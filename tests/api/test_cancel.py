@@ -279,6 +279,7 @@ def test_row24_the_middle_of_a_chain(which, tmp_path):
     for _ in range(10):
         refs.append(add.remote(refs[-1], 1))
     refs[which].cancel()
+    assert is_cancelled(refs[which])
     gate.touch()
     for place, ref in enumerate(refs):
         if place >= which:
@@ -300,6 +301,7 @@ def test_row24_a_long_chain_falls_without_recursion(tmp_path):
     for _ in range(3_000):
         ref = add.remote(ref, 1)
     first.cancel()
+    assert is_cancelled(first)
     gate.touch()
     assert is_cancelled(ref)
 

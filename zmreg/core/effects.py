@@ -134,13 +134,6 @@ class ActorRefused(Record):
     taken_by: bytes = b""
 
 
-class Release(Record):
-    """Nothing holds the object any more: free its bytes. Said exactly once per exported object."""
-
-    object_id: bytes
-
-
 LeaseEffect = StartWorker | StopWorker | Granted | Recall | Hosted | Infeasible | CannotStart | AtCap
 ActorEffect = HostActor | UnhostActor | Construct | RetireActor | KillWorker | TellActor | ActorCreated | ActorRefused
-ReferenceEffect = Release
-Effect = LeaseEffect | ActorEffect | ReferenceEffect
+Effect = LeaseEffect | ActorEffect

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from zmreg.core.tasks import Death
 from zmreg.model.ids import object_id, short
 from zmreg.model.messages import CancelCall, Definition, LeaseReturned, Message, Steal, WantLeases
 from zmreg.model.specs import Shape
@@ -61,8 +62,8 @@ class Task:
     """One call under way, from submission until its last attempt is decided."""
 
     __slots__ = (
-        "attempt", "cancelled", "counter", "deps", "depth", "entries", "est", "lane", "parent", "payload", "peer",
-        "pins", "template", "waiting",
+        "attempt", "cancelled", "counter", "deaths", "deps", "depth", "entries", "est", "lane", "parent", "payload",
+        "peer", "pins", "template", "waiting",
     )  # fmt: skip
 
     def __init__(self, counter: int, template: Template, payload: bytes, depth: int) -> None:
@@ -80,6 +81,7 @@ class Task:
         self.waiting = 0
         self.cancelled = False
         self.parent: bytes | None = None
+        self.deaths: tuple[Death, ...] = ()
 
     def row(self) -> batches.Row:
         """The call as it travels. Inputs that are still pending must ride on the same lane."""

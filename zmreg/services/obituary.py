@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zmreg.core.tasks import QUARANTINE_AFTER, Death, Fail, RetryPolicy
 from zmreg.model.errors import TaskCancelledError, WorkerDiedError, ZmregError
 from zmreg.model.ids import object_id
 from zmreg.model.messages import ProcessDied
@@ -22,10 +23,12 @@ def count_begun(tasks: list[Task], running: bytes, me: bytes) -> int:
     return 0
 
 
-def one_more_attempt(task: Task) -> bool:
-    """Book one more attempt, if the task's options allow it."""
-    limit = task.template.max_retries
-    if limit != -1 and task.attempt >= limit:
+def one_more_attempt(task: Task, message: ProcessDied) -> bool:
+    """Book one more attempt, if the task's options allow it and it has not killed too many workers already."""
+    exit_code = message.exit_code if message.signal is None else -message.signal
+    task.deaths = (*task.deaths, Death(exit_code, log_tail=message.log_tail))
+    policy = RetryPolicy(task.template.max_retries)
+    if isinstance(policy.decide("system", task.attempt + 1, deaths=task.deaths), Fail):
         return False
     task.attempt += 1
     return True
@@ -38,6 +41,8 @@ def worker_died(task: Task, message: ProcessDied, me: bytes) -> ZmregError:
     tries = f" on each of {task.attempt + 1} attempts" if task.attempt else ""
     forced = " after cancel(force=True)" if task.cancelled else ""
     text = f"the worker that ran {describe(task, me)} died{tries}{forced}: {message.reason}"
+    if task.template.max_retries == -1 and len(task.deaths) >= QUARANTINE_AFTER:
+        text += f"; it is not tried again, because it killed {len(task.deaths)} workers in a row"
     if message.log_tail:
         text += f"\nlast lines it printed:\n{message.log_tail}"
     return WorkerDiedError(text, exit_code=message.exit_code, signal=message.signal, log_tail=message.log_tail)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 
+from zmreg.core.tasks import Fail, RetryPolicy
 from zmreg.model.errors import TaskError, UnschedulableError, ZmregError
 from zmreg.model.ids import short
 from zmreg.model.messages import (
@@ -195,15 +196,13 @@ class Tasks(Endings):
     def _retries(self, task: Task, failure: bytes) -> bool:
         """A user error that the task's options let it try again."""
         template = task.template
-        wanted = template.retry_exceptions
-        limit = template.max_retries
-        if not wanted or task.cancelled or (limit != -1 and task.attempt >= limit):
+        if not template.retry_exceptions or task.cancelled:
             return False
-        if isinstance(wanted, tuple):
-            error = payload.unpack_failure(failure)
-            cause = error.cause if isinstance(error, TaskError) else error
-            if not isinstance(cause, wanted):
-                return False
+        error = payload.unpack_failure(failure)
+        cause = error.cause if isinstance(error, TaskError) else error
+        policy = RetryPolicy(template.max_retries, template.retry_exceptions)
+        if isinstance(policy.decide("user", task.attempt + 1, cause), Fail):
+            return False
         task.attempt += 1
         self.start(task)
         return True
@@ -306,7 +305,7 @@ class Tasks(Endings):
         tasks = lane.home.lost(lane)
         begun = count_begun(tasks, message.running, self.wires.me)
         for place, task in enumerate(tasks):
-            if task.cancelled or (place < begun and not one_more_attempt(task)):
+            if task.cancelled or (place < begun and not one_more_attempt(task, message)):
                 self.fail(task, worker_died(task, message, self.wires.me))
             else:
                 self.start(task)
