@@ -387,7 +387,8 @@ class Recursion:
             return
         frame.parent.under_way -= 1
         parent_owner = next(each for each, stack in self.stacks.items() if frame.parent in stack)
-        if parent_owner != OWNERS[0] and self.is_over(frame.parent):
+        # Only the topmost frame of a worker can go on: one below it that is over still waits for what runs on top.
+        if parent_owner != OWNERS[0] and frame.parent is self.stacks[parent_owner][-1] and self.is_over(frame.parent):
             self.inbox += self.book.unblocked(parent_owner)
             self.say(parent_owner)
         if self.stacks[owner]:

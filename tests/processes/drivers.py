@@ -21,6 +21,7 @@ from typing import TypeVar
 import psutil
 
 from tests.footprint import describe, settled, ticks
+from zmreg.services.launch import elsewhere
 
 T = TypeVar("T")
 
@@ -170,5 +171,4 @@ def is_zombie(process: psutil.Process) -> bool:
 
 def session_paths(session: str) -> list[Path]:
     """What a session has on disk and in shared memory, as far as it exists."""
-    name = Path(session).name
-    return [path for path in (Path(session), Path(f"/dev/shm/zmreg-{os.getuid()}-{name}")) if path.exists()]
+    return [path for path in (Path(session), *elsewhere(Path(session))) if path.exists()]

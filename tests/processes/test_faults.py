@@ -400,7 +400,9 @@ def test_fault60_a_task_that_holds_the_gil_is_slow_and_not_dead(cluster):
         return "alive"
 
     ref = holds.remote(2)
-    assert zmreg.get([zmreg.remote(square).remote(i) for i in range(20)], timeout=PATIENCE_S) == [i * i for i in range(20)]
+    assert zmreg.get([zmreg.remote(square).remote(i) for i in range(20)], timeout=PATIENCE_S) == [
+        i * i for i in range(20)
+    ]
     assert ref.get(timeout=PATIENCE_S) == "alive"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -13,7 +15,6 @@ import zmreg
 from tests.processes.drivers import ROOT, Driver
 from zmreg.model.errors import ClusterError
 from zmreg.services import launch
-from zmreg.services.client import current
 
 PATIENCE_S = 30
 
@@ -223,8 +224,10 @@ def test_C43_every_kind_of_wait_ends_when_the_node_is_killed():
     ref = f.remote(60)
     done = zmreg.put(bytes(1 << 20))
     waits = {
-        "get": lambda: ref.get(), "list": lambda: zmreg.get([ref, f.remote(60)]), "actor": lambda: slow.nap.remote().get(),
-        "completed": lambda: [each.get() for each in zmreg.as_completed([ref])], "nodes": lambda: [zmreg.nodes() for _ in range(10**6)],
+        "get": lambda: ref.get(), "list": lambda: zmreg.get([ref, f.remote(60)]),
+        "actor": lambda: slow.nap.remote().get(),
+        "completed": lambda: [each.get() for each in zmreg.as_completed([ref])],
+        "nodes": lambda: [zmreg.nodes() for _ in range(10**6)],
         "future": lambda: ref.future().result(), "put": lambda: [zmreg.put(bytes(1 << 20)) for _ in range(10**6)],
         "exception": lambda: say("exception", type(ref.exception()).__name__),
     }
@@ -254,7 +257,7 @@ def test_C43_every_kind_of_wait_ends_when_the_node_is_killed():
         assert driver.left(5.0) == []
 
 
-# -- starts that fail ---------------------------------------------------------------------------------------------------
+# -- starts that fail -------------------------------------------------------------------------------------------------
 
 
 def test_C1_a_node_that_cannot_start_says_why_and_leaves_nothing(monkeypatch):
@@ -280,13 +283,13 @@ def test_C1_a_store_that_cannot_be_made_is_told(monkeypatch):
     assert not zmreg.is_initialized()
 
 
-def test_a_runtime_directory_that_others_can_enter_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path)[:59])
+def test_a_runtime_directory_that_others_can_enter_is_refused(monkeypatch):
+    directory = tempfile.mkdtemp(prefix="zr-")  # shorter than tmp_path: a socket path holds 107 characters
+    monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
     root = launch.runtime_root()
-    if root.parent != tmp_path:
-        pytest.skip("the temporary directory's name is too long for a socket path")
     root.mkdir()
     root.chmod(0o755)
     with pytest.raises(ClusterError, match="0700"):
         zmreg.init(num_cpus=1)
-    assert current() is None or not zmreg.is_initialized()
+    assert not zmreg.is_initialized()
+    shutil.rmtree(directory)

@@ -129,7 +129,7 @@ def test_fault66_a_session_is_swept_by_its_lock_and_not_by_a_pid():
         (session.path / "a1b2c3").write_bytes(b"")  # a stale socket
         assert sweep(runtime_root()) == [], "its lock is held: it lives"
         session.let_go()
-        assert set(sweep(runtime_root())) == {session.path, session.arena}
+        assert set(sweep(runtime_root())) == {session.path, session.arena, session.spill}
     finally:
         assert session_paths(str(session.path)) == []
 
@@ -141,7 +141,7 @@ def test_fault67_after_kill_9_of_everything_the_next_start_sweeps_and_works():
             kill(process)
         driver.end()
         assert driver.left(CLEAN_WITHIN_S) == []
-    assert len(session_paths(session)) == 2, "nobody was left to remove it; otherwise this test tests nothing"
+    assert len(session_paths(session)) == 3, "nobody was left to remove it; otherwise this test tests nothing"
     with zmreg.init(num_cpus=1):
         assert session_paths(session) == []
         assert zmreg.remote(len).remote("abc").get(timeout=20) == 3

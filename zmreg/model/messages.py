@@ -193,12 +193,13 @@ class LeaseReturned(Sentence):
 
 
 class Unschedulable(Sentence):
-    """node -> owner: no node can ever meet this shape."""
+    """node -> owner: no node can ever meet this shape, or (`cannot_start`) no process could be started for it now."""
 
     KIND: ClassVar[int] = 14
     resources: Resources
     locs: tuple[str, ...]
     reason: str
+    cannot_start: bool
 
 
 class Blocked(Sentence):

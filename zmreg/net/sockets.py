@@ -38,6 +38,8 @@ _MORE = int(zmq.RCVMORE)
 _NOBLOCK = int(zmq.NOBLOCK)
 _SEND_MORE = int(zmq.SNDMORE | zmq.NOBLOCK)
 _MAGIC = b"ZR"
+# Context, two sockets and what a poller takes are 12 (measured); the rest is for the first connections.
+_NEEDED_DESCRIPTORS = 20
 
 
 def door_path(session: Path, process: bytes) -> Path:
@@ -49,6 +51,19 @@ def _refuse(*_: object) -> NoReturn:
     raise ForkedContextError("this process was forked from one with a cluster, whose sockets it cannot use")
 
 
+def _require_descriptors(count: int) -> None:
+    """libzmq ends the process with abort() when it finds no descriptor; so it is asked only when there are enough."""
+    held: list[int] = []
+    try:
+        for _ in range(count):
+            held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise ClusterError(f"{count} free file descriptors are needed, {len(held)} are there: {error.strerror}") from None
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
 class Ends:
     """The door and the link of one process."""
 
@@ -56,6 +71,7 @@ class Ends:
         """Binds the door. `session` is a 0700 directory; ClusterError when it is gone or its path is too long."""
         self.me = me
         self._session = session
+        _require_descriptors(_NEEDED_DESCRIPTORS)
         self._context = zmq.Context()
         self._context.max_sockets = _MAX_SOCKETS
         self._known: set[bytes] = set()

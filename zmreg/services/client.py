@@ -101,6 +101,8 @@ class Client(Seat):
         if packed.nbytes <= self.welcome.inline_limit:
             entry.state, entry.value = INLINE, packed.inline()
             return
+        if self.freed or self.unpinned:
+            self._say()  # what was dropped makes room, and the node should hear of it first
         self.shelf.put(entry.object_id, packed)
         entry.value = Stored(entry.object_id, packed.nbytes, (self.node,), self.freed)
         entry.state = STORED

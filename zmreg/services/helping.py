@@ -132,4 +132,6 @@ class Helping:
 
 
 def _own_call(worker: Worker) -> Item | None:
+    if worker.host is not None:  # an actor's calls to itself wait for the one that runs, or are a deadlock
+        return None
     return next((item for item in list(worker.inbox) if item[0] == worker.me), None)

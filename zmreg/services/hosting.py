@@ -133,7 +133,7 @@ class SyncHost:
 
     def _complete(self, result: Any) -> None:
         if inspect.isawaitable(result):
-            self.worker.run_async(result)
+            self.worker.looping.complete(result)
 
     def method(self, name: str) -> Callable[..., Any]:
         """The bound method of that name; the special ones of every actor included."""
@@ -244,7 +244,6 @@ class ThreadHost(SyncHost):
         super().__init__(worker, construct)
         self._calls: queue.SimpleQueue[tuple[bytes, batches.Row, bytes] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._idle = 0
         self._unfinished: set[bytes] = set()
         self._guard = threading.Lock()
         self._over = threading.Event()
@@ -259,7 +258,8 @@ class ThreadHost(SyncHost):
             task_id = object_id(caller, row[0])
             with self._guard:
                 self._unfinished.add(task_id)
-                if self._idle <= self._calls.qsize() and len(self._threads) < self.concurrency:
+                # By calls, not by idle threads: one that has taken a call and not yet said so would be counted twice.
+                if len(self._threads) < min(len(self._unfinished), self.concurrency):
                     thread = threading.Thread(target=self._work, daemon=True, name=f"zmreg-call-{len(self._threads)}")
                     self._threads.append(thread)
                     thread.start()
@@ -268,11 +268,7 @@ class ThreadHost(SyncHost):
 
     def _work(self) -> None:
         while True:
-            with self._guard:
-                self._idle += 1
             item = self._calls.get()
-            with self._guard:
-                self._idle -= 1
             if item is None:
                 return
             try:

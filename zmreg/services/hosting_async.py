@@ -35,7 +35,7 @@ class AsyncHost(SyncHost):
         super().__init__(worker, construct)
         if self.concurrency <= 0:
             self.concurrency = ASYNC_CONCURRENCY
-        self._loop = worker.event_loop()
+        self._loop = worker.looping.loop()
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._unfinished: set[bytes] = set()
         """Beside `_tasks`, also the calls that the loop has not been told of yet."""

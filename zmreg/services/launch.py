@@ -6,23 +6,23 @@ import contextlib
 import fcntl
 import json
 import os
-import resource
 import secrets
 import select
 import shutil
 import subprocess
 import sys
 import tempfile
-import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from zmreg.model.errors import ClusterError
 from zmreg.model.ids import ProcessId
 from zmreg.model.settings import Settings
+from zmreg.services.descriptors import prepare as prepare_descriptors
 from zmreg.wire import payload
 
 SHARED_MEMORY = Path("/dev/shm")
+DISK = Path("/var/tmp")
 # Of the machine's memory: what the store may use at most by default, and never more than half of shared memory.
 STORE_SHARE = 0.3
 # A worker with nothing loaded has about 12 MiB of its own; this leaves as much again for its work.
@@ -32,8 +32,6 @@ NODE_PROGRAM = "from zmreg.services.node import main; main()"
 # A node that has closed its pipe is as good as gone.
 END_TIMEOUT_S = 5.0
 LOG_TAIL_BYTES = 4_096
-# Below this a cluster of a few dozen workers and actors runs out (measured: 3 a process, 1 a connection).
-FEW_DESCRIPTORS = 512
 
 
 def runtime_root() -> Path:
@@ -61,18 +59,29 @@ def new_session() -> Session:
         try:
             locks.append(_make_locked(path))
             (path / "logs").mkdir(mode=0o700)
-            locks.append(_make_locked(_arena_directory(path)))
+            for directory in elsewhere(path):
+                locks.append(_make_locked(directory))
         except FileNotFoundError:  # another process's sweep was faster than our lock
             _drop(locks, path)
         except BaseException:
             _drop(locks, path)
             raise
         else:
-            return Session(path, _arena_directory(path), tuple(locks))
+            return Session(path, *elsewhere(path), locks=tuple(locks))
 
 
-def _arena_directory(session: Path) -> Path:
-    return SHARED_MEMORY / f"zmreg-{os.getuid()}-{session.name}"
+def elsewhere(session: Path) -> tuple[Path, Path]:
+    """A session's other directories: in shared memory for objects, and on disk for those that are spilled."""
+    name = f"zmreg-{os.getuid()}-{session.name}"
+    return SHARED_MEMORY / name, spill_root() / name
+
+
+def spill_root() -> Path:
+    """Where objects are spilled: `$TMPDIR`, or /var/tmp, which is on disk where /tmp and the runtime directory are not."""
+    named = os.environ.get("TMPDIR")
+    if named:
+        return Path(named)
+    return DISK if os.access(DISK, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
 def _drop(locks: list[int], session: Path) -> None:
@@ -83,8 +92,8 @@ def _drop(locks: list[int], session: Path) -> None:
 
 def remove(session: Path) -> None:
     """Remove what a session has on disk and in shared memory. Harmless when it is gone already."""
-    shutil.rmtree(_arena_directory(session), ignore_errors=True)
-    shutil.rmtree(session, ignore_errors=True)
+    for directory in (*elsewhere(session), session):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _make_locked(path: Path) -> int:
@@ -106,7 +115,8 @@ def sweep(root: Path) -> list[Path]:
     By lock, never by pid: pids are used again.
     """
     swept = []
-    for path in [*root.iterdir(), *SHARED_MEMORY.glob(f"zmreg-{os.getuid()}-*")]:
+    pattern = f"zmreg-{os.getuid()}-*"
+    for path in [*root.iterdir(), *SHARED_MEMORY.glob(pattern), *spill_root().glob(pattern)]:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
@@ -135,10 +145,11 @@ def filled(settings: Settings) -> Settings:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The directories of one cluster, on disk and in shared memory, and the descriptors that keep them locked."""
+    """The directories of one cluster: sockets and logs, shared memory, spilled objects; and what keeps them locked."""
 
     path: Path
     arena: Path
+    spill: Path
     locks: tuple[int, ...]
 
     def let_go(self) -> None:
@@ -175,7 +186,7 @@ def launch(settings: Settings) -> Launched:
 
     Raises ClusterError, with the last lines of its log, when it does not come up in time; nothing is left then.
     """
-    _warn_of_few_descriptors()
+    prepare_descriptors(stacklevel=4)  # the line that called init
     settings = filled(settings)
     try:
         session = new_session()
@@ -186,6 +197,7 @@ def launch(settings: Settings) -> Launched:
         try:
             return Launched(session.path, *_spawn(settings, session, cleanup))
         except BaseException as error:
+            cleanup.close()  # first: removing a directory takes descriptors, and they may be what is missing
             remove(session.path)
             if isinstance(error, OSError) and not isinstance(error, ClusterError):
                 raise ClusterError(f"the node's process could not be started: {error}") from error
@@ -207,6 +219,7 @@ def _spawn(
         "settings": asdict(settings),
         "session": str(session.path),
         "arena": str(session.arena / "store.arena"),
+        "spill": str(session.spill),
         "driver_fd": driver,
         "ready_fd": ready_write,
         "lock_fds": session.locks,
@@ -217,7 +230,7 @@ def _spawn(
     command = [sys.executable, "-P", "-c", NODE_PROGRAM]
     try:
         process = subprocess.Popen(
-            [*command, str(session.path), str(session.arena)],
+            [*command, str(session.path), str(session.arena), str(session.spill)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -257,15 +270,3 @@ def _await_ready(process: subprocess.Popen[bytes], ready: int, log: int) -> Proc
     size = os.fstat(log).st_size
     tail = os.pread(log, LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES)).decode(errors="replace")
     raise ClusterError(f"the node could not start: {why}\nits log ends:\n{tail or '(empty)'}")
-
-
-def _warn_of_few_descriptors() -> None:
-    """A process needs about ten, and one for each process it talks to."""
-    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit != resource.RLIM_INFINITY and limit < FEW_DESCRIPTORS:
-        warnings.warn(
-            f"this process may open only {limit} files (RLIMIT_NOFILE, hard limit {hard}): zmreg needs 30, and one "
-            f"for each process it talks to. Raise it with `ulimit -n {FEW_DESCRIPTORS}` or more.",
-            RuntimeWarning,
-            stacklevel=4,  # the line that called init
-        )

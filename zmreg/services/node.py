@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import select
 import signal
 import sys
@@ -19,15 +18,10 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from zmreg.core import effects as fx
-from zmreg.core.actors import ActorBook
 from zmreg.core.leases import LeaseBook
 from zmreg.model.errors import ProtocolError
 from zmreg.model.ids import ProcessId, new_process_id
 from zmreg.model.messages import (
-    ActorExiting,
-    ActorInputs,
-    ActorRefused,
-    ActorState,
     Adopt,
     Allocate,
     Answer,
@@ -35,15 +29,11 @@ from zmreg.model.messages import (
     Blocked,
     Borrow,
     BorrowSettled,
-    Construct,
-    Constructed,
-    CreateActor,
     Exit,
     FreeObjects,
     Goodbye,
     Hello,
     Holds,
-    KillActor,
     LeaseGranted,
     LeaseRecalled,
     LeaseReturned,
@@ -51,23 +41,22 @@ from zmreg.model.messages import (
     Message,
     Pin,
     ProcessDied,
-    ReleaseActor,
     Resolve,
-    RetireActor,
     Sealed,
     Unborrow,
     Unpin,
     Unschedulable,
     WantLeases,
-    WatchActor,
     Welcome,
     WorkersAtCap,
 )
 from zmreg.model.settings import Settings
-from zmreg.model.specs import UNIT, ActorEntry, Shape
+from zmreg.model.specs import UNIT, Shape
 from zmreg.net.sockets import Ends
 from zmreg.services import views
 from zmreg.services.adoption import Adoption
+from zmreg.services.head import Head
+from zmreg.services.descriptors import raise_limit
 from zmreg.services.nursery import Death, Nursery
 from zmreg.services.printed import Output
 from zmreg.services.storekeeper import Storekeeper
@@ -77,8 +66,6 @@ from zmreg.wire import batches, codec
 TICK_S = 0.2
 # At the end workers get this long for their atexit handlers before they are killed.
 END_S = 0.15
-# A node has a connection to every process of its machine; workers and drivers keep the limit they were given.
-MANY_DESCRIPTORS = 65_536
 
 
 class Node:
@@ -99,16 +86,12 @@ class Node:
             keep_idle=cpus,
             idle_s=self.settings.idle_worker_s,
         )
-        self.actors = ActorBook()
-        self.creations: dict[bytes, CreateActor] = {}
-        session = Path(config["session"])
+        self.head = Head(self)
         arena = Path(config["arena"])
         self.store = Storekeeper(
-            arena, session / "spill", self.settings.object_store_bytes, self.settings.allocate_timeout_s, self.post
+            arena, Path(config["spill"]), self.settings.object_store_bytes, self.settings.allocate_timeout_s, self.post
         )
-        self.adoption = Adoption(
-            self.me, self.post, self.store, lambda object_id: self.perform_actor(self.actors.release(object_id))
-        )
+        self.adoption = Adoption(self.me, self.post, self.store, self.head.release)
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
         self.protocol_errors = 0
@@ -156,9 +139,7 @@ class Node:
 
     def _tick(self, now: float) -> None:
         self.perform(self.leases.tick(now))
-        self.perform_actor(self.actors.tick(now))
-        if len(self.creations) > len(self.actors):
-            self.creations = {each: creation for each, creation in self.creations.items() if each in self.actors}
+        self.head.tick(now)
         self.store.tick(now)
         self.nursery.tick(now)
         self.tell_output()
@@ -212,29 +193,8 @@ class Node:
                 found = views.answer(self, topic, key)
                 self.post(sender, Answer(request, found is not None, batches.pack_plain(found)))
             case _:
-                self._route_actor(sender, message)
-
-    def _route_actor(self, sender: bytes, message: Message) -> None:
-        match message:
-            case CreateActor():
-                self._on_create(sender, message)
-            case ActorInputs(actor_id, deps):
-                creation = self.creations.get(actor_id)
-                if creation is not None:
-                    self.creations[actor_id] = creation.but(deps=deps, waiting=False)
-                    self.perform_actor(self.actors.ready(actor_id))
-            case Constructed(actor_id, failure):
-                self.perform_actor(self.actors.constructed(actor_id, sender, failure or None))
-            case WatchActor(actor_id):
-                self.perform_actor(self.actors.subscribe(actor_id, sender))
-            case KillActor(actor_id, no_restart):
-                self.perform_actor(self.actors.kill(actor_id, no_restart))
-            case ReleaseActor(actor_id):
-                self.perform_actor(self.actors.release(actor_id))
-            case ActorExiting(actor_id):
-                self.perform_actor(self.actors.exiting(actor_id, sender))
-            case _:
-                self.protocol_errors += 1
+                if not self.head.hears(sender, message):
+                    self.protocol_errors += 1
 
     def _on_hello(self, sender: bytes, message: Hello) -> None:
         child = self.nursery.children.get(sender)
@@ -263,15 +223,6 @@ class Node:
         if child is not None:  # it has run its users' code to the end, but others may still wait for results of its own
             child.kill_at = float("inf")
 
-    def _on_create(self, sender: bytes, message: CreateActor) -> None:
-        self.creations[message.actor_id] = message
-        entry = ActorEntry(
-            message.actor_id, sender, message.name, message.namespace, message.class_name,
-            Shape(message.place, message.locs), Shape(message.hold, message.locs), message.max_restarts,
-            message.detached,
-        )  # fmt: skip
-        self.perform_actor(self.actors.create(entry, time.monotonic(), message.waiting))
-
     def _worker_died(self, death: Death) -> None:
         worker = death.worker
         self._show(death.label, death.output)
@@ -289,9 +240,7 @@ class Node:
             self.post(client, word)
         self.store.process_died(worker, self.adoption, death.words.sealed)
         self.adoption.process_died(worker)
-        self.perform_actor(self.actors.worker_died(worker, death.reason.encode()))
-        self.perform_actor(self.actors.process_died(worker))
-        self.perform_actor(self.actors.owner_died(worker, self.adoption if adopted else ()))
+        self.head.process_died(worker, death.reason, self.adoption if adopted else ())
         self.perform(self.leases.owner_died(worker))
         self.perform(self.leases.worker_died(worker))
 
@@ -311,58 +260,19 @@ class Node:
                 case fx.Recall(owner, worker):
                     self.post(owner, LeaseRecalled(worker))
                 case fx.Hosted(actor_id, worker):
-                    self.perform_actor(self.actors.hosted(actor_id, worker))
+                    self.head.hosted(actor_id, worker)
                 case fx.Infeasible(owner, actor_id, shape, reason) | fx.CannotStart(owner, actor_id, shape, reason):
                     if owner is not None:
-                        self.post(owner, Unschedulable(shape.resources, shape.locs, reason))
+                        self.post(owner, Unschedulable(shape.resources, shape.locs, reason, isinstance(effect, fx.CannotStart)))
                     if actor_id is not None:
-                        self.perform_actor(self.actors.unplaceable(actor_id, reason.encode()))
+                        self.head.unplaceable(actor_id, reason)
                 case fx.AtCap(owner, shape):
                     self.post(owner, WorkersAtCap(shape.resources, shape.locs))
                 case _:
                     assert_never(effect)
 
-    def perform_actor(self, effects: Iterable[fx.ActorEffect]) -> None:
-        """Do what the actor book decided."""
-        for effect in effects:
-            match effect:
-                case fx.HostActor(actor_id, place, hold):
-                    self.perform(self.leases.host(actor_id, place, hold))
-                case fx.UnhostActor(actor_id):
-                    self.perform(self.leases.unhost(actor_id))
-                case fx.Construct(actor_id, worker, incarnation):
-                    self._construct(actor_id, worker, incarnation)
-                case fx.RetireActor(actor_id, worker):
-                    self.post(worker, RetireActor(actor_id))
-                case fx.KillWorker(worker):
-                    if worker not in self.leaving:  # an actor that has ended in peace: see `_on_goodbye`
-                        self.nursery.kill(worker, "it was killed on request")
-                case fx.TellActor(process, actor_id, state, worker, incarnation, failure, restarts, init_failed):
-                    state = state.lower()
-                    self.post(process, ActorState(actor_id, state, worker, incarnation, failure, init_failed, restarts))
-                case fx.ActorCreated():
-                    continue
-                case fx.ActorRefused(actor_id, owner, reason):
-                    self.creations.pop(actor_id, None)
-                    self.post(owner, ActorRefused(actor_id, reason))
-                case _:
-                    assert_never(effect)
-
     def _ask_to_exit(self, worker: bytes) -> None:
         self.post(worker, Exit(False))
-
-    def _construct(self, actor_id: bytes, worker: bytes, incarnation: int) -> None:
-        creation = self.creations[actor_id]
-        child = self.nursery.children.get(worker)
-        if child is not None:
-            child.name, child.is_actor = creation.class_name, True
-        self.post(
-            worker,
-            Construct(
-                actor_id, incarnation, creation.max_concurrency, creation.blob, creation.payload, creation.deps,
-                creation.handle, creation.name,
-            ),
-        )  # fmt: skip
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -439,8 +349,5 @@ def start(config: dict[str, Any]) -> Node:
     """Zygote first, while there is no thread, context or socket; then the door. OSError, ClusterError when it fails."""
     adopt_orphans()
     nursery = fork_zygote({**config, "close": [config["driver_fd"], config["ready_fd"]]})
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MANY_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    raise_limit()
     return Node(config, Ends(Path(config["session"]), ProcessId(bytes.fromhex(config["node"]))), nursery)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
-from zmreg.model.errors import GetTimeoutError, ObjectLostError, ObjectStoreFullError, ZmregError
+from zmreg.model.errors import GetTimeoutError, ObjectLostError, ObjectStoreFullError, SpillFullError, ZmregError
 from zmreg.model.ids import short
 from zmreg.model.messages import (
     Allocate,
@@ -110,7 +110,9 @@ class Shelf:
                 whole = True  # nothing to take back
                 if answer.reason == ALREADY_HERE:  # an earlier attempt of the same task got that far before it died
                     return
-                raise ObjectStoreFullError(answer.reason, packed.nbytes, self._bytes)
+                # The node's word on why nothing can be spilled names the error of its disk.
+                kind = SpillFullError if SpillFullError.__name__ in answer.reason else ObjectStoreFullError
+                raise kind(answer.reason, packed.nbytes, self._bytes)
             mapping = self._map()
             if not answer.claimed:
                 mapping.claim(answer.offset, answer.nbytes)

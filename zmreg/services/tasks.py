@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 
 from zmreg.core.tasks import Fail, RetryPolicy
-from zmreg.model.errors import TaskError, UnschedulableError, ZmregError
+from zmreg.model.errors import TaskError, UnschedulableError, WorkerStartError, ZmregError
 from zmreg.model.ids import short
 from zmreg.model.messages import (
     ActorState,
@@ -260,13 +260,17 @@ class Tasks(Endings):
         pool.granted(lane)
 
     def on_unschedulable(self, message: Unschedulable) -> None:
-        """Nobody can ever meet this shape."""
+        """Nobody can ever meet this shape, or no process could be started for it."""
         pool = self.pool_for(Shape(message.resources, message.locs))
         queue = list(pool.queue)
         pool.queue.clear()
         pool.told = len(pool.lanes)
         for task in queue:
-            self.fail(task, UnschedulableError(f"{describe(task, self.wires.me)} can never run: {message.reason}"))
+            what = describe(task, self.wires.me)
+            if message.cannot_start:
+                self.fail(task, WorkerStartError(f"{what} did not run: {message.reason}"))
+            else:
+                self.fail(task, UnschedulableError(f"{what} can never run: {message.reason}"))
 
     def on_actor_state(self, message: ActorState) -> None:
         """The head tells how an actor stands."""

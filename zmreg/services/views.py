@@ -22,10 +22,10 @@ def answer(node: Node, topic: str, key: str) -> Any:
             return [
                 {
                     "ActorID": each.hex(), "ClassName": creation.class_name, "Name": creation.name,
-                    "State": str(node.actors.state(each)), "NumRestarts": node.actors.restarts(each),
+                    "State": str(node.head.actors.state(each)), "NumRestarts": node.head.actors.restarts(each),
                 }
-                for each, creation in node.creations.items()
-                if each in node.actors
+                for each, creation in node.head.creations.items()
+                if each in node.head.actors
             ]  # fmt: skip
         case "assigned":
             return node.leases.assigned(bytes.fromhex(key))
@@ -51,10 +51,10 @@ def answer(node: Node, topic: str, key: str) -> Any:
 
 def _actor(node: Node, key: str) -> Any:
     namespace, _, name = key.partition("\0")
-    entry = node.actors.lookup(namespace, name)
-    if entry is None or entry.actor_id not in node.creations:
+    entry = node.head.actors.lookup(namespace, name)
+    if entry is None or entry.actor_id not in node.head.creations:
         return None
-    creation = node.creations[entry.actor_id]
+    creation = node.head.creations[entry.actor_id]
     return {"actor_id": entry.actor_id, "handle": creation.handle, "class_name": creation.class_name}
 
 
@@ -77,7 +77,7 @@ def _stats(node: Node) -> dict[str, Any]:
     return {
         "store": asdict(node.store.table.statistics()),
         "leases": leases,
-        "actors": asdict(node.actors.statistics()),
+        "actors": asdict(node.head.actors.statistics()),
         "adopted": len(node.adoption),
         "protocol_errors": node.protocol_errors,
         "zygote_pid": node.nursery.zygote_pid,

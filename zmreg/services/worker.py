@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zmreg.model.errors import ClusterError, SerializationError, ZmregError
 from zmreg.model.ids import ProcessId
@@ -39,12 +39,10 @@ from zmreg.services.execute import ActorExit, InputMissing, Recent
 from zmreg.services.helping import Helping
 from zmreg.services.hosting import make_host
 from zmreg.services.intake import ANSWER_ROWS, Intake, Item
+from zmreg.services.looping import Looping
 from zmreg.services.running import running
 from zmreg.store.board import Board
 from zmreg.wire import batches, payload
-
-if TYPE_CHECKING:
-    import asyncio
 
 ANSWER_S = 0.0005
 # Definitions kept unpickled; an evicted one is asked for again.
@@ -78,7 +76,7 @@ class Worker(Intake):
         self.helping = Helping(self)
         self.handlers[WorkersAtCap] = lambda _, m: self.helping.on_cap(m)
         self.on_await = self._on_await
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.looping = Looping()
 
     # -- the main thread --------------------------------------------------------------------------------------------
 
@@ -187,7 +185,7 @@ class Worker(Intake):
                     raise KeyboardInterrupt
                 result = callee.function(*args, **kwargs)
                 if type(result) is CoroutineType:
-                    result = self.run_async(result)
+                    result = self.looping.complete(result)
             finally:
                 signals.executing = b""
             took = _perf() - start
@@ -230,35 +228,7 @@ class Worker(Intake):
             self.signals.executing = before
 
     def _failed(self, error: BaseException, name: str, row: batches.Row) -> execute.Returns:
-        failure = execute.failure_of(error, name, self)
-        return [execute.failed_row(failure)] * max(1, row[3] if len(row) > 3 else 1)
-
-    def event_loop(self) -> asyncio.AbstractEventLoop:
-        """The main thread's loop, made on first use."""
-        if self._loop is None:
-            import asyncio  # late, here and below: 20 ms and 2 MB that most workers need not pay
-
-            self._loop = asyncio.new_event_loop()
-            asyncio.set_event_loop(self._loop)
-        return self._loop
-
-    def run_async(self, awaitable: Any) -> Any:
-        """Complete a coroutine on the main thread's loop. An interrupt cancels it, and what it left running too."""
-        import asyncio
-
-        loop = self.event_loop()
-        task = asyncio.ensure_future(awaitable, loop=loop)
-        try:
-            return loop.run_until_complete(task)
-        finally:
-            left = asyncio.all_tasks(loop)
-            if left:
-                for each in left:
-                    each.cancel()
-                loop.run_until_complete(asyncio.wait(left))
-                for each in left:
-                    if not each.cancelled():
-                        each.exception()  # looked at: asyncio would report it as never retrieved
+        return [execute.failed_row(execute.failure_of(error, name, self))] * max(1, row[3] if len(row) > 3 else 1)
 
     def _find(self, caller: bytes, row: batches.Row) -> bool:
         """Unpickle the function of a call; False when the call waits for it or has failed with it."""

@@ -1,0 +1,143 @@
+"""The head: owner of actors, their names and what they are made of. Never unpickles: classes and arguments are opaque.
+
+A part of the node's process while there is one node. It hears what is said about actors, asks the actor book, and
+performs what that decides through the node that has the workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container, Iterable
+from typing import TYPE_CHECKING, assert_never
+
+from zmreg.core import effects as fx
+from zmreg.core.actors import ActorBook
+from zmreg.model.messages import (
+    ActorExiting,
+    ActorInputs,
+    ActorRefused,
+    ActorState,
+    Construct,
+    Constructed,
+    CreateActor,
+    KillActor,
+    Message,
+    ReleaseActor,
+    RetireActor,
+    WatchActor,
+)
+from zmreg.model.specs import ActorEntry, Shape
+
+if TYPE_CHECKING:
+    from zmreg.services.node import Node
+
+
+class Head:
+    """Actors as the cluster knows them."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.actors = ActorBook()
+        self.creations: dict[bytes, CreateActor] = {}
+        """How each living actor was ordered: what a restart, and a handle by name, is made from."""
+
+    # -- what is heard ----------------------------------------------------------------------------------------------
+
+    def hears(self, sender: bytes, message: Message) -> bool:
+        """Act on what is said about actors; False when the message is about something else."""
+        match message:
+            case CreateActor():
+                self._on_create(sender, message)
+            case ActorInputs(actor_id, deps):
+                creation = self.creations.get(actor_id)
+                if creation is not None:
+                    self.creations[actor_id] = creation.but(deps=deps, waiting=False)
+                    self.perform(self.actors.ready(actor_id))
+            case Constructed(actor_id, failure):
+                self.perform(self.actors.constructed(actor_id, sender, failure or None))
+            case WatchActor(actor_id):
+                self.perform(self.actors.subscribe(actor_id, sender))
+            case KillActor(actor_id, no_restart):
+                self.perform(self.actors.kill(actor_id, no_restart))
+            case ReleaseActor(actor_id):
+                self.perform(self.actors.release(actor_id))
+            case ActorExiting(actor_id):
+                self.perform(self.actors.exiting(actor_id, sender))
+            case _:
+                return False
+        return True
+
+    def _on_create(self, sender: bytes, message: CreateActor) -> None:
+        self.creations[message.actor_id] = message
+        entry = ActorEntry(
+            message.actor_id, sender, message.name, message.namespace, message.class_name,
+            Shape(message.place, message.locs), Shape(message.hold, message.locs), message.max_restarts,
+            message.detached,
+        )  # fmt: skip
+        self.perform(self.actors.create(entry, time.monotonic(), message.waiting))
+
+    def hosted(self, actor_id: bytes, worker: bytes) -> None:
+        """The node has a worker for the actor."""
+        self.perform(self.actors.hosted(actor_id, worker))
+
+    def unplaceable(self, actor_id: bytes, reason: str) -> None:
+        """It never will have one."""
+        self.perform(self.actors.unplaceable(actor_id, reason.encode()))
+
+    def release(self, actor_id: bytes) -> None:
+        """Nobody holds a strong handle any more; nothing for what is no actor."""
+        self.perform(self.actors.release(actor_id))
+
+    def process_died(self, process: bytes, reason: str, adopted: Container[bytes]) -> None:
+        """As an actor's worker, as a listener, and as the owner of actors; of these the `adopted` ones stay."""
+        self.perform(self.actors.worker_died(process, reason.encode()))
+        self.perform(self.actors.process_died(process))
+        self.perform(self.actors.owner_died(process, adopted))
+
+    def tick(self, now: float) -> None:
+        """Restarts that had to wait; and nothing is kept for the dead."""
+        self.perform(self.actors.tick(now))
+        if len(self.creations) > len(self.actors):
+            self.creations = {each: creation for each, creation in self.creations.items() if each in self.actors}
+
+    # -- what is done -----------------------------------------------------------------------------------------------
+
+    def perform(self, effects: Iterable[fx.ActorEffect]) -> None:
+        """Do what the actor book decided."""
+        for effect in effects:
+            match effect:
+                case fx.HostActor(actor_id, place, hold):
+                    self._node.perform(self._node.leases.host(actor_id, place, hold))
+                case fx.UnhostActor(actor_id):
+                    self._node.perform(self._node.leases.unhost(actor_id))
+                case fx.Construct(actor_id, worker, incarnation):
+                    self._construct(actor_id, worker, incarnation)
+                case fx.RetireActor(actor_id, worker):
+                    self._node.post(worker, RetireActor(actor_id))
+                case fx.KillWorker(worker):
+                    if worker not in self._node.leaving:  # an actor that has ended in peace: see `Node._on_goodbye`
+                        self._node.nursery.kill(worker, "it was killed on request")
+                case fx.TellActor(process, actor_id, state, worker, incarnation, failure, restarts, init_failed):
+                    state = state.lower()
+                    word = ActorState(actor_id, state, worker, incarnation, failure, init_failed, restarts)
+                    self._node.post(process, word)
+                case fx.ActorCreated():
+                    continue
+                case fx.ActorRefused(actor_id, owner, reason):
+                    self.creations.pop(actor_id, None)
+                    self._node.post(owner, ActorRefused(actor_id, reason))
+                case _:
+                    assert_never(effect)
+
+    def _construct(self, actor_id: bytes, worker: bytes, incarnation: int) -> None:
+        creation = self.creations[actor_id]
+        child = self._node.nursery.children.get(worker)
+        if child is not None:
+            child.name, child.is_actor = creation.class_name, True
+        self._node.post(
+            worker,
+            Construct(
+                actor_id, incarnation, creation.max_concurrency, creation.blob, creation.payload, creation.deps,
+                creation.handle, creation.name,
+            ),
+        )  # fmt: skip
