@@ -12,10 +12,11 @@ from random import Random
 import pytest
 
 import zmreg
+from tests.processes.drivers import eventually
 from zmreg.services.client import current
 
-PATIENCE_S = 50.0
-SIZES = [(cpus, max_workers) for cpus in (1, 2) for max_workers in (2, 3, 4)]
+PATIENCE_S = 20.0
+SIZES = [(cpus, max_workers) for cpus in (1, 2) for max_workers in (1, 2, 3, 4)]
 
 
 @pytest.fixture(params=SIZES, ids=lambda size: f"{size[0]}cpu-{size[1]}workers", scope="module")
@@ -107,3 +108,73 @@ def test_c9_trees_of_any_shape_end(small, seed):
 def test_c9_several_trees_at_once_end(small):
     refs = [grow.remote(shape_of(seed, 20), seed) for seed in range(10, 16)]
     assert [ends_with(ref, small) for ref in refs] == [20] * 6
+
+
+@zmreg.remote
+async def async_chain(n):
+    return 0 if n == 0 else 1 + await async_chain.remote(n - 1)
+
+
+@zmreg.remote
+async def async_tree(n, sync):
+    """Coroutines that wait: side by side, or by a plain get() in the midst of a step of the event loop."""
+    import asyncio
+
+    if n == 0:
+        return 1
+    children = [async_tree.remote(n - 1, not sync), async_tree.remote(n - 1, sync), tree.remote(1)]
+    return 1 + sum(zmreg.get(children) if sync else await asyncio.gather(*children))
+
+
+def test_c9_tasks_that_await_end(small):
+    assert ends_with(async_chain.remote(40), small) == 40
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_c9_tasks_that_await_and_tasks_that_wait_end(small, sync):
+    # t(n) = 1 + 2 t(n - 1) + 3, t(0) = 1
+    assert ends_with(async_tree.remote(4, sync), small) == 76
+
+
+@zmreg.remote
+def leave_behind(n):
+    """Starts a child, waits for none, and hands out its ref: the child's owner has nothing to do when it runs."""
+    return [n, leave_behind.remote(n - 1)] if n else [0]
+
+
+@zmreg.remote
+def fast_then_deep(n):
+    """Fast enough to be sent ahead to one's own worker, should the node have lent it to itself; then it waits."""
+    return tree.remote(2).get() if n == 0 else [fast_then_deep.remote(0) for _ in range(n)]
+
+
+def test_c9_children_left_behind_run_even_where_their_parent_ran(small):
+    value = ends_with(leave_behind.remote(8), small)
+    while value[0]:
+        value = ends_with(value[1], small)
+
+
+def test_c9_children_left_behind_may_wait_themselves(small):
+    for _ in range(5):
+        refs = ends_with(fast_then_deep.remote(6), small)
+        assert [ends_with(ref, small) for ref in refs] == [7] * 6
+
+
+def test_c9_a_call_taken_by_hand_is_cancelled_with_the_one_that_waits(small, tmp_path):
+    begun = tmp_path / "begun"
+
+    @zmreg.remote
+    def sleeper(n):
+        import time
+
+        if n:
+            return sleeper.remote(n - 1).get()
+        begun.touch()
+        time.sleep(PATIENCE_S)
+
+    ref = sleeper.remote(6)
+    eventually(begun.exists, PATIENCE_S, "the innermost call does not run")
+    zmreg.cancel(ref)
+    with pytest.raises(zmreg.errors.TaskCancelledError):
+        ref.get(timeout=PATIENCE_S)
+    assert ends_with(tree.remote(3), small) == 15

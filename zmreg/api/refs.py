@@ -222,22 +222,22 @@ async def notified(listen: Callable[[Callable[[], None]], object], timeout: floa
         return
 
 
-async def _blocking(there: asyncio.Future[None], on_await: Callable[[bool], None]) -> None:
+async def _blocking(there: asyncio.Future[None], on_await: Callable[[asyncio.AbstractEventLoop, bool], None]) -> None:
     """Await it in a task: when that takes longer than telling the node does, the task's CPU is free meanwhile."""
-    told = False
+    told, loop = False, there.get_loop()
 
     def tell() -> None:
         nonlocal told
         told = True
-        on_await(True)
+        on_await(loop, True)
 
-    timer = there.get_loop().call_later(_BLOCKED_AFTER_S, tell)
+    timer = loop.call_later(_BLOCKED_AFTER_S, tell)
     try:
         await there
     finally:
         timer.cancel()
         if told:
-            on_await(False)
+            on_await(loop, False)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

@@ -283,7 +283,7 @@ class Pool:
         while queue and lane.roomy:
             lane.push(queue.popleft())
         if not queue:
-            self._lower()
+            self.lower()
             if not lane.outstanding:
                 lane.idle_since = self.wires.now()
                 self._steal_for(lane)
@@ -308,8 +308,9 @@ class Pool:
     def gave_back(self, lane: Lane, counters: tuple[int, ...], blocked: bool) -> None:
         """The worker has not started these and never will. A blocked worker is sent nothing until it answers."""
         lane.stealing = False
-        lane.closed = blocked
         tasks = [task for counter in counters if (task := lane.answered(counter)) is not None]
+        # Its words may cross: a worker that has answered everything does not wait any more, and no answer is to come.
+        lane.closed = blocked and bool(lane.outstanding)
         if blocked:
             tasks += lane.parked
             lane.parked.clear()
@@ -330,7 +331,7 @@ class Pool:
         for task in parked:
             task.lane = None
             self._restart(task)
-        self._lower()
+        self.lower()
         return tasks
 
     def give_back(self, lane: Lane) -> None:
@@ -339,13 +340,13 @@ class Pool:
             return
         self.lanes.remove(lane)
         parked, lane.parked = lane.parked, deque()
-        self._lower()
+        self.lower()
         self.wires.post(self.wires.node, LeaseReturned(lane.worker))
         for task in parked:
             task.lane = None
             self._restart(task)
 
-    def _lower(self) -> None:
+    def lower(self) -> None:
         """Nothing is queued: want no more leases than there are. Said before a lease goes back, or it would return."""
         if not self.queue and self.told > len(self.lanes):
             self.tell(len(self.lanes))

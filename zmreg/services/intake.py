@@ -47,8 +47,8 @@ class Intake(Client):
         self.construct: Construct | None = None
         self.ending = False
         self.blocked = False
-        self.own_call_flies = False
-        """A call that this worker sent to itself has not arrived yet (services/helping.py)."""
+        self.by_hand = 0
+        """Number of the call that waits in the inbox to be run by this worker inside a wait (services/helping.py)."""
         self._first_ready = 0.0
         self._answering = threading.Lock()
         self.deadlocks = Deadlocks(self)
@@ -73,11 +73,8 @@ class Intake(Client):
         for row in rows:
             inbox.append((sender, row))
         if self.blocked and host is None:
-            self._give_back_unstarted()
-        if sender == self.me:
-            self.own_call_flies = False
-            if self.blocked:
-                self.signals.offer_work()
+            with self.lock:
+                self._give_back_unstarted()
         self.idle.finish()
 
     def _on_definition(self, sender: bytes, message: Definition) -> None:
@@ -90,27 +87,33 @@ class Intake(Client):
     def _on_steal(self, sender: bytes, message: Steal) -> None:
         self.post(sender, GaveBack(self._take_back(sender, message.count), False))
 
-    def _take_back(self, sender: bytes, count: int) -> tuple[int, ...]:
-        """Unstarted calls of `sender`, newest first; those that ride on an input of this worker stay."""
+    def _take_back(self, sender: bytes, count: int, riders: bool = False) -> tuple[int, ...]:
+        """Unstarted calls of `sender`, newest first. Those that ride on an input of this worker stay, unless `riders`;
+        so does the one that we are about to run by hand."""
         stay: list[Item] = []
         taken: list[int] = []
         inbox = self.inbox
+        by_hand = self.by_hand if sender == self.me else 0
         while len(taken) < count:
             try:
                 item = inbox.pop()
             except IndexError:
                 break
-            if item[0] != sender or rides(item[1]):
+            if item[0] != sender or item[1][0] == by_hand or (rides(item[1]) and not riders):
                 stay.append(item)
             else:
                 taken.append(item[1][0])
-        inbox.extend(reversed(stay))
+        if stay:
+            inbox.extend(reversed(stay))
+            self.idle.finish()  # the main thread may have found nothing meanwhile
         return tuple(reversed(taken))
 
     def _give_back_unstarted(self) -> None:
-        for sender in {item[0] for item in list(self.inbox)} - {self.me}:  # ours are for this thread (helping.py)
-            counters = self._take_back(sender, len(self.inbox))
-            self.post(sender, GaveBack(counters, True))
+        """Riders too: what they ride on may go elsewhere now, or be what the call that waits waits for."""
+        for sender in {item[0] for item in list(self.inbox)}:
+            counters = self._take_back(sender, len(self.inbox), riders=True)
+            if counters:
+                self.post(sender, GaveBack(counters, True))
 
     def _on_cancel(self, sender: bytes, message: CancelCall) -> None:
         task_id = object_id(sender, message.counter)

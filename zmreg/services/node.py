@@ -55,8 +55,8 @@ from zmreg.model.specs import UNIT, Shape
 from zmreg.net.sockets import Ends
 from zmreg.services import views
 from zmreg.services.adoption import Adoption
-from zmreg.services.head import Head
 from zmreg.services.descriptors import raise_limit
+from zmreg.services.head import Head
 from zmreg.services.nursery import Death, Nursery
 from zmreg.services.printed import Output
 from zmreg.services.storekeeper import Storekeeper
@@ -64,6 +64,9 @@ from zmreg.services.zygote import adopt_orphans, end_descendants, fork_zygote, r
 from zmreg.wire import batches, codec
 
 TICK_S = 0.2
+# What a worker said before it exited is in the kernel by then; our I/O thread needs this long at most to have read it.
+# Waited for in vain only when user code ends a worker by sys.exit(0).
+LAST_WORDS_S = 0.05
 # At the end workers get this long for their atexit handlers before they are killed.
 END_S = 0.15
 
@@ -229,6 +232,8 @@ class Node:
         if not death.was_ready:
             self.perform(self.leases.worker_start_failed(f"{death.reason}\n{death.log_tail}".strip()))
             return
+        if death.exit_code == 0:
+            self._hear_out(worker)
         adopted = worker in self.leaving and self.adoption.owner_left(worker)
         self.leaving.discard(worker)
         self.clients.pop(worker, None)
@@ -243,6 +248,17 @@ class Node:
         self.head.process_died(worker, death.reason, self.adoption if adopted else ())
         self.perform(self.leases.owner_died(worker))
         self.perform(self.leases.worker_died(worker))
+
+    def _hear_out(self, worker: bytes) -> None:
+        """Take the last words of a worker that may have left in peace. They were sent before it ended, but come by
+        another way than the news of its end; without them an actor that ended itself would be restarted."""
+        poller = select.poll()
+        poller.register(self.ends.door_fd, select.POLLIN)
+        deadline = time.monotonic() + LAST_WORDS_S
+        self._drain()
+        while worker not in self.leaving and (left := deadline - time.monotonic()) > 0:
+            poller.poll(left * 1e3)
+            self._drain()
 
     # -- what is done -----------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zmreg.model.errors import ClusterError, ForkedContextError, ProtocolError, ZmregError
 from zmreg.model.ids import ProcessId
@@ -64,6 +64,9 @@ from zmreg.services.tasks import Tasks
 from zmreg.services.unread import report
 from zmreg.wire import batches, codec, payload
 
+if TYPE_CHECKING:
+    import asyncio
+
 # While leases are held, somebody must look at the clock to give idle ones back.
 _TICK_S = 0.25
 # A wait this short is not worth telling the node that the CPU is free.
@@ -106,8 +109,8 @@ class Seat:
         self.tasks = Tasks(self, self.sharing, self._own_bytes)
         self.on_wait: Callable[[bool], None] | None = None
         """Worker only: called with True when user code blocks for long, with False when it goes on."""
-        self.on_await: Callable[[bool], None] | None = None
-        """The same when a coroutine awaits a ref."""
+        self.on_await: Callable[[asyncio.AbstractEventLoop, bool], None] | None = None
+        """The same when a coroutine awaits a ref in this event loop."""
         self.needed: Sequence[Entry] = ()
         """While it blocks: what it cannot go on without, if there is no timeout."""
         self.protocol_errors = 0

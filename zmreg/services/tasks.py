@@ -255,8 +255,11 @@ class Tasks(Endings):
         worker = message.worker
         if self.lanes.get(worker) in pool.lanes:  # said twice: what was sent meanwhile must stay known
             return
-        lane = Lane(self.wires, worker, pool, self.known.setdefault(worker, set()))
-        self.lanes[worker] = lane
+        lane = self.lanes.get(worker)
+        if lane is None or not lane.outstanding:
+            lane = self.lanes[worker] = Lane(self.wires, worker, pool, self.known.setdefault(worker, set()))
+        else:  # ourselves: we were idle, and answers of calls that we ran by our own hands are still on their way
+            lane.home, lane.closed, lane.recalled = pool, False, False
         pool.granted(lane)
 
     def on_unschedulable(self, message: Unschedulable) -> None:

@@ -15,11 +15,11 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import CoroutineType, GeneratorType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zmreg.model.errors import ClusterError, SerializationError, ZmregError
 from zmreg.model.ids import ProcessId
@@ -28,6 +28,7 @@ from zmreg.model.messages import (
     Blocked,
     GaveBack,
     Goodbye,
+    LeaseGranted,
     NeedDefinition,
     WorkersAtCap,
 )
@@ -43,6 +44,9 @@ from zmreg.services.looping import Looping
 from zmreg.services.running import running
 from zmreg.store.board import Board
 from zmreg.wire import batches, payload
+
+if TYPE_CHECKING:
+    import asyncio
 
 ANSWER_S = 0.0005
 # Definitions kept unpickled; an evicted one is asked for again.
@@ -75,6 +79,7 @@ class Worker(Intake):
         self.on_wait = self.waits
         self.helping = Helping(self)
         self.handlers[WorkersAtCap] = lambda _, m: self.helping.on_cap(m)
+        self.handlers[LeaseGranted] = lambda _, m: self.helping.on_grant(m)
         self.on_await = self._on_await
         self.looping = Looping()
 
@@ -270,7 +275,7 @@ class Worker(Intake):
 
     def _turn(self) -> None:
         self.answer_now()
-        if self.signals.may_help:
+        if self.helping.waits:
             with self.lock:
                 self.helping.look()
         super()._turn()
@@ -286,26 +291,41 @@ class Worker(Intake):
         """User code blocks: answers leave, unstarted calls go back, the CPU is free; or it goes on."""
         with self.lock:
             self._waits += 1 if begins else -1
-            first_or_last = self._waits == (1 if begins else 0)
-            if not first_or_last:  # a task's coroutines wait side by side
-                return
-            self.blocked = begins
-            if begins:
-                self.answer_now()
-                if self.host is None:
-                    self._give_back_unstarted()
-                else:
-                    self.host.blocks()
-                if self.needed:
-                    self.deadlocks.begins(self.needed)
-            else:
-                self.deadlocks.ends()
-            self.tell_node(Blocked(begins))
+            if self._waits == (1 if begins else 0):  # a task's coroutines wait side by side
+                self._blocks(begins)
 
-    def _on_await(self, begins: bool) -> None:
+    def goes_on(self) -> Callable[[], None]:
+        """User code runs again, while all waits stay as they are. Returns what makes it block as before."""
+        count, self._waits = self._waits, 0
+        self._blocks(False)
+
+        def waits_again() -> None:
+            with self.lock:
+                self._waits = count
+                self._blocks(True)
+
+        return waits_again
+
+    def _blocks(self, begins: bool) -> None:
+        self.blocked = begins
+        if begins:
+            self.answer_now()
+            if self.host is None:
+                self._give_back_unstarted()
+            else:
+                self.host.blocks()
+            if self.needed:
+                self.deadlocks.begins(self.needed)
+        else:
+            self.deadlocks.ends()
+        self.tell_node(Blocked(begins))
+
+    def _on_await(self, loop: asyncio.AbstractEventLoop, begins: bool) -> None:
         """A coroutine waits: a task's, as if it called get(); an async actor goes on with its other calls."""
         if self.host is None:
             self.waits(begins)
+            if begins or not self._waits:
+                self.helping.awaits(loop if begins else None)
 
     # -- actors and the end -----------------------------------------------------------------------------------------
 
