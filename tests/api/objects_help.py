@@ -14,11 +14,12 @@ from zmreg.services.client import current
 MB = 1_000_000
 
 
-def eventually(fact: Callable[[], Any], what: str = "", within_s: float = 15.0) -> Any:
+def eventually(fact: Callable[[], Any], what: str = "", within_s: float = 15.0, collect: bool = True) -> Any:
     """Poll `fact` until it is true; for state that other processes report late. Fails with `what` after the limit."""
     deadline = time.monotonic() + within_s
     while True:
-        gc.collect()
+        if collect:
+            gc.collect()
         value = fact()
         if value:
             return value

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from zmreg.core.leases import LeaseBook
 from zmreg.model.errors import ActorDiedError, ActorUnavailableError
-from zmreg.model.messages import ActorState, Message, ProcessDied
+from zmreg.model.messages import ActorState, CreateActor, KillActor, Message, ProcessDied, WatchActor
 from zmreg.model.specs import Shape
 from zmreg.services.calls import Lane, Task, Template
 from zmreg.services.entries import FAILED, INLINE, Entry
+from zmreg.services.head import EARLY_S, Head
 from zmreg.services.sharing import Sharing
 from zmreg.services.tasks import Tasks
 from zmreg.wire import batches, payload
@@ -161,3 +163,53 @@ def test_row40_an_earlier_death_says_nothing_about_a_later_kill():
     caller.state("restarting")  # killed, restart allowed: what it ran is not known yet
     caller.tasks.settle_departed()
     assert all(isinstance(caller.error(task), ActorUnavailableError) for task in [old, *sent])
+
+
+# -- the head's side ----------------------------------------------------------------------------------------------------
+
+
+class FakeNode:
+    """What a head needs of its node."""
+
+    def __init__(self) -> None:
+        self.clients = {ME: None, b"other--1": None}
+        self.leaving: set[bytes] = set()
+        self.leases = LeaseBook({}, frozenset(), 4)
+        self.posted: list[tuple[bytes, Message]] = []
+
+    def post(self, peer: bytes, message: Message) -> bool:
+        self.posted.append((peer, message))
+        return True
+
+    def perform(self, effects: Any) -> None: ...
+
+
+def create(head: Any) -> None:
+    head.hears(ME, CreateActor(ACTOR, "", "", "Actor", (), (), (), 0, False, 0, b"", b"", b"", b"", False))
+
+
+def test_row34_a_borrower_may_be_faster_than_the_order_of_the_actor():
+    node = FakeNode()
+    head = Head(node)  # type: ignore[arg-type]
+    head.hears(b"other--1", WatchActor(ACTOR))
+    assert not node.posted, "its owner lives and may just have ordered it"
+    create(head)
+    assert [(peer, message.state) for peer, message in node.posted] == [(b"other--1", "pending")]
+    head = Head(node)  # type: ignore[arg-type]
+    head.hears(b"other--1", KillActor(ACTOR, True))
+    create(head)
+    assert ACTOR not in head.actors
+
+
+def test_row34_an_actor_that_is_never_ordered_is_dead_for_who_asks():
+    for end in ("time", "owner", "stranger"):
+        node = FakeNode()
+        head = Head(node)  # type: ignore[arg-type]
+        if end == "stranger":
+            del node.clients[ME]
+        head.hears(b"other--1", WatchActor(ACTOR))
+        if end == "time":
+            head.tick(1e9 + EARLY_S)
+        elif end == "owner":
+            head.process_died(ME, "killed", ())
+        assert [(peer, message.state) for peer, message in node.posted] == [(b"other--1", "dead")], end

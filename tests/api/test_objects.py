@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import threading
 import warnings
+import weakref
 from typing import Any
 
 import numpy as np
@@ -204,6 +207,14 @@ def test_D9_the_second_get_makes_nothing_new() -> None:
         second = ref.get(timeout=20)
         assert count() < 1_000
     assert first.ctypes.data == second.ctypes.data, "both are the same bytes of shared memory"
+
+
+def test_D9_a_poll_gets_what_is_there() -> None:
+    refs = [zmreg.put(1), zeros.remote(BIG), zmreg.put(bytes(BIG))]
+    zmreg.wait(refs, num_returns=3, timeout=20)
+    one, array, data = zmreg.get(refs, timeout=0)
+    assert (one, array.nbytes, len(data)) == (1, BIG, BIG)
+    assert refs[1].get(timeout=0).nbytes == BIG
 
 
 def test_D9_get_of_many_kinds_at_once() -> None:
@@ -468,6 +479,28 @@ def test_D19_arguments_by_value_are_freed_with_the_call() -> None:
     refs = [kinds.remote(block, more=block) for _ in range(5)]
     assert zmreg.get(refs, timeout=20) == [["ndarray", "ndarray"]] * 5
     store_empties()
+
+
+def test_D19_an_error_keeps_nothing_alive() -> None:
+    """A get that raised, caught and forgotten, leaves no frame behind that would hold refs until a garbage collection."""
+
+    @zmreg.remote
+    def fail(_array: np.ndarray) -> None:
+        raise KeyError("x")
+
+    def attempt() -> weakref.ref[Any]:
+        ref = zmreg.put(np.zeros(BIG, dtype=np.uint8))
+        with contextlib.suppress(KeyError):
+            fail.remote(ref).get(timeout=20)
+        return weakref.ref(ref)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert attempt()() is None
+        eventually(lambda: used_bytes() == 0, "the store to be empty", collect=False)
+    finally:
+        gc.enable()
 
 
 def test_C35_large_arguments_by_value_need_no_scolding() -> None:

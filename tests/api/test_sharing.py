@@ -1,4 +1,4 @@
-"""Refs that cross processes: who holds what, who is told, and what becomes of it when processes end (16, 21, 53, 54, C5)."""
+"""Refs that cross processes: who holds what, what becomes of it when processes end (rows 16, 21, 53, 54, C5)."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def workers() -> list[dict[str, Any]]:
 
 SIZES = pytest.mark.parametrize("size", [10, BIG], ids=["inline", "stored"])
 
-# -- borrowed -----------------------------------------------------------------------------------------------------------
+# -- borrowed ----------------------------------------------------------------------------------------------------------
 
 
 @SIZES
@@ -298,7 +298,7 @@ def test_row54_borrowed_by_async_and_threaded_actors() -> None:
         loans_end()
 
 
-# -- processes that die -------------------------------------------------------------------------------------------------
+# -- processes that die ------------------------------------------------------------------------------------------------
 
 
 @SIZES
@@ -338,6 +338,17 @@ def test_row53_an_owner_killed_is_a_typed_error_not_a_hang(size: int) -> None:
     assert ready == refs
 
 
+def test_row53_an_owner_killed_after_its_value_was_located() -> None:
+    """The driver knows that it is in the store; its bytes go with their owner."""
+    maker = Keeper.remote()
+    refs = maker.put_and_keep.remote(ones(BIG)).get(timeout=20)
+    zmreg.wait(refs, timeout=20)
+    assert refs[0].meta.state == "stored"
+    kill(maker)
+    with pytest.raises(zmreg.errors.OwnerDiedError):
+        refs[0].get(timeout=20)
+
+
 def test_row53_an_owner_killed_while_others_wait() -> None:
     import time
 
@@ -362,7 +373,7 @@ def test_row53_a_value_that_was_read_survives_its_owner(size: int) -> None:
     assert value.sum() == size
 
 
-# -- processes that leave in peace --------------------------------------------------------------------------------------
+# -- processes that leave in peace -------------------------------------------------------------------------------------
 
 
 @SIZES
@@ -482,7 +493,7 @@ def test_C5_failures_are_inherited() -> None:
         through.remote(ref).get(timeout=20)
 
 
-# -- out of band, closures ----------------------------------------------------------------------------------------------
+# -- out of band, closures ---------------------------------------------------------------------------------------------
 
 
 def test_row21_refs_pickled_by_hand_are_kept_and_counted() -> None:
@@ -504,20 +515,21 @@ def test_row21_refs_pickled_by_hand_are_kept_and_counted() -> None:
 
 def test_row21_refs_captured_in_closures_work_and_are_counted() -> None:
     before = zmreg.stats()["refs"]["out_of_band"]
-    captured = zmreg.put(5)
 
-    @zmreg.remote
-    def add(x: int) -> int:
-        value: int = captured.get(timeout=20)
-        return value + x
+    def adder(captured: Ref) -> Any:
+        def add(x: int) -> int:
+            value: int = captured.get(timeout=20)
+            return value + x
 
+        return zmreg.remote(add)
+
+    add = adder(zmreg.put(5))
     assert zmreg.get([add.remote(n) for n in range(4)], timeout=20) == [5, 6, 7, 8]
     assert zmreg.stats()["refs"]["out_of_band"] == before + 1
-    del captured
     assert add.remote(1).get(timeout=20) == 6
 
 
-# -- handles ------------------------------------------------------------------------------------------------------------
+# -- handles -----------------------------------------------------------------------------------------------------------
 
 
 def test_row34_handles_travel_in_arguments_results_and_containers() -> None:

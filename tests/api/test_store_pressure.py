@@ -42,10 +42,11 @@ def store() -> dict[str, int]:
 
 def spill_files() -> list[Path]:
     from zmreg.services.client import current
+    from zmreg.services.launch import elsewhere
 
     seat = current()
     assert seat is not None
-    return sorted((seat.session / "spill").glob("*"))
+    return sorted(elsewhere(seat.session)[1].glob("*.spill"))
 
 
 @zmreg.remote
@@ -58,7 +59,7 @@ def first(array: np.ndarray) -> int:
     return int(array[0])
 
 
-# -- reuse --------------------------------------------------------------------------------------------------------------
+# -- reuse -------------------------------------------------------------------------------------------------------------
 
 
 def test_C28_many_puts_in_a_row_use_the_same_memory() -> None:
@@ -83,7 +84,7 @@ def test_C28_results_are_dropped_as_fast_as_they_are_made() -> None:
     store_empties()
 
 
-# -- spilling -----------------------------------------------------------------------------------------------------------
+# -- spilling ----------------------------------------------------------------------------------------------------------
 
 
 def test_row59_more_than_the_store_holds_is_spilled_and_comes_back() -> None:
@@ -158,7 +159,7 @@ def test_row59_damage_on_disk_is_noticed() -> None:
     store_empties()
 
 
-# -- refusing -----------------------------------------------------------------------------------------------------------
+# -- refusing ----------------------------------------------------------------------------------------------------------
 
 
 def test_C28_an_object_larger_than_the_store_is_refused_at_once_with_numbers() -> None:

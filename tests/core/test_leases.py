@@ -249,6 +249,20 @@ def test_c10_max_workers_is_absolute() -> None:
     assert leases.want(B, c1, 1) == [AtCap(B, c1), Recall(A, worker(1))]
 
 
+@pytest.mark.parametrize("owner", [A, worker(2)], ids=["a driver", "the worker itself"])
+def test_c9_who_holds_only_blocked_workers_may_ask_for_the_only_lease_of_somebody(owner: bytes) -> None:
+    # A worker may be lent to itself: it has left tasks behind, has nothing else to run, and is the warmest of the idle.
+    leases = book(cpus=1, max_workers=2, workers=2)
+    assert leases.want(owner, c1, 1) == [Granted(owner, c1, worker(2))]
+    assert leases.blocked(worker(2)) == []
+    assert grants(leases.want(B, c1, 1)) == [B]
+    # B may have no use for it, and nothing else will ever come back: the owner's own lease waits for just this.
+    assert leases.want(owner, c1, 4) == [Recall(B, worker(1))]
+    leases.want(B, c1, 0)
+    assert leases.returned(B, worker(1)) == [Granted(owner, c1, worker(1))]
+    assert leases.blocked(worker(1)) == [AtCap(owner, c1)]
+
+
 def test_c10_workers_started_ahead_of_need_stay_under_the_cap() -> None:
     leases = book(cpus=8, max_workers=2)
     assert leases.prestart(8) == [StartWorker(), StartWorker()]

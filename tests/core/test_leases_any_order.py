@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -402,6 +402,8 @@ class Recursion:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 6), st.integers(0, 2**32))
+# A frame ends that lies below another one of its worker, which goes on waiting: no owner may say `unblocked` then.
+@example(cpus=1, max_workers=3, seed=6909250)
 def test_c9_a_tree_of_waiting_tasks_ends_at_any_cap(cpus: int, max_workers: int, seed: int) -> None:
     tree = Recursion(cpus, max_workers, fan=2, seed=seed)
     tree.run(5)

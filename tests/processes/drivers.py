@@ -66,6 +66,7 @@ class Driver:
         script.write_text(PRELUDE + source)
         self._errors = (script.parent / "stderr").open("wb+")
         self._buffer = b""
+        self._seen: set[psutil.Process] = set()
         self._mark = f"{MARK}={script.parent.name}"
         self.process = subprocess.Popen(
             [*wrapper, sys.executable, str(script)],
@@ -98,6 +99,7 @@ class Driver:
                 continue  # gone meanwhile, or another user's
             if marked and not is_zombie(process):
                 found.append(process)
+        self._seen.update(found)
         return found
 
     def member(self, role: str, timeout: float = PATIENCE_S) -> list[psutil.Process]:
@@ -114,8 +116,16 @@ class Driver:
         return [process for process in found if not is_zombie(process)]
 
     def left(self, timeout: float) -> list[str]:
-        """What is still there of the program after `timeout` seconds: its processes, described."""
-        return settled(lambda: [describe(process) for process in self.processes()], time.monotonic() + timeout)
+        """What is still there of the program after `timeout` seconds: its processes, described.
+
+        One that is ending has no environment any more and may still hold locks: so those seen before are looked at too.
+        """
+
+        def alive() -> list[str]:
+            self.processes()
+            return [describe(process) for process in self._seen if process.is_running() and not is_zombie(process)]
+
+        return settled(alive, time.monotonic() + timeout)
 
     def line(self, timeout: float = PATIENCE_S) -> str:
         """The next line it says. AssertionError when it ends or stays silent instead."""

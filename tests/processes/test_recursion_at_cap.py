@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
 import zmreg
 from tests.processes.drivers import eventually
+from zmreg.model.messages import LeaseGranted, WorkersAtCap
+from zmreg.model.specs import Shape
 from zmreg.services.client import current
+from zmreg.services.helping import Helping
 
 PATIENCE_S = 20.0
 SIZES = [(cpus, max_workers) for cpus in (1, 2) for max_workers in (1, 2, 3, 4)]
@@ -178,3 +182,21 @@ def test_c9_a_call_taken_by_hand_is_cancelled_with_the_one_that_waits(small, tmp
     with pytest.raises(zmreg.errors.TaskCancelledError):
         ref.get(timeout=PATIENCE_S)
     assert ends_with(tree.remote(3), small) == 15
+
+
+def test_a_lease_is_looked_after_from_the_day_it_is_granted(small):
+    assert ends_with(tree.remote(0), small) == 1
+    assert current().pump.tick_s > 0, "with nobody looking at the clock, it would be held until others ask for it"
+
+
+def test_c9_nobody_helps_himself_any_more_once_a_worker_was_granted():
+    """A call run by hand holds up the wait that it is run in, also one with a timeout: only where it has to be."""
+    helping = Helping(SimpleNamespace(host=None))
+    one, gpu = Shape.of(1), Shape.of(1, 1)
+    for shape in (one, one, gpu):
+        helping.on_cap(WorkersAtCap(shape.resources, shape.locs))
+    assert helping._capped == [one], "a GPU would have to be booked"
+    helping.on_grant(LeaseGranted(gpu.resources, gpu.locs, b"worker01"))
+    assert helping._capped == [one]
+    helping.on_grant(LeaseGranted(one.resources, one.locs, b"worker01"))
+    assert helping._capped == []

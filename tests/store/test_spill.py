@@ -127,3 +127,12 @@ def test_a_partial_file_of_a_crash_is_overwritten(shelf: SpillDirectory) -> None
     back = bytearray(1)
     shelf.read_into(ID, memoryview(back))
     assert back == b"x"
+
+
+def test_row59_a_limit_of_its_own_is_kept(tmp_path: Path) -> None:
+    shelf = SpillDirectory(tmp_path / "spill", keep_free=0.0, limit_bytes=10_000)
+    shelf.write(bytes(16), memoryview(bytes(6_000)))
+    with pytest.raises(SpillFullError, match="6,000 of the 10,000 bytes allowed by spill_bytes"):
+        shelf.write(bytes(15) + b"1", memoryview(bytes(6_000)))
+    shelf.delete(bytes(16))
+    shelf.write(bytes(15) + b"1", memoryview(bytes(6_000)))

@@ -12,8 +12,9 @@ from zmreg.core.seats import Claim, Seat, Seats, add
 class Queue:
     """The waiting claims, next served first.
 
-    Those with nothing come before those with something, so that nobody starves: first who never yielded, deeper ones
-    ahead; then who yielded, longest ago first. Among those with something: deeper, then holding less.
+    Those with nothing (of use: what is blocked does not count) come before those with something, so that nobody
+    starves: first who never yielded, deeper ones ahead; then who yielded, longest ago first. Among those with something:
+    deeper, then holding less.
     """
 
     __slots__ = ("_some", "_starving")

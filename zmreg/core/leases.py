@@ -183,11 +183,11 @@ class LeaseBook:
 
     def blocked(self, worker: bytes) -> list[LeaseEffect]:
         """The worker's task waits in get or wait: its CPU is free for others, its GPU and the rest stay taken."""
-        return self._settle() if self._seats.set_blocked(worker, True) else []
+        return self._set_blocked(worker, True)
 
     def unblocked(self, worker: bytes) -> list[LeaseEffect]:
         """The task goes on at once, even if its CPU was given away meanwhile: oversubscribed for a while, not stuck."""
-        return self._settle() if self._seats.set_blocked(worker, False) else []
+        return self._set_blocked(worker, False)
 
     def tick(self, now: float) -> list[LeaseEffect]:
         """Grace times, pauses after failed starts, and trimming of idle workers over the floor."""
@@ -325,6 +325,11 @@ class LeaseBook:
         return effects
 
     # -- booking -------------------------------------------------------------------------------------------------
+
+    def _set_blocked(self, worker: bytes, blocked: bool) -> list[LeaseEffect]:
+        if not self._seats.set_blocked(worker, blocked):
+            return []
+        return self._settle(self._seats.by_worker[worker].claim)
 
     def _claims(self) -> list[Claim]:
         return [*self._leases.values(), *self._actors.values()]

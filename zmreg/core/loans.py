@@ -58,6 +58,10 @@ class Loans:
                 free.append(object_id)
         return free
 
+    def owed(self, object_id: bytes) -> dict[bytes, int]:
+        """The processes that hold it, each with the hand-overs it has not returned."""
+        return dict(self._owed.get(object_id, {}))
+
     def borrowers(self, object_id: bytes) -> tuple[bytes, ...]:
         """The processes that hold it."""
         return tuple(self._owed.get(object_id, ()))

@@ -29,7 +29,7 @@ class Claim:
     infeasible_since: float | None = None
     at_cap_told: bool = False
     queue_key: tuple[int, int, int] | None = None
-    """Its place in the queue while it waits with nothing; the queue's own."""
+    """Its place in the queue while it waits with nothing of use; the queue's own."""
 
     @property
     def waiting(self) -> bool:
@@ -37,7 +37,8 @@ class Claim:
 
     @property
     def starving(self) -> bool:
-        return not self.seats
+        """Nothing it holds is of use to it: a blocked worker, which may be the owner itself, waits for others."""
+        return all(seat.blocked for seat in self.seats.values())
 
 
 @dataclass(slots=True, eq=False)

@@ -129,16 +129,19 @@ class Welcome(Sentence):
 
 
 class Goodbye(Sentence):
-    """client -> node: I leave on purpose. From the driver that started the node: shut everything down."""
+    """client -> node: I leave on purpose. From the driver that started the node: shut everything down.
+
+    worker -> everybody it ever spoke to: I leave; these were my last words, and the node answers for what was mine.
+    """
 
     KIND: ClassVar[int] = 3
 
 
 class Exit(Sentence):
-    """node -> worker: finish what you started, then end. With `if_idle`, only if nobody needs you."""
+    """node -> worker: finish what you started, then end. With `last`, nobody needs what is yours: the cluster ends."""
 
     KIND: ClassVar[int] = 4
-    if_idle: bool
+    last: bool
 
 
 class ProcessDied(Sentence):

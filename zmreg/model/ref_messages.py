@@ -66,15 +66,18 @@ class Adopt(Sentence):
     took_us: int
     contained: tuple[bytes, ...]
     borrowers: tuple[bytes, ...]
+    counts: tuple[int, ...]
 
 
 class Holds(Sentence):
-    """borrower -> heir, once, when it hears that `owner` left: all that I hold of what that one owned.
+    """borrower -> heir, when it hears that `owner` left: what I hold of that one's, and how often it was lent to me.
 
-    A level, not a change: what was said to the owner in its last moments is lost, and this makes it good.
+    What was said to the owner in its last moments is lost; this makes it good. `whole`: nothing that the owner sent is
+    on its way to me any more, so that I hold exactly this; before, more may still come.
     """
 
     KIND: ClassVar[int] = 46
     owner: bytes
     object_ids: tuple[bytes, ...]
     counts: tuple[int, ...]
+    whole: bool

@@ -130,6 +130,11 @@ class Ends:
             raise
         return True
 
+    def peers(self) -> list[bytes]:
+        """Everybody something was sent to."""
+        with self._link_lock:
+            return list(self._known)
+
     def forget(self, peer: bytes) -> None:
         """Drops the connection to a process that is gone, with whatever was queued for it."""
         with self._link_lock:

@@ -49,19 +49,18 @@ class Adoption:
         """Take over one object of `sender` with its borrowers. Those of one owner come in any order, then it ends."""
         object_id = message.object_id
         self._objects[object_id] = message
-        for borrower in message.borrowers:
+        for borrower, count in zip(message.borrowers, message.counts, strict=True):
             if borrower != self._me:
-                self._loans.lend(object_id, borrower)
+                self._loans.restate(object_id, borrower, count)
         for _ in range(self._foreign.pop(object_id, 0)):  # borrowed by us until now
             self._loans.lend(object_id, self._me)
         for inner in message.contained:
             self._hold(inner, sender)
 
-    def owner_left(self, owner: bytes) -> bool:
-        """`owner` is gone and all its Adopts are here: whether any of its objects is still needed."""
+    def owner_left(self, owner: bytes) -> None:
+        """`owner` is gone, so all its Adopts are here: what nobody needs may go."""
         theirs = [object_id for object_id in self._objects if owner_of(object_id) == owner]
         self._drop([object_id for object_id in theirs if object_id not in self._loans])
-        return any(object_id in self._objects for object_id in theirs)
 
     # -- what borrowers and owners say --------------------------------------------------------------------------------
 
@@ -80,10 +79,15 @@ class Adoption:
             case Unborrow(object_ids, counts):
                 pairs = zip(object_ids, counts, strict=True)
                 self._drop([object_id for object_id, count in pairs if self._loans.returned(object_id, sender, count)])
-            case Holds(owner, object_ids, counts):
-                wanted = dict(zip(object_ids, counts, strict=True))
-                theirs = [object_id for object_id in self._objects if owner_of(object_id) == owner]
-                self._drop([each for each in theirs if self._loans.restate(each, sender, wanted.get(each, 0))])
+            case Holds(owner, object_ids, counts, whole):
+                self._restate(sender, owner, dict(zip(object_ids, counts, strict=True)), whole)
+
+    def _restate(self, borrower: bytes, owner: bytes, holds: dict[bytes, int], whole: bool) -> None:
+        for object_id in [each for each in self._objects if owner_of(each) == owner]:
+            count = holds.get(object_id, 0)
+            news = whole or count > self._loans.owed(object_id).get(borrower, 0)
+            if news and self._loans.restate(object_id, borrower, count):
+                self._drop([object_id])
 
     def _answer(self, borrower: bytes, object_id: bytes) -> None:
         held = self._objects.get(object_id)

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from zmreg.services.node import Node
 
 
+# An owner's message takes a millisecond; whoever uses a handle of an actor that was refused hears so after this.
+EARLY_S = 5.0
+
+
 class Head:
     """Actors as the cluster knows them."""
 
@@ -40,6 +44,8 @@ class Head:
         self.actors = ActorBook()
         self.creations: dict[bytes, CreateActor] = {}
         """How each living actor was ordered: what a restart, and a handle by name, is made from."""
+        self._early: dict[bytes, tuple[float, list[tuple[bytes, Message]]]] = {}
+        """What was said of actors that are not known yet: (until when to keep it, senders and messages)."""
 
     # -- what is heard ----------------------------------------------------------------------------------------------
 
@@ -55,10 +61,11 @@ class Head:
                     self.perform(self.actors.ready(actor_id))
             case Constructed(actor_id, failure):
                 self.perform(self.actors.constructed(actor_id, sender, failure or None))
-            case WatchActor(actor_id):
-                self.perform(self.actors.subscribe(actor_id, sender))
-            case KillActor(actor_id, no_restart):
-                self.perform(self.actors.kill(actor_id, no_restart))
+            case WatchActor(actor_id) | KillActor(actor_id, _):
+                if self._comes_early(sender, actor_id):
+                    self._early.setdefault(actor_id, (time.monotonic() + EARLY_S, []))[1].append((sender, message))
+                else:
+                    self._on_wish(sender, message)
             case ReleaseActor(actor_id):
                 self.perform(self.actors.release(actor_id))
             case ActorExiting(actor_id):
@@ -66,6 +73,18 @@ class Head:
             case _:
                 return False
         return True
+
+    def _comes_early(self, sender: bytes, actor_id: bytes) -> bool:
+        """The order of an actor comes from its owner, and a handle may be used by others before that is here."""
+        owner = actor_id[:8]
+        return sender != owner and owner in self._node.clients and self.actors.state(actor_id) is None
+
+    def _on_wish(self, sender: bytes, message: Message) -> None:
+        match message:
+            case WatchActor(actor_id):
+                self.perform(self.actors.subscribe(actor_id, sender))
+            case KillActor(actor_id, no_restart):
+                self.perform(self.actors.kill(actor_id, no_restart))
 
     def _on_create(self, sender: bytes, message: CreateActor) -> None:
         self.creations[message.actor_id] = message
@@ -75,6 +94,11 @@ class Head:
             message.detached,
         )  # fmt: skip
         self.perform(self.actors.create(entry, time.monotonic(), message.waiting))
+        self._early_is_over(message.actor_id)
+
+    def _early_is_over(self, actor_id: bytes) -> None:
+        for sender, wish in self._early.pop(actor_id, (0.0, []))[1]:
+            self._on_wish(sender, wish)
 
     def hosted(self, actor_id: bytes, worker: bytes) -> None:
         """The node has a worker for the actor."""
@@ -93,10 +117,14 @@ class Head:
         self.perform(self.actors.worker_died(process, reason.encode()))
         self.perform(self.actors.process_died(process))
         self.perform(self.actors.owner_died(process, adopted))
+        for actor_id in [each for each in self._early if each[:8] == process]:
+            self._early_is_over(actor_id)
 
     def tick(self, now: float) -> None:
         """Restarts that had to wait; and nothing is kept for the dead."""
         self.perform(self.actors.tick(now))
+        for actor_id in [each for each, (until, _) in self._early.items() if now > until]:
+            self._early_is_over(actor_id)
         if len(self.creations) > len(self.actors):
             self.creations = {each: creation for each, creation in self.creations.items() if each in self.actors}
 

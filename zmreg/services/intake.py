@@ -46,6 +46,8 @@ class Intake(Client):
         self.host: Host | None = None
         self.construct: Construct | None = None
         self.ending = False
+        self.heirless = False
+        """The whole cluster ends: nothing is left to anybody."""
         self.blocked = False
         self.by_hand = 0
         """Number of the call that waits in the inbox to be run by this worker inside a wait (services/helping.py)."""
@@ -58,7 +60,7 @@ class Intake(Client):
             CancelCall: self._on_cancel,
             Construct: self._on_construct,
             RetireActor: lambda _, m: self._end_when_idle(),
-            Exit: lambda _, m: self._on_exit(m.if_idle),
+            Exit: lambda _, m: self._on_exit(m.last),
             DeadlockProbe: self.deadlocks.on_probe,
         }
 
@@ -172,9 +174,8 @@ class Intake(Client):
         if self.host is not None:
             self.host.end_when_idle()
 
-    def _on_exit(self, if_idle: bool) -> None:
-        if if_idle and (self.inbox or self.signals.executing or self.sharing.heritage() or self.tasks.live):
-            return
+    def _on_exit(self, last: bool) -> None:
+        self.heirless = last
         self._end_when_idle()
 
     # -- answers ----------------------------------------------------------------------------------------------------

@@ -91,9 +91,7 @@ class Node:
         )
         self.head = Head(self)
         arena = Path(config["arena"])
-        self.store = Storekeeper(
-            arena, Path(config["spill"]), self.settings.object_store_bytes, self.settings.allocate_timeout_s, self.post
-        )
+        self.store = Storekeeper(arena, Path(config["spill"]), self.settings, self.post)
         self.adoption = Adoption(self.me, self.post, self.store, self.head.release)
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
@@ -222,9 +220,7 @@ class Node:
         self.leaving.add(sender)
         if hello.role == "driver":
             self.stopping = True
-        child = self.nursery.children.get(sender)
-        if child is not None:  # it has run its users' code to the end, but others may still wait for results of its own
-            child.kill_at = float("inf")
+        self.nursery.spare(sender)  # it has run its users' code to the end, but others may wait for results of its own
 
     def _worker_died(self, death: Death) -> None:
         worker = death.worker
@@ -234,7 +230,8 @@ class Node:
             return
         if death.exit_code == 0:
             self._hear_out(worker)
-        adopted = worker in self.leaving and self.adoption.owner_left(worker)
+        self.adoption.owner_left(worker)
+        adopted = worker in self.leaving
         self.leaving.discard(worker)
         self.clients.pop(worker, None)
         self.ends.forget(worker)
@@ -296,18 +293,15 @@ class Node:
         """Workers are asked to end, then made to; files go last."""
         for worker, child in list(self.nursery.children.items()):
             if child.ready:
-                self.post(worker, Exit(False))
+                self.post(worker, Exit(True))
             else:  # it has no door yet, so it could not be told, and has run nothing
                 self.nursery.kill(worker, "the cluster was shut down")
         deadline = time.monotonic() + END_S
         poller = select.poll()
-        channel = self.nursery.channel.fileno()
-        poller.register(channel, select.POLLIN)
-        poller.register(self.ends.door_fd, select.POLLIN)
+        poller.register(self.nursery.channel.fileno(), select.POLLIN)
         self.clients.clear()
         while self.nursery.children and (left := deadline - time.monotonic()) > 0:
-            self._drain()  # those that leave have an estate to settle, and wait for our word
-            if channel in dict(poller.poll(left * 1e3)) and not self.nursery.hear():
+            if poller.poll(left * 1e3) and not self.nursery.hear():
                 break
         self.nursery.close()
         end_descendants()

@@ -189,6 +189,12 @@ class Nursery:
             child.kill_at = now + END_GRACE_S
             tell(worker)
 
+    def spare(self, worker: bytes) -> None:
+        """It ends, and may take its time."""
+        child = self.children.get(worker)
+        if child is not None:
+            child.kill_at = float("inf")
+
     def kill(self, worker: bytes, why: str) -> None:
         """Kill -9, with everything it forked."""
         child = self.children.get(worker)

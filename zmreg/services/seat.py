@@ -138,7 +138,7 @@ class Seat:
         tasks, sharing, shelf = self.tasks, self.sharing, self.shelf
         return {
             Welcome: lambda _, m: self._welcomed(m),
-            LeaseGranted: lambda _, m: tasks.on_grant(m),
+            LeaseGranted: lambda _, m: self._on_grant(m),
             LeaseRecalled: lambda _, m: self._recalled(m.worker),
             Unschedulable: lambda _, m: tasks.on_unschedulable(m),
             GaveBack: tasks.on_gave_back,
@@ -155,6 +155,7 @@ class Seat:
             Unborrow: sharing.on_unborrow,
             Resolve: sharing.on_resolve,
             Resolved: sharing.on_resolved,
+            Goodbye: lambda sender, _: sharing.on_goodbye(sender),
             CancelObject: lambda _, m: self.cancel(sharing.entry_for(m.object_id), m.force, m.recursive),
             Answer: lambda _, m: self._on_answer(m),
             ActorRefused: lambda _, m: self._refused.update({m.actor_id: m.reason}),
@@ -256,9 +257,10 @@ class Seat:
         self._turns += 1
         if self.dirty or self.sharing.dropped or self.unpinned or self.freed or self.ended_actors:
             self._say()
-        if self.tasks.departing:
+        if self.tasks.departing or self.sharing.departed:
             with self.lock:
                 self.tasks.settle_departed()
+                self.sharing.settle_departed()
         if self.tasks.unread:
             self._report_unread()
         if self.pump.timed_out or not self._turns & 63:
@@ -327,6 +329,10 @@ class Seat:
         """Only workers are sent calls; they override this."""
         self.protocol_errors += 1
 
+    def _on_grant(self, message: LeaseGranted) -> None:
+        self.pump.tick_s = _TICK_S
+        self.tasks.on_grant(message)
+
     def _recalled(self, worker: bytes) -> None:
         lane = self.tasks.lanes.get(worker)
         if lane is not None and isinstance(lane.home, Pool):
@@ -337,9 +343,8 @@ class Seat:
 
     def _on_process_died(self, message: ProcessDied) -> None:
         self.ends.forget(message.process)
-        heir = self.node if message.adopted else b""
         self.tasks.process_died(message)
-        self.sharing.process_died(message.process, message.reason, heir)
+        self.sharing.process_died(message.process, message.reason, self.node if message.adopted else b"")
 
     def _own_bytes(self, stored: Stored) -> None:
         stored.outbox = self.freed

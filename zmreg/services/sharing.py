@@ -16,10 +16,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from zmreg.core.graves import Graves
 from zmreg.core.loans import Loans
 from zmreg.model.errors import ObjectLostError, OwnerDiedError
 from zmreg.model.ids import counter_of, owner_of, short
 from zmreg.model.messages import Borrow, BorrowSettled, Holds, Message, Resolve, Resolved, Unborrow
+from zmreg.services.custody import Custody
 from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
 
 Post = Callable[[bytes, Message], bool]
@@ -41,10 +43,13 @@ class Sharing:
         self._lent: dict[bytes, Entry] = {}
         self._loans = Loans()
         self._borrowed: weakref.WeakValueDictionary[bytes, Borrowed] = weakref.WeakValueDictionary()
-        self._holding: dict[tuple[bytes, bytes], list[Entry]] = {}
-        self._settled_early: dict[tuple[bytes, bytes], int] = {}
+        self.custody = Custody()
+        self._gone = Graves()
         self._dead: dict[bytes, str] = {}
         self._heirs: dict[bytes, bytes] = {}
+        self._said_goodbye: set[bytes] = set()
+        self.departed: list[tuple[bytes, str, bytes]] = []
+        """Processes of whose end the node has told, not yet settled: (id, reason, heir)."""
         self.captured = 0
         """Refs found in closures and globals of functions sent so far."""
         self.dropped = dropped
@@ -74,6 +79,8 @@ class Sharing:
 
     def lend(self, entry: Entry, borrower: bytes) -> None:
         """Book a loan of an own entry, which lives at least until it is returned."""
+        if borrower in self._gone:  # its word was overtaken by that of its death
+            return
         object_id = entry.object_id
         self._shown[entry.counter] = entry
         if self._loans.lend(object_id, borrower):
@@ -81,14 +88,8 @@ class Sharing:
 
     def hold_for(self, entry: Entry, borrower: bytes) -> None:
         """Keep a borrowed entry until its owner knows `borrower` (or that process is gone)."""
-        key = (entry.object_id, borrower)
-        early = self._settled_early.get(key, 0)
-        if early:  # the owner's word overtook the lender's: nothing to hold
-            self._settled_early[key] = early - 1
-            if early == 1:
-                del self._settled_early[key]
-        elif borrower not in self._dead:
-            self._holding.setdefault(key, []).append(entry)
+        if borrower not in self._gone:
+            self.custody.hold(entry, borrower)
 
     def hand_out(self, entries: Iterable[Entry], receiver: bytes) -> tuple[bytes, ...]:
         """Refs inside a value that goes to `receiver` for good. Returns their ids."""
@@ -164,16 +165,9 @@ class Sharing:
 
     def on_settled(self, message: BorrowSettled) -> None:
         """The owner knows the borrower: our hold may go."""
-        if message.borrower == self._me:  # what `keep` has told it
-            return
-        key = (message.object_id, message.borrower)
-        held = self._holding.get(key)
-        if held:
-            held.pop()
-            if not held:
-                del self._holding[key]
-        elif message.borrower not in self._dead:
-            self._settled_early[key] = self._settled_early.get(key, 0) + 1
+        # To ourselves only `keep` has lent; what a dead process should have been held for is forgotten.
+        if message.borrower != self._me and message.borrower not in self._gone:
+            self.custody.settled(message.object_id, message.borrower)
 
     def on_unborrow(self, borrower: bytes, message: Unborrow) -> None:
         """A borrower has dropped these."""
@@ -236,58 +230,66 @@ class Sharing:
     # -- endings ----------------------------------------------------------------------------------------------------
 
     def process_died(self, process: bytes, reason: str, heir: bytes) -> None:
-        """Return its loans, let go what was held for it, and fail (or ask `heir` for) what it owned."""
-        self._dead[process] = reason
+        """The node's word. Carried out by `settle_departed`, after what that process itself had said before."""
+        self.departed.append((process, reason, heir))
+
+    def settle_departed(self) -> None:
+        """Return the loans of processes that crashed, let go what was held for them, fail what they owned.
+
+        One that left in peace has an heir, who is asked instead; its loans end with its own last word (`on_goodbye`).
+        """
+        while self.departed:
+            process, reason, heir = self.departed.pop(0)
+            theirs = [entry for entry in list(self._borrowed.values()) if entry.owner == process]
+            if heir:
+                self._heirs[process] = heir
+                if process in self._said_goodbye:
+                    self._said_goodbye.discard(process)
+                else:
+                    self._restate(process, theirs, heir, whole=False)
+            else:
+                self._dead[process] = reason
+                self._heirs.pop(process, None)
+                self._said_goodbye.discard(process)
+                self._forget(process)
+                self.custody.owner_gone(process)
+            for entry in theirs:
+                if entry.state == PENDING and entry.asked:
+                    self._post(heir, Resolve(entry.object_id)) if heir else self._lose(entry, reason)
+
+    def on_goodbye(self, process: bytes) -> None:
+        """A process leaves in peace, and this is the last that we hear from it."""
+        self._forget(process)
+        if process not in self._heirs:
+            self._heirs[process] = self._node
+            self._said_goodbye.add(process)
+        theirs = [entry for entry in list(self._borrowed.values()) if entry.owner == process]
+        self._restate(process, theirs, self._node, whole=True)
+
+    def _forget(self, process: bytes) -> None:
+        """It holds nothing any more."""
+        self._gone.bury(process)
         for object_id in self._loans.process_died(process):
             self._lent.pop(object_id, None)
-        for table in (self._holding, self._settled_early):
-            # A crashed owner never settles anything either.
-            for key in [key for key in table if key[1] == process or (not heir and owner_of(key[0]) == process)]:
-                del table[key]
-        theirs = [entry for entry in list(self._borrowed.values()) if entry.owner == process]
-        if heir:
-            del self._dead[process]
-            self._heirs[process] = heir
-            self._restate(process, theirs, heir)
-        else:
-            self._heirs.pop(process, None)
-        for entry in theirs:
-            if entry.state == PENDING and entry.asked:
-                if heir:
-                    self._post(heir, Resolve(entry.object_id))
-                else:
-                    self._lose(entry, reason)
+        self.custody.borrower_gone(process)
 
-    def _restate(self, owner: bytes, theirs: list[Borrowed], heir: bytes) -> None:
+    def _restate(self, owner: bytes, theirs: list[Borrowed], heir: bytes, whole: bool) -> None:
         """Tell the heir what is held here of an owner's: its last word from us may have been lost with it.
 
         Drops not yet told are in it: `theirs` holds what lives, so none of these can die meanwhile.
         """
-        others = []
-        while self.dropped:
-            row = self.dropped.popleft()
-            if owner_of(row[0]) != owner:
-                others.append(row)
-        self.dropped.extend(others)
-        held = [entry for entry in theirs if entry.lends]
-        ids = tuple(entry.object_id for entry in held)
-        self._post(heir, Holds(owner, ids, tuple(entry.lends for entry in held)))
+        rows = [self.dropped.popleft() for _ in range(len(self.dropped))]
+        self.dropped.extend(row for row in rows if owner_of(row[0]) != owner)
+        held = {entry.object_id: entry.lends for entry in theirs if entry.lends}
+        self._post(heir, Holds(owner, tuple(held), tuple(held.values()), whole))
 
     def _lose(self, entry: Entry, reason: str) -> None:
-        entry.settle(FAILED, self._pack_error(self._owner_died(entry, reason)))
-
-    @staticmethod
-    def _owner_died(entry: Entry, reason: str) -> OwnerDiedError:
-        return OwnerDiedError(
-            f"object {short(entry.object_id)} is lost: its owner, process {entry.owner.hex()}, is gone ({reason}). "
-            "The owner is the process that called .remote() or put(); keep it alive while others use its refs.",
-            object_id=entry.object_id.hex(),
-        )
+        entry.settle(FAILED, self._pack_error(owner_died(entry, reason)))
 
     def why_lost(self, entry: Entry) -> OwnerDiedError | None:
         """The bytes of a borrowed entry are not in the store any more: the owner's crash, if that is the cause."""
         reason = self._dead.get(entry.owner)
-        return None if reason is None else self._owner_died(entry, reason)
+        return None if reason is None else owner_died(entry, reason)
 
     def turn(self) -> None:
         """Say which borrowed refs died since the last turn."""
@@ -305,8 +307,8 @@ class Sharing:
         """Borrowed entries without a value yet."""
         return [entry for entry in self._borrowed.values() if entry.state == PENDING]
 
-    def heritage(self) -> list[tuple[Entry, tuple[bytes, ...]]]:
-        """What others need of ours, with its borrowers: what they hold, and what only values among these contain."""
+    def heritage(self) -> list[tuple[Entry, dict[bytes, int]]]:
+        """What others need of ours: what they hold, with the loans of each, and what only values among it contain."""
         found: dict[bytes, Entry] = {}
         left = list(self._lent.values())
         while left:
@@ -314,13 +316,22 @@ class Sharing:
             if entry.owner == self._me and entry.object_id not in found:
                 found[entry.object_id] = entry
                 left += entry.contained
-        return [(entry, self._loans.borrowers(object_id)) for object_id, entry in found.items()]
+        return [(entry, self._loans.owed(object_id)) for object_id, entry in found.items()]
 
     def statistics(self) -> dict[str, int]:
         """Counts of what crossed."""
         return {
             "lent": len(self._lent),
             "borrowed": len(self._borrowed),
-            "held_for_others": sum(map(len, self._holding.values())),
+            "held_for_others": len(self.custody),
             "out_of_band": len(self.out_of_band) + self.captured,
         }
+
+
+def owner_died(entry: Entry, reason: str) -> OwnerDiedError:
+    """The error of an object whose owner has crashed."""
+    return OwnerDiedError(
+        f"object {short(entry.object_id)} is lost: its owner, process {entry.owner.hex()}, is gone ({reason}). "
+        "The owner is the process that called .remote() or put(); keep it alive while others use its refs.",
+        object_id=entry.object_id.hex(),
+    )

@@ -24,6 +24,7 @@ from zmreg.model.messages import (
     Sealed,
     Unpin,
 )
+from zmreg.model.settings import Settings
 from zmreg.store import objects
 from zmreg.store.arena import Mapping
 from zmreg.store.objects import ObjectTable
@@ -46,16 +47,15 @@ Job = StartSpill | StartRestore | DropSpilled
 class Storekeeper:
     """Arena, table and spill files of one node. `poll_fd` becomes readable when a copy is done: call `finish`."""
 
-    def __init__(
-        self, arena: Path, spill: Path, nbytes: int, wait_s: float, post: Callable[[bytes, Message], object]
-    ) -> None:
+    def __init__(self, arena: Path, spill: Path, settings: Settings, post: Callable[[bytes, Message], object]) -> None:
         self.arena = arena
-        self.nbytes = nbytes
-        self.table = ObjectTable(nbytes)
-        self._mapping = Mapping.create(arena, nbytes)
+        self.nbytes = settings.object_store_bytes
+        self.table = ObjectTable(self.nbytes)
+        self._mapping = Mapping.create(arena, self.nbytes)
         self._spill_path = spill
+        self._spill_bytes = settings.spill_bytes
         self._spill: SpillDirectory | None = None
-        self._wait_s = wait_s
+        self._wait_s = settings.allocate_timeout_s
         self._post = post
         self._deadlines: dict[tuple[bytes, bytes], float] = {}
         self._read_by: dict[tuple[bytes, bytes], float] = {}
@@ -168,7 +168,7 @@ class Storekeeper:
 
     def _carry_out(self, job: Job) -> None:
         if self._spill is None:
-            self._spill = SpillDirectory(self._spill_path)
+            self._spill = SpillDirectory(self._spill_path, limit_bytes=self._spill_bytes)
         match job:
             case StartSpill(object_id, offset, nbytes):
                 view = self._mapping.writable(offset, nbytes)

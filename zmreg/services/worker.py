@@ -24,18 +24,16 @@ from typing import TYPE_CHECKING, Any
 from zmreg.model.errors import ClusterError, SerializationError, ZmregError
 from zmreg.model.ids import ProcessId
 from zmreg.model.messages import (
-    Adopt,
     Blocked,
     GaveBack,
-    Goodbye,
     LeaseGranted,
     NeedDefinition,
     WorkersAtCap,
 )
 from zmreg.net.waiting import Waiter
 from zmreg.services import arrivals, execute
+from zmreg.services.bequest import bequeath
 from zmreg.services.client import set_current
-from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, Stored
 from zmreg.services.execute import ActorExit, InputMissing, Recent
 from zmreg.services.helping import Helping
 from zmreg.services.hosting import make_host
@@ -79,7 +77,6 @@ class Worker(Intake):
         self.on_wait = self.waits
         self.helping = Helping(self)
         self.handlers[WorkersAtCap] = lambda _, m: self.helping.on_cap(m)
-        self.handlers[LeaseGranted] = lambda _, m: self.helping.on_grant(m)
         self.on_await = self._on_await
         self.looping = Looping()
 
@@ -283,6 +280,10 @@ class Worker(Intake):
             with self.lock:
                 self.deadlocks.look_again()
 
+    def _on_grant(self, message: LeaseGranted) -> None:
+        self.helping.on_grant(message)
+        super()._on_grant(message)
+
     def wait_blocked(self, waiter: Waiter, timeout: float | None) -> bool:
         """The main thread waits, and runs calls of its own if nobody else can."""
         return self.helping.wait(waiter, timeout)
@@ -341,39 +342,10 @@ class Worker(Intake):
         if self.host is not None:
             self.host.finish()
         atexit._run_exitfuncs()
-        with contextlib.suppress(ClusterError):  # the node is gone: nobody inherits
-            self._bequeath()
+        if not self.heirless:
+            with contextlib.suppress(ClusterError):  # the node is gone: nobody inherits
+                bequeath(self)
         self.close(None)
-
-    def _bequeath(self) -> None:
-        """Leave to the node what others need of ours. What is still under way is waited for: they wait for it too."""
-        with self.lock:
-            self.answer_now()
-            heritage = self.sharing.heritage()
-        if not heritage:
-            return
-        self.on_wait = None
-        self.tell_node(Goodbye())  # users' code is over: from now on the node lets us take our time
-        while pending := [entry for entry, _ in heritage if entry.state == PENDING]:
-            self.wait_for(pending, len(pending), False, None)
-            heritage = self.sharing.heritage()
-        with self.lock:
-            for entry, borrowers in self.sharing.heritage():
-                self._leave_to_node(entry, borrowers)
-        self.ask("ping")  # the node must have read all of it before it sees us end
-
-    def _leave_to_node(self, entry: Entry, borrowers: tuple[bytes, ...]) -> None:
-        value = entry.value
-        state = {INLINE: "inline", STORED: "stored", FAILED: "failed"}.get(entry.state)
-        if state is None:
-            return
-        data = entry.failure or (value if isinstance(value, bytes) else b"")
-        if isinstance(value, Stored):
-            value.outbox = None
-        contained = tuple(inner.object_id for inner in entry.contained)
-        self.tell_node(
-            Adopt(entry.object_id, state, data, entry.nbytes, entry.type_name, entry.took_us, contained, borrowers)
-        )
 
     def crash(self) -> None:
         """End as a crash does for everybody else, but with the answers out."""

@@ -25,15 +25,20 @@ _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class SpillDirectory:
-    """The spill files of one node's session. Stateless: any thread may use it, on different objects at a time.
+    """The spill files of one node's session. Any thread may use it, on different objects at a time.
 
     Files are not synced: they serve this session only, and a power cut ends that.
     """
 
-    def __init__(self, path: str | Path, keep_free: float = 0.05) -> None:
-        """`path`: made (0700) when absent. `keep_free`: part of the disk that spilling leaves to others."""
+    def __init__(self, path: str | Path, keep_free: float = 0.05, limit_bytes: int = 0) -> None:
+        """`path`: made (0700) when absent. `keep_free`: part of the disk that spilling leaves to others.
+
+        `limit_bytes`: what the objects here may take together, give or take one; 0 = no other limit than the disk.
+        """
         self.path: Final = Path(path)
         self.keep_free: Final = keep_free
+        self.limit_bytes: Final = limit_bytes
+        self._sizes: dict[bytes, int] = {}
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def __repr__(self) -> str:
@@ -59,6 +64,7 @@ class SpillDirectory:
                 file.seek(0)
                 file.write(_HEADER.pack(_MAGIC, _VERSION, checksum, object_id, body.nbytes))
             partial.rename(final)
+            self._sizes[object_id] = body.nbytes
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise self._cannot_write(body.nbytes, error) from error
@@ -86,6 +92,7 @@ class SpillDirectory:
 
     def delete(self, object_id: bytes) -> None:
         """Remove the object's file; harmless when there is none."""
+        self._sizes.pop(object_id, None)
         self._file(object_id).unlink(missing_ok=True)
 
     def sweep(self) -> int:
@@ -118,6 +125,14 @@ class SpillDirectory:
         return ObjectLostError(text, object_id=object_id.hex())
 
     def _check_space(self, nbytes: int) -> None:
+        taken = sum(self._sizes.values())
+        if self.limit_bytes and taken + nbytes > self.limit_bytes:
+            raise SpillFullError(
+                f"no room to spill {nbytes:,} bytes to {self.path}: {taken:,} of the {self.limit_bytes:,} bytes "
+                "allowed by spill_bytes are taken. Drop refs you no longer need, or start the node with a larger one",
+                needed_bytes=nbytes,
+                budget_bytes=self.limit_bytes,
+            )
         try:
             stat = os.statvfs(self.path)
         except OSError as error:

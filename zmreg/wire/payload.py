@@ -350,9 +350,12 @@ def unpack_failure(data: bytes | memoryview) -> BaseException:
     """
     origin, blob = decode_failure(data)
     error = _rebuilt_failure(origin, blob)
-    if origin.notes:  # not add_note(): a frozen dataclass as exception refuses assignment
-        error.__dict__["__notes__"] = [*error.__dict__.get("__notes__", ()), *origin.notes]
-    return error
+    try:
+        if origin.notes:  # not add_note(): a frozen dataclass as exception refuses assignment
+            error.__dict__["__notes__"] = [*error.__dict__.get("__notes__", ()), *origin.notes]
+        return error
+    finally:
+        del error  # see _rebuilt_failure
 
 
 def _rebuilt_failure(origin: FailureOrigin, blob: bytes) -> BaseException:
@@ -364,6 +367,15 @@ def _rebuilt_failure(origin: FailureOrigin, blob: bytes) -> BaseException:
         plain = make_task_error(origin, None)
         plain.add_note(f"(the exception itself could not be rebuilt here: {_unloadable(reason)})")
         return plain
+    try:
+        return _ours_or_task_error(origin, error)
+    finally:
+        # The frames of a rebuilt traceback lead back to whoever loads it. Were the error in one of those, it would be
+        # in a cycle, and everything in the frames of the caller of get() would live until a garbage collection.
+        del error
+
+
+def _ours_or_task_error(origin: FailureOrigin, error: object) -> BaseException:
     if not isinstance(error, BaseException):
         raise ProtocolError(f"a failure carries a {type_label(type(error))} where an exception belongs")
     if _is_ours(error):
