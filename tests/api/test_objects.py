@@ -482,7 +482,7 @@ def test_D19_arguments_by_value_are_freed_with_the_call() -> None:
 
 
 def test_D19_an_error_keeps_nothing_alive() -> None:
-    """A get that raised, caught and forgotten, leaves no frame behind that would hold refs until a garbage collection."""
+    """A get that raised, caught and forgotten, leaves no frame behind that would hold refs until a collection."""
 
     @zmreg.remote
     def fail(_array: np.ndarray) -> None:

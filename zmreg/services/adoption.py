@@ -117,13 +117,18 @@ class Adoption:
     # -- what our own objects contain ---------------------------------------------------------------------------------
 
     def _hold(self, inner: bytes, lender: bytes) -> None:
-        """A container of `lender`'s that is ours now has a ref to `inner`."""
-        if owner_of(inner) == lender or inner in self._objects:
+        """A container of `lender`'s that is ours now has a ref to `inner`. It leaves when all such are settled."""
+        if owner_of(inner) == lender:
             self._loans.lend(inner, self._me)
-            return
-        self._foreign[inner] += 1
-        if self._foreign[inner] == 1:
-            self._post(owner_of(inner), Borrow(inner, lender))
+        elif inner in self._objects:
+            self._loans.lend(inner, self._me)
+            self._post(lender, BorrowSettled(inner, self._me))
+        else:
+            self._foreign[inner] += 1
+            if self._foreign[inner] == 1:
+                self._post(owner_of(inner), Borrow(inner, lender))
+            else:  # its owner knows us, or hears of us by another who leaves, and who waits for that
+                self._post(lender, BorrowSettled(inner, self._me))
 
     def _settled(self, object_id: bytes, borrower: bytes, count: int) -> None:
         """`count` hand-overs to `borrower` need our hold no more; those we do not know of are another's."""
