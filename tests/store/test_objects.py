@@ -19,7 +19,7 @@ from zmreg.store.objects import (
     StartRestore,
     StartSpill,
 )
-from zmreg.store.records import MOVES, Entry, Move, State
+from zmreg.store.records import MOVES, Holding, Move, State
 
 A, B, C = b"a", b"b", b"c"
 
@@ -441,10 +441,10 @@ def test_without_a_disk_primaries_stay_and_creators_wait_for_frees() -> None:
 
 
 def test_an_illegal_move_tells_the_story() -> None:
-    entry = Entry(oid(7), PAGE, A, False)
+    entry = Holding(oid(7), PAGE, A, False)
     with pytest.raises(InternalError, match="is waiting, cannot restore") as caught:
         entry.move(Move.RESTORE)
-    assert "<Entry 00000007 waiting 4096 bytes, 0 readers>" in str(caught.value)
+    assert "<Holding 00000007 waiting 4096 bytes, 0 readers>" in str(caught.value)
 
 
 def test_every_state_is_reached_and_left() -> None:

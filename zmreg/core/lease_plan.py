@@ -13,8 +13,8 @@ class Queue:
     """The waiting claims, next served first.
 
     Those with nothing (of use: what is blocked does not count) come before those with something, so that nobody
-    starves: first who never yielded, deeper ones ahead; then who yielded, longest ago first. Among those with something:
-    deeper, then holding less.
+    starves: first who never yielded, deeper ones ahead; then who yielded, longest ago first. Among those with
+    something: deeper, then holding less.
     """
 
     __slots__ = ("_some", "_starving")

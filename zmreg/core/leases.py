@@ -210,18 +210,15 @@ class LeaseBook:
         return shape.fits(self._total) and self._locs.issuperset(shape.locs)
 
     def statistics(self) -> LeaseStatistics:
-        seats = self._seats.by_worker.values()
+        seats, idle = self._seats.by_worker.values(), len(self._seats.idle)
+        leased, blocked = sum(seat.leased for seat in seats), sum(seat.blocked for seat in seats)
         return LeaseStatistics(
-            workers=len(seats),
-            idle=len(self._seats.idle),
-            starting=self._starting,
-            leased=sum(seat.leased for seat in seats),
-            blocked=sum(seat.blocked for seat in seats),
+            workers=len(seats), idle=idle, starting=self._starting, leased=leased, blocked=blocked,
             actors=sum(len(claim.seats) for claim in self._actors.values()),
             stopping=sum(seat.stopping for seat in seats),
             waiting=sum(max(0, claim.count - len(claim.seats)) for claim in self._claims()),
             available=tuple(sorted(self._seats.available.items())),
-        )
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         now = self.statistics()

@@ -58,7 +58,8 @@ def _require_descriptors(count: int) -> None:
         for _ in range(count):
             held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
-        raise ClusterError(f"{count} free file descriptors are needed, {len(held)} are there: {error.strerror}") from None
+        have = f"{len(held)} are there: {error.strerror}"
+        raise ClusterError(f"{count} free file descriptors are needed, {have}") from None
     finally:
         for fd in held:
             os.close(fd)

@@ -74,7 +74,7 @@ def create_actor(
         if waiting:
             _send_when_there(client, waiting, lambda: client.tell_node(ActorInputs(actor_id, inputs())))
     if order.name:
-        refusal = client.ask_refusal(actor_id)
+        refusal = client.questions.refusal(actor_id)
         if refusal:
             raise ActorExistsError(f"{refusal} Namespace: {order.namespace!r}; zmreg.get_actor finds it.")
     return lifeline

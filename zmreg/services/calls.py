@@ -42,7 +42,8 @@ class Template:
     """
 
     __slots__ = (
-        "__weakref__", "blob", "contained", "est_us", "max_retries", "name", "nreturns", "pool", "retry_exceptions", "shape", "target",
+        "__weakref__", "blob", "contained", "est_us", "max_retries", "name", "nreturns", "pool", "retry_exceptions",
+        "shape", "target",
     )  # fmt: skip
 
     def __init__(self, name: str, target: bytes | str, shape: Shape) -> None:
@@ -151,8 +152,8 @@ class Lane:
     """The way to one worker: what was sent and not answered, and what collects to be sent."""
 
     __slots__ = (
-        "buffer", "buffered_bytes", "closed", "home", "idle_since", "known", "load", "outstanding", "parked", "recalled",
-        "stealing", "wires", "worker",
+        "buffer", "buffered_bytes", "closed", "home", "idle_since", "known", "load", "outstanding", "parked",
+        "recalled", "stealing", "wires", "worker",
     )  # fmt: skip
 
     def __init__(self, wires: Wires, worker: bytes, home: TaskHome, known: set[bytes]) -> None:

@@ -77,7 +77,7 @@ def elsewhere(session: Path) -> tuple[Path, Path]:
 
 
 def spill_root() -> Path:
-    """Where objects are spilled: `$TMPDIR`, or /var/tmp, which is on disk where /tmp and the runtime directory are not."""
+    """Where objects are spilled: `$TMPDIR`, or /var/tmp, which is on disk where /tmp may not be."""
     named = os.environ.get("TMPDIR")
     if named:
         return Path(named)

@@ -276,7 +276,8 @@ class Node:
                     self.head.hosted(actor_id, worker)
                 case fx.Infeasible(owner, actor_id, shape, reason) | fx.CannotStart(owner, actor_id, shape, reason):
                     if owner is not None:
-                        self.post(owner, Unschedulable(shape.resources, shape.locs, reason, isinstance(effect, fx.CannotStart)))
+                        cannot_start = isinstance(effect, fx.CannotStart)
+                        self.post(owner, Unschedulable(shape.resources, shape.locs, reason, cannot_start))
                     if actor_id is not None:
                         self.head.unplaceable(actor_id, reason)
                 case fx.AtCap(owner, shape):

@@ -25,7 +25,6 @@ from zmreg.model.messages import (
     Allocated,
     AllocateRefused,
     Answer,
-    Ask,
     Borrow,
     BorrowSettled,
     CancelObject,
@@ -58,6 +57,7 @@ from zmreg.net.waiting import Interrupts, Waiter
 from zmreg.services.callbacks import Callbacks
 from zmreg.services.calls import Lane, Pool
 from zmreg.services.entries import FAILED, Entry, Outbox, Stored
+from zmreg.services.questions import Questions
 from zmreg.services.sharing import Sharing
 from zmreg.services.shelf import Shelf
 from zmreg.services.tasks import Tasks
@@ -126,10 +126,9 @@ class Seat:
         self.show_log: Callable[[LogLines], None] = lambda message: None
         self.detached: list[Entry] = []
         """Lifelines of detached actors made here: what their constructors got lives as long as this process."""
-        self._refused: dict[bytes, str] = {}
         self._arrived = Waiter()
-        self._answers: dict[int, tuple[Waiter, list[Answer]]] = {}
-        self._requests = 0
+        self.questions = Questions(self)
+        self.ask = self.questions.ask
         self._ticked = 0.0
         self._turns = 0
         self.handlers: dict[type, Handler] = self._routes()
@@ -157,8 +156,8 @@ class Seat:
             Resolved: sharing.on_resolved,
             Goodbye: lambda sender, _: sharing.on_goodbye(sender),
             CancelObject: lambda _, m: self.cancel(sharing.entry_for(m.object_id), m.force, m.recursive),
-            Answer: lambda _, m: self._on_answer(m),
-            ActorRefused: lambda _, m: self._refused.update({m.actor_id: m.reason}),
+            Answer: lambda _, m: self.questions.on_answer(m),
+            ActorRefused: lambda _, m: self.questions.on_refused(m),
             LogLines: lambda _, m: self.show_log(m),
             WorkersAtCap: lambda _, m: None,
         }
@@ -208,8 +207,7 @@ class Seat:
                 self.closed = error or ClusterError("zmreg.shutdown() was called; call zmreg.init() to start again")
                 self.tasks.fail_everything(self.closed)
                 self.shelf.fail_all(self.closed)
-                for waiter, _ in self._answers.values():
-                    waiter.finish()
+                self.questions.give_up()
         self.pump.stop()
         self.callbacks.close()
         self.ends.close(clean)
@@ -222,8 +220,7 @@ class Seat:
                 self.closed = ClusterError(f"the node process is gone ({reason}); call zmreg.init() to start again")
                 self.tasks.fail_everything(self.closed)
                 self.shelf.fail_all(self.closed)
-                for waiter, _ in self._answers.values():
-                    waiter.finish()
+                self.questions.give_up()
                 self._arrived.finish()
                 failure = payload.pack_failure(self.closed)
                 for entry in self.sharing.pending_entries():
@@ -357,34 +354,3 @@ class Seat:
                 self.tasks.cancel(entry, force, recursive)
             else:
                 self.post(entry.owner, CancelObject(entry.object_id, force, recursive))
-
-    # -- questions --------------------------------------------------------------------------------------------------
-
-    def ask(self, topic: str, key: str = "", timeout: float = 10.0) -> Any:
-        """Ask the node about state: plain containers, or None when there is no such thing. ClusterError: no answer."""
-        with self.lock:
-            self.check()
-            self._requests += 1
-            request = self._requests
-            waiter, answers = self._answers.setdefault(request, (Waiter(), []))
-            self.flush()
-            self.tell_node(Ask(request, topic, key))
-        try:
-            self.pump.wait(waiter, timeout)
-        finally:
-            self._answers.pop(request, None)
-        if not answers:
-            self.check()
-            raise ClusterError(f"the node did not answer a question about {topic!r} within {timeout} s")
-        return batches.unpack_plain(answers[0].body) if answers[0].found else None
-
-    def ask_refusal(self, actor_id: bytes) -> str:
-        """Why the head refused an actor that was just ordered; empty when it did not."""
-        self.ask("ping")
-        return self._refused.pop(actor_id, "")
-
-    def _on_answer(self, message: Answer) -> None:
-        waiting = self._answers.get(message.request)
-        if waiting is not None:
-            waiting[1].append(message)
-            waiting[0].finish()

@@ -283,8 +283,7 @@ class Tasks(Endings):
 
     def settle_departed(self) -> None:
         """Decide on what was sent to actors' workers that are gone. After the last answer that has arrived."""
-        departing = self.departing[:]
-        self.departing.clear()
+        departing, self.departing[:] = self.departing[:], []
         for peer in departing:
             peer.settle()
 

@@ -23,9 +23,9 @@ from zmreg.store.records import (
     OFFERED,
     READABLE,
     DropSpilled,
-    Entry,
     Freed,
     Granted,
+    Holding,
     Missing,
     Move,
     Pinned,
@@ -101,7 +101,7 @@ class ObjectTable:
         elif nbytes < 0 or not self._room.could_hold(nbytes):
             self._shelves.tell(Refused(process, object_id, self._too_large(object_id, nbytes)))
         else:
-            self._shelves.add(Entry(object_id, nbytes, process, secondary))
+            self._shelves.add(Holding(object_id, nbytes, process, secondary))
         return self._shelves.settled()
 
     def allocate_timed_out(self, process: bytes, object_id: bytes) -> list[StoreEffect]:
@@ -298,7 +298,7 @@ class ObjectTable:
         self._ignored += 1
         return []
 
-    def _allocate_again(self, entry: Entry, process: bytes, nbytes: int) -> None:
+    def _allocate_again(self, entry: Holding, process: bytes, nbytes: int) -> None:
         """A second request for one id: the same once more, or another process made the object meanwhile."""
         object_id = entry.object_id
         same = entry.creator == process and entry.nbytes == nbytes
@@ -334,7 +334,7 @@ class ObjectTable:
             f"{_size(self._room.budget_bytes)}; start the node with a larger object_store_bytes or use smaller objects"
         )
 
-    def _no_room(self, entry: Entry) -> str:
+    def _no_room(self, entry: Holding) -> str:
         holders = "; ".join(
             f"{object_id.hex()} {_size(nbytes)} {state}, {pins} readers"
             for object_id, nbytes, state, pins in self.top(_TOP_HOLDERS)

@@ -140,7 +140,7 @@ OFFERED: Final = frozenset({State.SEALED, State.SPILLING, State.SPILLED, State.Q
 
 
 @dataclass(slots=True)
-class Entry:
+class Holding:
     """One object of the table.
 
     Invariants: `offset` is a block of the allocator (>= 0) if and only if the object is in memory.
@@ -160,7 +160,7 @@ class Entry:
     readers: deque[bytes] = field(default_factory=deque)  # one item for each pin request that waits for the bytes
 
     def __repr__(self) -> str:
-        return f"<Entry {self.object_id.hex()[-8:]} {self.state.value} {self.nbytes} bytes, {len(self.pins)} readers>"
+        return f"<Holding {self.object_id.hex()[-8:]} {self.state.value} {self.nbytes} bytes, {len(self.pins)} readers>"
 
     def move(self, move: Move) -> None:
         """Change state along the table; the only place that does. InternalError when there is no such row."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Final
 
 from zmreg.store.arena import Allocator, round_to_pages
-from zmreg.store.records import Entry
+from zmreg.store.records import Holding
 
 # A spill writes to disk, dropping a copy that exists elsewhere does not: clearing a hole takes the bytes of up to
 # four secondary copies before it writes one primary of that size.
@@ -31,9 +31,9 @@ class Room:
         self.coming_bytes = 0
         self.can_spill = True
         self._evict_secondaries = evict_secondaries
-        self._by_offset: dict[int, Entry] = {}
-        self._secondaries: OrderedDict[bytes, Entry] = OrderedDict()  # least recently used first, both
-        self._primaries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._by_offset: dict[int, Holding] = {}
+        self._secondaries: OrderedDict[bytes, Holding] = OrderedDict()  # least recently used first, both
+        self._primaries: OrderedDict[bytes, Holding] = OrderedDict()
         self._coming: set[bytes] = set()
         self._droppable_bytes = 0  # movable without a disk write
         self._spillable_bytes = 0  # movable, but only through a spill
@@ -41,7 +41,7 @@ class Room:
         self._skips = 0  # and this many searches for as many or more are skipped
         self._counted: dict[bytes, tuple[int, bool]] = {}  # movable id -> (block bytes, droppable)
 
-    def can_drop(self, entry: Entry) -> bool:
+    def can_drop(self, entry: Holding) -> bool:
         """Whether its memory can be given up at once: another copy exists, on its primary's node or on disk."""
         return entry.on_disk or (entry.secondary and self._evict_secondaries)
 
@@ -49,7 +49,7 @@ class Room:
         """Whether an object of this size fits into the empty store."""
         return round_to_pages(nbytes) <= self.budget_bytes
 
-    def place(self, entry: Entry) -> bool:
+    def place(self, entry: Holding) -> bool:
         """Give the entry a block if there is room now; says whether it has one."""
         if self.allocator.used_bytes + round_to_pages(entry.nbytes) > self.budget_bytes:
             return False
@@ -61,14 +61,14 @@ class Room:
         self.peak_bytes = max(self.peak_bytes, self.allocator.used_bytes)
         return True
 
-    def release(self, entry: Entry) -> None:
+    def release(self, entry: Holding) -> None:
         """Take the entry's block back."""
         self._forget(entry)
         del self._by_offset[entry.offset]
         self.allocator.free(entry.offset)
         entry.offset = -1
 
-    def note(self, entry: Entry) -> None:
+    def note(self, entry: Holding) -> None:
         """Sort the entry, which has a block, into its group again; a movable one counts as just used."""
         self._forget(entry)
         size = round_to_pages(entry.nbytes)
@@ -85,7 +85,7 @@ class Room:
             secondary = entry.secondary and self._evict_secondaries
             (self._secondaries if secondary else self._primaries)[entry.object_id] = entry
 
-    def victims_for(self, nbytes: int) -> list[Entry]:
+    def victims_for(self, nbytes: int) -> list[Holding]:
         """Who must leave so that `nbytes` fit, which they do not now; empty when waiting is all that helps.
 
         Least recently used first, secondary copies before primaries. When there are bytes enough but no hole, the
@@ -109,7 +109,7 @@ class Room:
         """Skip no search any more. Called on every tick, since the last release may have fallen into the skips."""
         self._skips = 0
 
-    def _forget(self, entry: Entry) -> None:
+    def _forget(self, entry: Holding) -> None:
         if entry.object_id in self._coming:
             self._coming.remove(entry.object_id)
             self.coming_bytes -= round_to_pages(entry.nbytes)
@@ -123,10 +123,10 @@ class Room:
             self._secondaries.pop(entry.object_id, None)
             self._primaries.pop(entry.object_id, None)
 
-    def _oldest(self, nbytes: int) -> list[Entry]:
+    def _oldest(self, nbytes: int) -> list[Holding]:
         if nbytes > self._droppable_bytes + (self._spillable_bytes if self.can_spill else 0):
             return []  # too few bytes by any means: nobody is thrown out in vain
-        victims: list[Entry] = []
+        victims: list[Holding] = []
         for group in (self._secondaries, self._primaries):
             for entry in group.values():
                 if nbytes <= 0:
@@ -136,16 +136,16 @@ class Room:
                     nbytes -= round_to_pages(entry.nbytes)
         return victims
 
-    def _cheapest_range(self, size: int) -> list[Entry]:
+    def _cheapest_range(self, size: int) -> list[Holding]:
         """The movable blocks in one range of `size` bytes without an immovable one, at least cost; [] if none is.
 
         Only a store that is fragmented by readers comes here.
         """
         if not self._counted:
             return []
-        best: list[Entry] = []
+        best: list[Holding] = []
         best_cost = 0
-        window: list[tuple[Entry, int]] = []  # movable neighbours and their costs, by address
+        window: list[tuple[Holding, int]] = []  # movable neighbours and their costs, by address
         low = 0  # where the window begins: the end of the block below it
         cost = first = 0
         ends = [*self.allocator.blocks(), (self.allocator.capacity_bytes, 0)]

@@ -9,9 +9,9 @@ from typing import Final
 from zmreg.store.records import (
     OFFERED,
     DropSpilled,
-    Entry,
     Freed,
     Granted,
+    Holding,
     Missing,
     Move,
     Pinned,
@@ -33,10 +33,10 @@ class Shelves:
 
     def __init__(self, room: Room) -> None:
         self.room: Final = room
-        self.entries: Final[dict[bytes, Entry]] = {}
+        self.entries: Final[dict[bytes, Holding]] = {}
         self.states: Final[Counter[State]] = Counter()
-        self.restores: Final[OrderedDict[bytes, Entry]] = OrderedDict()  # first come, first served, both
-        self.creators: Final[OrderedDict[bytes, Entry]] = OrderedDict()
+        self.restores: Final[OrderedDict[bytes, Holding]] = OrderedDict()  # first come, first served, both
+        self.creators: Final[OrderedDict[bytes, Holding]] = OrderedDict()
         self.pinned = 0
         self.evicted_bytes = 0
         self._holds: Counter[bytes] = Counter()  # process -> its pins and unsealed blocks; no zeros
@@ -52,29 +52,29 @@ class Shelves:
         """Add an effect."""
         self._effects.append(effect)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Holding) -> None:
         """A new object, whose creator waits for room."""
         self.entries[entry.object_id] = self.creators[entry.object_id] = entry
         self.states[entry.state] += 1
 
-    def move(self, entry: Entry, move: Move) -> None:
+    def move(self, entry: Holding, move: Move) -> None:
         """Change the entry's state along the table and keep count."""
         self.states[entry.state] -= 1
         entry.move(move)
         self.states[entry.state] += 1
 
-    def want(self, entry: Entry) -> None:
+    def want(self, entry: Holding) -> None:
         """A reader wants a spilled object back in memory."""
         self.move(entry, Move.WANT)
         self.restores[entry.object_id] = entry
 
-    def drop_want(self, entry: Entry) -> None:
+    def drop_want(self, entry: Holding) -> None:
         """Readers left: when none is left, the object needs no memory."""
         if entry.state is State.QUEUED and not entry.readers:
             self.move(entry, Move.DROP_WANT)
             del self.restores[entry.object_id]
 
-    def answer_readers(self, entry: Entry) -> None:
+    def answer_readers(self, entry: Holding) -> None:
         """The bytes are readable: pin them once for each waiting reader. `settle` afterwards."""
         if entry.readers and not entry.pins:
             self.pinned += 1
@@ -84,13 +84,13 @@ class Shelves:
             self.tell(Pinned(process, entry.object_id, entry.offset, entry.nbytes))
         entry.readers.clear()
 
-    def disappoint_readers(self, entry: Entry, reason: str) -> None:
+    def disappoint_readers(self, entry: Holding, reason: str) -> None:
         """The bytes will not be readable: Missing for each waiting reader."""
         for process in entry.readers:
             self.tell(Missing(process, entry.object_id, reason))
         entry.readers.clear()
 
-    def take_pins(self, entry: Entry, process: bytes, count: int) -> None:
+    def take_pins(self, entry: Holding, process: bytes, count: int) -> None:
         """Give back `count` pins, which the process has. `settle` afterwards."""
         entry.pins[process] -= count
         if not entry.pins[process]:
@@ -99,12 +99,12 @@ class Shelves:
             self.pinned -= 1
         self._let_go(process, count)
 
-    def stop_writing(self, entry: Entry) -> None:
+    def stop_writing(self, entry: Holding) -> None:
         """The creator touches the bytes no more."""
         entry.writing = False
         self._let_go(entry.creator, 1)
 
-    def give_up(self, entry: Entry, reason: str) -> None:
+    def give_up(self, entry: Holding, reason: str) -> None:
         """The object will never be whole: its creator gave up or died."""
         if entry.writing:
             self.stop_writing(entry)
@@ -113,7 +113,7 @@ class Shelves:
         else:
             self.end(entry, reason)
 
-    def free(self, entry: Entry) -> None:
+    def free(self, entry: Holding) -> None:
         """Nobody refers to the object. What is in use stays DOOMED until its users are done."""
         reason = "it was freed"
         if entry.state in OFFERED:
@@ -127,14 +127,14 @@ class Shelves:
         else:
             self.end(entry, reason)
 
-    def settle(self, entry: Entry) -> None:
+    def settle(self, entry: Holding) -> None:
         """Its users changed: bury it when it is freed and unused, else sort it into the room's groups again."""
         if entry.state is State.DOOMED and not entry.is_in_use():
             self.end(entry, "it was freed")
         elif entry.offset >= 0:
             self.room.note(entry)
 
-    def end(self, entry: Entry, reason: str) -> None:
+    def end(self, entry: Holding, reason: str) -> None:
         """Forget the object, memory, file and all; nobody uses its block."""
         self.disappoint_readers(entry, reason)
         self.creators.pop(entry.object_id, None)
@@ -146,7 +146,7 @@ class Shelves:
         self.move(entry, Move.END)
         del self.states[entry.state], self.entries[entry.object_id]
 
-    def forget_process(self, entry: Entry, process: bytes) -> None:
+    def forget_process(self, entry: Holding, process: bytes) -> None:
         """A dead process reads the object no more, nor waits to."""
         if process in entry.readers:
             entry.readers = deque(reader for reader in entry.readers if reader != process)
@@ -173,11 +173,11 @@ class Shelves:
                     return  # the first in line gets what comes
                 blocked = True
 
-    def _is_holder(self, entry: Entry) -> bool:
+    def _is_holder(self, entry: Holding) -> bool:
         askers = (entry.creator,) if entry.state is State.WAITING else entry.readers
         return any(process in self._holds for process in askers)
 
-    def _place(self, entry: Entry) -> bool:
+    def _place(self, entry: Holding) -> bool:
         while not self.room.place(entry):
             # Each turn takes at least one object out of the movable ones, so this ends.
             victims = self.room.victims_for(entry.nbytes)
@@ -199,7 +199,7 @@ class Shelves:
         self.room.note(entry)
         return True
 
-    def _evict(self, entry: Entry) -> None:
+    def _evict(self, entry: Holding) -> None:
         if not self.room.can_drop(entry):
             self.move(entry, Move.SPILL)
             entry.copying = True

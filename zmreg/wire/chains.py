@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import TracebackType
+from typing import Final, cast
+
 from zmreg.model.errors import TaskError, make_task_error
 from zmreg.model.exceptions import has_own_pickling, portable
 
@@ -40,3 +43,23 @@ def restore_exception(error: BaseException, state: tuple[State, tuple[object, ..
     for name, part in (("__cause__", cause), ("__context__", context), ("__traceback__", trace)):
         BaseException.__setattr__(error, name, part)
     BaseException.__setattr__(error, "__suppress_context__", suppress)
+
+
+# Deep recursion leaves a thousand frames. The first 20 say where it began, the last 40 where it ended.
+_FIRST_FRAMES: Final = 20
+_LAST_FRAMES: Final = 40
+
+
+def shortened(trace: TracebackType) -> TracebackType:
+    """A traceback without its middle, when it is long; itself otherwise."""
+    links: list[TracebackType] = []
+    link: TracebackType | None = trace
+    while link is not None:
+        links.append(link)
+        link = link.tb_next
+    if len(links) > _FIRST_FRAMES + _LAST_FRAMES:
+        links = links[:_FIRST_FRAMES] + links[-_LAST_FRAMES:]
+        for old in reversed(links):
+            link = TracebackType(link, old.tb_frame, old.tb_lasti, old.tb_lineno)
+        trace = cast(TracebackType, link)
+    return trace

@@ -29,7 +29,7 @@ from zmreg.model.errors import (
     make_task_error,
 )
 from zmreg.model.exceptions import has_own_pickling, portable, rebuild_exception
-from zmreg.wire.chains import reduce_exception
+from zmreg.wire.chains import reduce_exception, shortened
 from zmreg.wire.explain import find_culprit, type_label
 from zmreg.wire.failures import MAX_BLOB_BYTES, decode_failure, describe, encode_failure
 from zmreg.wire.packed import PICKLE, RAW_BYTEARRAY, RAW_BYTES, Packed, open_packed
@@ -44,9 +44,6 @@ _SCAN: Final = 64
 DEFINITION_WARN_BYTES: Final = 10 * 1000 * 1000
 DEFINITION_MAX_BYTES: Final = 100 * 1000 * 1000
 
-# Deep recursion leaves a thousand frames. The first 20 say where it began, the last 40 where it ended.
-_FIRST_FRAMES: Final = 20
-_LAST_FRAMES: Final = 40
 
 # Said where numpy says only "assignment destination is read-only".
 _READ_ONLY_HINT: Final = (
@@ -417,23 +414,23 @@ def _tried(error: BaseException, refs: list[object]) -> bytes:
     return blob if whole else b""
 
 
+_Parts = tuple[type[BaseException], tuple[object, ...], dict[str, object], dict[str, object]]
+
+
 def _without_baggage(error: BaseException) -> BaseException | None:
     """A copy of the same class in which text stands for what does not pickle, without its chain; None if impossible."""
     own = isinstance(error, ZmregError)
     if has_own_pickling(type(error)) and not own:
         return None
-    cls, args, fields, state = portable(error)[1]
-    lost = [name for name, part in cast(dict[str, object], state).items() if not _travels(part)]
+    cls, args, fields, state = cast(_Parts, portable(error)[1])
+    lost = [name for name, part in state.items() if not _travels(part)]
     try:
-        kept = {name: repr(part) if name in lost else part for name, part in cast(dict[str, object], state).items()}
-        spare = rebuild_exception(
-            cast(type[BaseException], cls),
-            tuple(arg if _travels(arg) else repr(arg) for arg in cast(tuple[object, ...], args)),
-            {name: part for name, part in cast(dict[str, object], fields).items() if _travels(part)},
-            kept,
-        )
+        kept = {name: repr(part) if name in lost else part for name, part in state.items()}
+        sent = tuple(arg if _travels(arg) else repr(arg) for arg in args)
+        spare = rebuild_exception(cls, sent, {name: part for name, part in fields.items() if _travels(part)}, kept)
         spare.__traceback__ = error.__traceback__
-        BaseException.add_note(spare, f"(left out or sent as text, because it is large or cannot be pickled: {', '.join(lost) or 'arguments'})")
+        what = ", ".join(lost) or "arguments"
+        BaseException.add_note(spare, f"(sent as text or left out, too large or not picklable: {what})")
     except Exception:  # noqa: BLE001  a foreign class may object in any way
         return None
     return spare
@@ -442,14 +439,4 @@ def _without_baggage(error: BaseException) -> BaseException | None:
 def _reduce_traceback(trace: TracebackType) -> tuple[object, ...]:
     from tblib.pickling_support import pickle_traceback  # late: only failures need it
 
-    links: list[TracebackType] = []
-    link: TracebackType | None = trace
-    while link is not None:
-        links.append(link)
-        link = link.tb_next
-    if len(links) > _FIRST_FRAMES + _LAST_FRAMES:
-        links = links[:_FIRST_FRAMES] + links[-_LAST_FRAMES:]
-        for old in reversed(links):
-            link = TracebackType(link, old.tb_frame, old.tb_lasti, old.tb_lineno)
-        trace = cast(TracebackType, link)
-    return cast(tuple[object, ...], pickle_traceback(trace))
+    return cast(tuple[object, ...], pickle_traceback(shortened(trace)))
