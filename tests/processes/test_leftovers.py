@@ -150,8 +150,9 @@ def test_fault67_after_kill_9_of_everything_the_next_start_sweeps_and_works():
 def test_fault67_node_and_zygote_killed_together_leave_nothing_behind_the_driver():
     with Driver(
         """
-        say('session', zmreg.init(num_cpus=1).session)
+        info = zmreg.init(num_cpus=1)
         ref = zmreg.remote(time.sleep).remote(60)
+        say('session', info.session)
         say('error', typed(lambda: ref.get(timeout=20)))
         zmreg.shutdown()
         """.replace("\n        ", "\n")
