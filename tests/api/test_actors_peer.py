@@ -165,7 +165,7 @@ def test_row40_an_earlier_death_says_nothing_about_a_later_kill():
     assert all(isinstance(caller.error(task), ActorUnavailableError) for task in [old, *sent])
 
 
-# -- the head's side -----------------------------------------------------------------------------------------------
+# -- the head's side ---------------------------------------------------------------------------------------------
 
 
 class FakeNode:

@@ -10,6 +10,7 @@ import time
 import pytest
 
 import zmreg
+from tests.footprint import ticks
 from tests.processes.drivers import Driver
 
 # What the promise names is 0.5 s; the machine may be loaded by others.
@@ -66,13 +67,17 @@ def test_fault17_ctrl_c_in_get_returns_at_once_and_the_cluster_stays_usable():
 
 
 def pause_until_it_sleeps(driver: Driver) -> None:
-    """The program said that it is about to wait; give it the time to be there: early, it would be caught elsewhere."""
-    for _ in range(200):
+    """The program said that it is about to wait; give it the time to be there. Early would be an interrupt elsewhere.
+
+    It is there when it is found asleep several times in a row: a short sleep is a wait for the GIL, or for its stdout.
+    """
+    asleep = 0
+    for _ in ticks(time.monotonic() + 5):
         with open(f"/proc/{driver.process.pid}/syscall") as file:
             number = file.read().split()[0]
-        if number in ("7", "271", "202", "232", "281"):  # poll, ppoll, futex, epoll_wait, epoll_pwait
+        asleep = asleep + 1 if number in ("7", "271", "202") else 0  # poll, ppoll, futex
+        if asleep == 8:
             return
-        time.sleep(0.005)
 
 
 def test_fault17_ctrl_c_while_another_thread_pumps_and_a_follower_waits():

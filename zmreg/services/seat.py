@@ -204,10 +204,7 @@ class Seat:
                 if clean:
                     self._turn()
                     self.tell_node(Goodbye())
-                self.closed = error or ClusterError("zmreg.shutdown() was called; call zmreg.init() to start again")
-                self.tasks.fail_everything(self.closed)
-                self.shelf.fail_all(self.closed)
-                self.questions.give_up()
+                self._end_waits(error or ClusterError("zmreg.shutdown() was called; call zmreg.init() to start again"))
         self.pump.stop()
         self.callbacks.close()
         self.ends.close(clean)
@@ -217,14 +214,18 @@ class Seat:
         """The node process ended: every wait ends with a typed error."""
         with self.lock:
             if self.closed is None:
-                self.closed = ClusterError(f"the node process is gone ({reason}); call zmreg.init() to start again")
-                self.tasks.fail_everything(self.closed)
-                self.shelf.fail_all(self.closed)
-                self.questions.give_up()
-                self._arrived.finish()
-                failure = payload.pack_failure(self.closed)
-                for entry in self.sharing.pending_entries():
-                    entry.settle(FAILED, failure)
+                reason = f"the node process is gone ({reason}); call zmreg.init() to start again"
+                self._end_waits(ClusterError(reason))
+
+    def _end_waits(self, error: ZmregError) -> None:
+        self.closed = error
+        self.tasks.fail_everything(error)
+        self.shelf.fail_all(error)
+        self.questions.give_up()
+        self._arrived.finish()
+        failure = payload.pack_failure(error)
+        for entry in self.sharing.pending_entries():
+            entry.settle(FAILED, failure)
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
