@@ -141,7 +141,7 @@ def test_row59_get_of_more_views_than_the_store_holds_is_a_typed_error() -> None
     store_empties()
 
 
-def test_row59_damage_on_disk_is_noticed() -> None:
+def test_fault44_damage_on_disk_is_noticed() -> None:
     """A flipped bit in a spill file: a typed error that says so, never a wrong value."""
     refs = [zmreg.put(block(number)) for number in range(14)]
     eventually(lambda: len(spill_files()) >= 5, "five blocks on disk")

@@ -11,6 +11,7 @@ from zmreg.api import options as opts
 from zmreg.api.refs import ObjectRef
 from zmreg.services.calls import Template
 from zmreg.services.client import Client
+from zmreg.services.limits import limited
 from zmreg.services.seats import client
 from zmreg.services.submit import define, submit_task
 
@@ -58,10 +59,11 @@ class Signature:
 class Body:
     """What a remote function and its twins made by `options()` share: signature and pickled form, each made once."""
 
-    __slots__ = ("_client", "_shipped", "function", "latest", "signature")
+    __slots__ = ("_client", "_max_calls", "_shipped", "function", "latest", "signature")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], max_calls: int) -> None:
         self.function = function
+        self._max_calls = max_calls
         self.signature = Signature(function, getattr(function, "__name__", "function"))
         self.latest: Template | None = None
         """Whoever comes next starts from its measured duration."""
@@ -71,7 +73,7 @@ class Body:
     def template(self, seat: Client, name: str, options: dict[str, Any]) -> Template:
         """How the function is called with these options. Raises SerializationError."""
         if self._client is not seat:
-            self._shipped, self._client = define(seat, self.function), seat
+            self._shipped, self._client = define(seat, limited(self.function, self._max_calls)), seat
         digest, blob, captured = self._shipped
         template = Template(name, digest, opts.shape_of(options))
         template.blob, template.contained = blob, captured
@@ -95,7 +97,7 @@ class RemoteFunction(Generic[P, R]):
         self._function = function
         self._options = options
         self._name = str(options.get("name") or getattr(function, "__name__", "function"))
-        self._body = body or Body(function)
+        self._body = body or Body(function, opts.max_calls_of(options))
         self._signature = self._body.signature
         self._template: Template | None = None
         self._client: Client | None = None
@@ -127,6 +129,8 @@ class RemoteFunction(Generic[P, R]):
 
     def options(self, **options: Any) -> RemoteFunction[P, R]:
         """The same function with other options, for one call or many; the original stays as it is."""
+        if "max_calls" in options:
+            raise ValueError("max_calls belongs to the function: @zmreg.remote(max_calls=...), not options(...)")
         opts.check_task_options(options)
         return RemoteFunction(self._function, {**self._options, **options}, self._body)
 

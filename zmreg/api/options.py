@@ -16,6 +16,7 @@ TASK_OPTIONS: dict[str, Any] = {
     "locs": (),
     "num_returns": None,
     "max_retries": None,
+    "max_calls": None,
     "retry_exceptions": False,
     "name": None,
     "scheduling_strategy": None,
@@ -62,6 +63,7 @@ def check_task_options(options: Mapping[str, Any]) -> None:
     shape_of(options)
     _check_count(options, "num_returns", least=0)
     _check_count(options, "max_retries", least=-1)
+    _check_count(options, "max_calls", least=0)
     exceptions_of(options.get("retry_exceptions", False))
     _check_strategy(options)
 
@@ -115,6 +117,12 @@ def exceptions_of(value: Any) -> bool | tuple[type[BaseException], ...]:
     if not all(isinstance(each, type) and issubclass(each, Exception) for each in classes):
         raise TypeError(f"retry_exceptions must be a bool or a list of Exception classes, not {value!r}")
     return classes
+
+
+def max_calls_of(options: Mapping[str, Any]) -> int:
+    """After how many calls a worker ends; 0 = never. A function that uses a GPU gives its memory back each time."""
+    value = options.get("max_calls")
+    return int(bool(options.get("num_gpus"))) if value is None else int(value)
 
 
 def max_retries_of(options: Mapping[str, Any]) -> int:

@@ -38,6 +38,7 @@ from zmreg.services.execute import ActorExit, InputMissing, Recent
 from zmreg.services.helping import Helping
 from zmreg.services.hosting import make_host
 from zmreg.services.intake import ANSWER_ROWS, Intake, Item
+from zmreg.services.limits import Limited
 from zmreg.services.looping import Looping
 from zmreg.services.running import running
 from zmreg.store.board import Board
@@ -54,14 +55,25 @@ _perf = time.perf_counter
 
 
 class Callee:
-    """A function or method as this worker calls it. `seconds`: what it took lately; None before the first call."""
+    """A function or method as this worker calls it. `seconds`: what it took lately; None before the first call.
 
-    __slots__ = ("function", "name", "seconds")
+    `calls_left`: after so many more this worker ends; -1 = no limit.
+    """
+
+    __slots__ = ("calls_left", "function", "name", "seconds")
 
     def __init__(self, function: Any, name: str) -> None:
+        self.calls_left = -1
+        if isinstance(function, Limited):
+            self.calls_left, function = function.max_calls, function.function
         self.function = function
         self.name: str = getattr(function, "__qualname__", None) or name
         self.seconds: float | None = None
+
+    def was_last(self) -> bool:
+        """Count a call of a limited function; True when no more are allowed."""
+        self.calls_left -= 1
+        return not self.calls_left
 
 
 class Worker(Intake):
@@ -73,6 +85,7 @@ class Worker(Intake):
         self.shelf.note_stored = self.board.stored
         self.recent = Recent()
         self.callees: dict[bytes | str, Callee] = {}
+        self.retired = False
         self._waits = 0
         self.on_wait = self.waits
         self.helping = Helping(self)
@@ -86,7 +99,7 @@ class Worker(Intake):
         """Work until told to end."""
         inbox = self.inbox
         arrivals.take()
-        while True:
+        while not self.retired:
             if not inbox:
                 if self.construct is not None:
                     self._become_actor()
@@ -153,6 +166,15 @@ class Worker(Intake):
             self.recent.keep(task_id, returns)
         elif len(returns) == 1:
             self.recent.keep(task_id, returns[0])
+        if callee.calls_left > 0 and callee.was_last():
+            self._retire()
+
+    def _retire(self) -> None:
+        """End in peace after a function's last allowed call: what was not started goes back, what comes does too."""
+        with self.lock:
+            self.answer_now()
+            self.retired = self.blocked = True
+            self._give_back_unstarted()
 
     def run_own(self, item: Item) -> None:
         """Run a call inside the wait of another. The board goes on to show that one: its owner is not us."""
