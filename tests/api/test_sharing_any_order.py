@@ -46,7 +46,7 @@ class Process:
         self.handles[entry.object_id] = entry
 
     def hear(self, sender: bytes, message: Any) -> None:
-        """Route a message, as Seat does."""
+        """Route a message, as Station does."""
         sharing = self.sharing
         match message:
             case Borrow():

@@ -11,8 +11,8 @@ from typing import Any
 from zmreg.model.errors import GetTimeoutError, ObjectLostError
 from zmreg.net.waiting import Waiter
 from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, EntryRef, Gathering, Stored
-from zmreg.services.seat import Seat
 from zmreg.services.shelf import PinTicket
+from zmreg.services.station import Station
 from zmreg.wire import payload
 from zmreg.wire.packed import Packed
 
@@ -22,7 +22,7 @@ _BLOCKED_AFTER_S = 0.001
 _PIN_S = 1.0
 
 
-class Client(Seat):
+class Client(Station):
     """A seat that deals in values. `connect()` before anything else, `close()` at the end."""
 
     # -- waiting ----------------------------------------------------------------------------------------------------

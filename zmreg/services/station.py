@@ -1,4 +1,4 @@
-"""A process's seat in the cluster: connection, lock, routing table. What it does with values is in client.py.
+"""A process's station in the cluster: connection, lock, routing table. What it does with values is in client.py.
 
 It routes each message to the part that knows (tasks, sharing, shelf). Threads: any user thread may call; whoever waits
 pumps (net/pump.py); everything that changes state runs under `lock`, which is never held while waiting.
@@ -72,7 +72,7 @@ _TICK_S = 0.25
 # A wait this short is not worth telling the node that the CPU is free.
 _BLOCKED_AFTER_S = 0.001
 
-log = logging.getLogger("zmreg.seat")
+log = logging.getLogger("zmreg.station")
 
 Handler = Callable[[bytes, Any], None]
 
@@ -84,8 +84,8 @@ def _take(outbox: deque[bytes]) -> tuple[bytes, ...]:
     return tuple(taken)
 
 
-class Seat:
-    """One process's seat. `connect()` before anything else, `close()` at the end."""
+class Station:
+    """One process's station. `connect()` before anything else, `close()` at the end."""
 
     def __init__(self, session: Path, me: ProcessId, node: ProcessId, interrupts: Interrupts) -> None:
         self.me: bytes = me
