@@ -220,6 +220,92 @@ def test_a_node_loads_neither_what_users_type_nor_what_unpickles() -> None:
     assert not loaded & {"zmreg.wire.payload", "cloudpickle", "zmreg.api", "zmreg.services.worker"}
 
 
+# Late imports that a daemon never reaches: they are the forked zygote's, and its children's, which become workers.
+CHILDS_OWN = {"zmreg.services.zygote": {"_preload", "_become_worker"}}
+DAEMONS = ("zmreg.services.node", "zmreg.services.head", "zmreg.services.keys")
+
+
+def reachable_from(*starts: str) -> dict[str, list[str]]:
+    """{module: the chain of imports that leads to it}, with late imports and without CHILDS_OWN and type checking."""
+    files = {name_of(path): path for path in SOURCES}
+    chains = {start: [start] for start in starts if start in files}
+    waiting = list(chains)
+    while waiting:
+        module = waiting.pop()
+        for target in modules_run(files[module], CHILDS_OWN.get(module, set())):
+            if target in files and target not in chains:
+                chains[target] = [*chains[module], target]
+                waiting.append(target)
+    return chains
+
+
+def modules_run(path: Path, without: set[str]) -> Iterator[str]:
+    """Modules that running the code of a file may import; `from a import b` may be the module `a.b`."""
+    waiting: list[ast.AST] = [tree_of(path)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef) and node.name in without:
+            continue
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            waiting.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        waiting.extend(ast.iter_child_nodes(node))
+
+
+def test_no_code_a_daemon_can_reach_unpickles() -> None:
+    """Not only at import: nothing that a node, a head or a key command may ever import leads to what unpickles."""
+    reached = reachable_from(*DAEMONS)
+    assert len(reached) > 20 and "zmreg.wire.codec" in reached
+    assert not {
+        name: " -> ".join(reached[name]) for name in ("zmreg.wire.payload", "zmreg.services.worker") if name in reached
+    }
+
+
+def test_the_search_for_unpickling_would_find_it() -> None:
+    assert "zmreg.wire.payload" in reachable_from("zmreg.services.worker")
+
+
+# Where a zmq socket may be made, bound and connected. A socket made elsewhere has libzmq's defaults: open to everybody.
+MAKES_SOCKETS = {"net/factory.py"}
+NAMES_ADDRESSES = {"net/factory.py", "net/sockets.py", "net/curve.py"}
+# pyzmq's other ways to a socket or a context.
+BACK_DOORS = {"get_monitor_socket", "shadow", "shadow_pyczmq", "bind_to_random_port", "recv_pyobj", "send_pyobj"}
+
+
+def zmq_calls(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(line, what it is called on, method) of calls in a file; chains are named by their last link."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            value = node.func.value
+            yield node.lineno, getattr(value, "id", "") or getattr(value, "attr", ""), node.func.attr
+
+
+def test_every_zmq_socket_comes_from_the_factory() -> None:
+    strays = []
+    for path in SOURCES:
+        where = path.relative_to(PACKAGE).as_posix()
+        in_net = where.startswith("net/")
+        for line, on, method in zmq_calls(path):
+            # The standard library's module makes sockets of its own.
+            of_context = method == "socket" and on not in ("socket", "sockets")
+            forbidden = (
+                (of_context and where not in MAKES_SOCKETS)
+                or (method == "Socket" and on == "zmq")
+                or (method == "Context" and not in_net)
+                or (method == "instance" and on == "Context")
+                or method in BACK_DOORS
+                or (in_net and method == "bind" and where not in NAMES_ADDRESSES)
+            )
+            if forbidden:
+                strays.append(f"zmreg/{where}:{line}: {on}.{method}()")
+    assert not strays, "\n".join(strays)
+
+
 def modules_loaded_by(statements: str) -> set[str]:
     code = f"import sys; before = set(sys.modules); {statements}; print(*sorted(set(sys.modules) - before))"
     run = subprocess.run(

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from zmreg.api.functions import RemoteFunction
     from zmreg.api.refs import ObjectRef
 
-__version__ = "0.1.0"
+from zmreg.model.version import VERSION
+
+__version__ = VERSION
 
 __all__ = [
     "ActorClass",

@@ -3,6 +3,7 @@ order (core-api C41, row 40)."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from typing import Any
@@ -43,6 +44,9 @@ class Wires:
         if self.answer is not None:
             self.answer(peer, [[row[0], 1, payload.pack(row[0], [])] for row in rows])
         return True
+
+    def shield(self) -> contextlib.nullcontext[None]:
+        return contextlib.nullcontext()
 
     def request_turn(self) -> None: ...
 

@@ -43,6 +43,18 @@ def recalls(effects: list[LeaseEffect]) -> list[bytes]:
     return [effect.owner for effect in effects if isinstance(effect, Recall)]
 
 
+def use(leases: LeaseBook, *workers: bytes) -> None:
+    """Lease these, which have to be all the idle ones, and give them back in this order: the last is the warmest."""
+    assert sorted(granted_workers(leases.want(A, c0, len(workers)))) == sorted(workers)
+    leases.want(A, c0, 0)
+    for each in workers:
+        assert leases.returned(A, each) == []
+
+
+def granted_workers(effects: list[LeaseEffect]) -> list[bytes]:
+    return [effect.worker for effect in effects if isinstance(effect, Granted)]
+
+
 def free_cpus(leases: LeaseBook) -> float:
     return dict(leases.statistics().available)["CPU"] / UNIT
 
@@ -380,8 +392,78 @@ def test_an_actor_that_waits_calls_back_a_lease() -> None:
     leases = book(cpus=1, workers=1)
     leases.want(A, c1, 100)
     assert leases.host(b"actor", *actor_shapes()) == [Recall(A, worker(1))]
-    # The actor takes the worker and no CPU, so A goes on as soon as there is another worker.
-    assert leases.returned(A, worker(1)) == [Hosted(b"actor", worker(1)), StartWorker()]
+    # A's worker is free, and the CPU: it is kept back, or A would have it again before the actor's worker is up.
+    assert leases.returned(A, worker(1)) == [StartWorker()]
+    assert leases.worker_started(worker(2)) == [Hosted(b"actor", worker(2)), Granted(A, c1, worker(1))]
+
+
+def test_row_38_an_actor_gets_only_a_worker_that_was_never_leased() -> None:
+    leases = book(cpus=2, workers=1)
+    use(leases, worker(1))
+    assert leases.host(b"actor", *actor_shapes()) == [StartWorker()]
+    assert leases.host(b"actor", *actor_shapes()) == [], "one is under way"
+    assert leases.want(B, c1, 1) == [Granted(B, c1, worker(1))], "tasks may have it, also meanwhile"
+    assert leases.worker_started(worker(2)) == [Hosted(b"actor", worker(2))]
+
+
+def test_row_38_tasks_take_the_warm_workers_and_leave_the_fresh_ones_to_actors() -> None:
+    leases = book(cpus=2, workers=1)
+    use(leases, worker(1))
+    assert leases.worker_started(worker(2)) == []
+    assert leases.want(A, c1, 1) == [Granted(A, c1, worker(1))]
+    assert leases.host(b"actor", *actor_shapes()) == [Hosted(b"actor", worker(2))]
+    assert leases.want(A, c1, 2) == [StartWorker()]
+
+
+def test_row_38_at_the_cap_a_used_idle_worker_leaves_for_each_actor_the_coldest_first() -> None:
+    leases = book(cpus=2, max_workers=3, workers=3)
+    use(leases, worker(1), worker(2), worker(3))
+    assert leases.host(b"actor1", *actor_shapes()) == [StopWorker(worker(1))]
+    assert leases.tick(0.1) == [], "it takes its time, and no other one has to leave for the same actor"
+    assert leases.host(b"actor2", *actor_shapes()) == [StopWorker(worker(2))]
+    assert leases.want(A, c1, 1) == [Granted(A, c1, worker(3))]
+    assert leases.worker_died(worker(1)) == [StartWorker()]
+    assert leases.worker_died(worker(2)) == [StartWorker()]
+    assert leases.worker_started(worker(4)) == [Hosted(b"actor1", worker(4))]
+    assert leases.worker_started(worker(5)) == [Hosted(b"actor2", worker(5))]
+
+
+def test_row_38_at_the_cap_a_lease_that_was_called_back_for_an_actor_is_not_granted_again() -> None:
+    leases = book(cpus=2, max_workers=1, workers=1)
+    leases.want(A, c1, 100)
+    assert leases.host(b"actor", *actor_shapes()) == [Recall(A, worker(1))]
+    assert leases.returned(A, worker(1)) == [StopWorker(worker(1))]
+    assert leases.worker_died(worker(1)) == [StartWorker()]
+    assert leases.worker_started(worker(2)) == [Hosted(b"actor", worker(2))]
+    assert leases.unhost(b"actor") == [StopWorker(worker(2))]
+    assert leases.worker_died(worker(2)) == [StartWorker()]
+    assert grants(leases.worker_started(worker(3))) == [A]
+
+
+def test_row_38_at_the_cap_no_worker_has_to_leave_that_waits_for_tasks_of_its_own() -> None:
+    leases = book(cpus=2, max_workers=2, workers=2)
+    use(leases, worker(1), worker(2))
+    busy = worker(1)  # its task has ended, and has left one behind
+    assert leases.want(busy, c1, 1) == [Granted(busy, c1, worker(2))]
+    # It could leave only after that task, which may wait for this very actor.
+    assert leases.host(b"actor", *actor_shapes()) == [Recall(busy, worker(2))]
+    leases.want(busy, c1, 0)
+    assert leases.returned(busy, worker(2)) == [StopWorker(worker(1))]
+
+
+def test_fault_46_an_actor_is_told_though_workers_are_left_that_have_run_tasks() -> None:
+    leases = book(cpus=2, workers=1)
+    use(leases, worker(1))
+    assert leases.host(b"actor", *actor_shapes()) == [StartWorker()]
+    assert leases.worker_start_failed("EAGAIN") == []
+    assert grants(leases.want(A, c1, 1)) == [A], "tasks go on meanwhile, with what is there"
+    assert leases.tick(0.2) == [StartWorker()]
+    assert leases.worker_start_failed("EAGAIN") == []
+    assert leases.tick(1.0) == [StartWorker()]
+    (told,) = leases.worker_start_failed("EAGAIN")
+    assert isinstance(told, CannotStart)
+    assert told.actor_id == b"actor"
+    assert leases.statistics().waiting == 0
 
 
 def test_a_waiting_actor_can_be_unhosted_and_a_dead_one_hosted_again() -> None:

@@ -40,6 +40,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     owners = st.sampled_from(OWNERS)
     pausing = False
+    trimming = False
 
     @initialize(max_workers=st.integers(1, 6), keep_idle=st.integers(0, 3))
     def start(self, max_workers: int, keep_idle: int) -> None:
@@ -49,6 +50,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.born = 0
         self.starting = 0
         self.idle: set[bytes] = set()
+        self.used: set[bytes] = set()
         self.stopping: set[bytes] = set()
         self.leases: dict[bytes, tuple[bytes, Shape]] = {}
         self.hosts: dict[bytes, tuple[bytes, Shape]] = {}
@@ -64,16 +66,20 @@ class AnyOrder(RuleBasedStateMachine):
                     self.starting += 1
                 case StopWorker(worker):
                     assert worker not in self.stopping, "stopped once"
+                    if worker in self.idle and not self.trimming:
+                        self.check_makes_room(worker)
                     self.forget(worker)
                     self.stopping.add(worker)
                 case Granted(owner, shape, worker):
                     assert worker in self.idle, "granted twice, or never started, or stopped"
                     assert owner not in self.dead
                     self.idle.remove(worker)
+                    self.used.add(worker)
                     self.leases[worker] = (owner, shape)
                     self.check_not_overdrawn(shape)
                 case Hosted(actor_id, worker):
                     assert worker in self.idle
+                    assert worker not in self.used, "what tasks have put there would die with the actor"
                     place, hold = self.asked[actor_id]
                     self.idle.remove(worker)
                     self.hosts[worker] = (actor_id, hold)
@@ -113,6 +119,14 @@ class AnyOrder(RuleBasedStateMachine):
     def check_not_overdrawn(self, shape: Shape) -> None:
         left = self.left()
         assert all(left[name] >= 0 for name, _ in shape.resources), "only `unblocked` may oversubscribe"
+
+    def check_makes_room(self, worker: bytes) -> None:
+        """An idle worker ends for an actor only at the cap, only when it is of no use to it, and one for each."""
+        assert worker in self.used
+        assert len(self.workers()) + self.starting == self.max_workers
+        assert not self.idle - self.used, "a fresh one would have done"
+        unplaced = set(self.asked) - {actor_id for actor_id, _ in self.hosts.values()}
+        assert len(self.stopping) < len(unplaced), "those leaving already would have done"
 
     @rule(
         owner=st.sampled_from(OWNERS), shape=st.sampled_from(SHAPES), count=st.integers(0, 9), depth=st.integers(0, 2)
@@ -185,7 +199,9 @@ class AnyOrder(RuleBasedStateMachine):
     def tick(self, seconds: float) -> None:
         self.now += seconds
         self.pausing = self.pausing and seconds < 6.0
+        self.trimming = True
         self.perform(self.book.tick(self.now))
+        self.trimming = False
 
     @rule()
     def nonsense_is_ignored(self) -> None:
@@ -203,6 +219,19 @@ class AnyOrder(RuleBasedStateMachine):
         assert (now.leased, now.actors) == (len(self.leases), len(self.hosts))
         assert now.idle == len(self.idle)
         assert now.blocked == len(self.blocked)
+
+    @invariant()
+    def no_actor_waits_while_a_worker_could_have_been_its_own(self) -> None:
+        """With nothing else wanted, an actor that fits is served, or its worker is on its way."""
+        waiting = [each for each in self.asked if each not in {actor_id for actor_id, _ in self.hosts.values()}]
+        now = self.book.statistics()
+        if self.pausing or now.waiting != len(waiting) or not waiting:
+            return
+        left = self.left()
+        fitting = [each for each in waiting if self.asked[each][0].fits(left)]
+        if fitting == waiting and not now.leased:
+            room = self.max_workers - now.workers
+            assert self.starting or self.stopping or not (self.idle or room), "nothing is under way for it"
 
     def teardown(self) -> None:
         """After all owners and actors are gone, everything is available again and nothing is left but workers."""
@@ -258,6 +287,7 @@ def test_every_feasible_want_is_granted_while_others_return_what_is_called_back(
         inbox += book.host(b"actor%d" % number, *actor_shapes())
     born = 0
     met: set[bytes] = set()
+    used: set[bytes] = set()
 
     def give_back(each: Backlog, worker: bytes) -> None:
         each.held.remove(worker)
@@ -272,9 +302,11 @@ def test_every_feasible_want_is_granted_while_others_return_what_is_called_back(
                     inbox += book.worker_started(b"worker%03d" % born)
                 case Granted(owner, shape, worker):
                     backlogs[owner, shape].held.add(worker)
+                    used.add(worker)
                 case Recall(_, worker):
                     recalled.add(worker)
                 case Hosted(actor_id, worker):
+                    assert worker not in used
                     hosted[actor_id] = worker
                     met.add(actor_id)
                 case StopWorker(worker):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zmreg.api.refs import ObjectRef
 from zmreg.model.errors import ClusterError, GetTimeoutError
-from zmreg.model.ids import new_process_id
 from zmreg.model.messages import LogLines
 from zmreg.model.settings import Settings
 from zmreg.services import client as seats
@@ -301,16 +300,18 @@ def wait(
     return ready, [ref for ref in refs if id(ref._entry) not in chosen]
 
 
-def cancel(ref: ObjectRef[Any], force: bool = False, recursive: bool = True) -> None:
+def cancel(ref: ObjectRef[Any], force: bool = False, recursive: bool = True, grace: float | None = None) -> None:
     """Cancel the task behind a ref; nothing when it is finished.
 
-    Queued: it never runs. Running: KeyboardInterrupt in the task; with `force` its process ends. An actor's call that
-    runs is told by `zmreg.cancelled()` (an async one is cancelled); `force` is a ValueError there.
-    `recursive` reaches the tasks it has submitted. TypeError for anything but a ref.
+    Queued: it never runs. Running: KeyboardInterrupt in the task; with `force` its process ends. With `grace` seconds
+    the task has half of them to see `zmreg.cancelled()`, then comes KeyboardInterrupt, and at their end its process is
+    killed; `TaskCancelledError.ended_by` says which it was. An actor's call that runs is told by `zmreg.cancelled()`
+    (an async one is cancelled); `force` and `grace` are a ValueError there.
+    `recursive` reaches the tasks it has submitted, with the same grace. TypeError for anything but a ref.
     """
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"zmreg.cancel takes a ref, not {type(ref).__name__}; use zmreg.kill for an actor")
-    client().cancel(ref._entry, force, recursive)
+    client().cancel(ref._entry, force, recursive, grace)
 
 
 # -- what there is ----------------------------------------------------------------------------------------------------
@@ -354,4 +355,4 @@ def who_has(refs: ObjectRef[Any] | Iterable[ObjectRef[Any]]) -> dict[ObjectRef[A
     return {ref: list(ref.meta.holders) for ref in wanted}
 
 
-__all__ = ["ClusterInfo", "contextlib", "new_process_id", "types"]
+__all__ = ["ClusterInfo", "contextlib", "types"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from zmreg.api import options as opts
 from zmreg.api.refs import ObjectRef
+from zmreg.services.advice import PROJECTION
 from zmreg.services.calls import Template
 from zmreg.services.client import Client
 from zmreg.services.limits import limited
@@ -200,7 +201,7 @@ def _pick(value: Any, kind: str, key: Any) -> Any:
     return value[key] if kind == "item" else getattr(value, key)
 
 
-_project = RemoteFunction(_pick, {"num_cpus": 0, "name": "projection"})
+_project = RemoteFunction(_pick, {"num_cpus": 0, "name": PROJECTION})
 
 
 def project(ref: ObjectRef[Any], kind: str, key: Any) -> ObjectRef[Any]:

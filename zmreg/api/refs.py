@@ -59,7 +59,8 @@ class ObjectRef(EntryRef, Generic[T]):
         Arrays come as read-only views of shared memory; `copy=True` gives private, writable ones.
         Raises GetTimeoutError, TaskError (also an instance of the user's class), WorkerDiedError, ObjectLostError, ...
         """
-        return cast(T, client().get_one(self._entry, timeout, copy))
+        value: T = client().get_one(self._entry, timeout, copy)
+        return value
 
     def result(self, timeout: float | None = None) -> T:
         """`get` under the name that concurrent.futures has for it."""
@@ -86,9 +87,9 @@ class ObjectRef(EntryRef, Generic[T]):
         """
         return ObjectRef(resubmit(client(), self._entry))
 
-    def cancel(self, force: bool = False, recursive: bool = True) -> None:
+    def cancel(self, force: bool = False, recursive: bool = True, grace: float | None = None) -> None:
         """See `zmreg.cancel`."""
-        client().cancel(self._entry, force, recursive)
+        client().cancel(self._entry, force, recursive, grace)
 
     def cancelled(self) -> bool:
         """Whether the task was cancelled."""
@@ -106,7 +107,7 @@ class ObjectRef(EntryRef, Generic[T]):
         """State, size, type, holders and duration; nothing is fetched."""
         entry = self._entry
         client().look_at(entry)
-        holders = entry.value.holders if isinstance(entry.value, Stored) else ()
+        holders = (entry.value.holder,) if isinstance(entry.value, Stored) else ()
         return ObjectMeta(
             state=STATE_NAMES[entry.state],
             nbytes=entry.nbytes,

@@ -309,6 +309,11 @@ class ActorBook:
         actor_id = self._names.get((namespace, name))
         return None if actor_id is None else self._actors[actor_id].entry
 
+    def processes(self) -> set[bytes]:
+        """Everybody who has to do with a living actor: its worker, its owner, who listens."""
+        actors = self._actors.values()
+        return {each for actor in actors for each in (actor.worker, actor.entry.owner, *actor.subscribers) if each}
+
     def names(self, namespace: str) -> list[str]:
         """The names in use there, sorted."""
         return sorted(name for space, name in self._names if space == namespace)

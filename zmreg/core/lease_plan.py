@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from zmreg.core.effects import AtCap, LeaseEffect
 from zmreg.core.seats import Claim, Seat, Seats, add
+from zmreg.model.specs import Shape
 
 
 class Queue:
@@ -17,12 +19,18 @@ class Queue:
     something: deeper, then holding less.
     """
 
-    __slots__ = ("_some", "_starving")
+    __slots__ = ("_actors", "_some", "_starving")
 
     def __init__(self) -> None:
         # Kept sorted: a thousand actors may wait here. Those with something are few, one per busy owner and shape.
         self._starving: list[Claim] = []
         self._some: dict[Claim, None] = {}
+        self._actors = 0
+
+    @property
+    def has_leases(self) -> bool:
+        """Whether anybody but actors waits."""
+        return len(self) > self._actors
 
     def update(self, claim: Claim) -> None:
         """To be said after every change of a claim."""
@@ -30,12 +38,14 @@ class Queue:
             at = bisect_left(self._starving, claim.queue_key, key=_key_of)
             del self._starving[at]
             claim.queue_key = None
+            self._actors -= claim.owner is None
         self._some.pop(claim, None)
         if not claim.waiting:
             return
         if claim.starving:
             claim.queue_key = (claim.yielded, -claim.depth, claim.arrived)
             insort_left(self._starving, claim, key=_key_of)
+            self._actors += claim.owner is None
         else:
             self._some[claim] = None
 
@@ -118,6 +128,92 @@ class Outlook:
                 workers_possible = True
                 add(most, seat.charge())
         return workers_possible and claim.place.fits(most)
+
+
+class Supply:
+    """The worker processes that those who wait can count on in one round of decisions, each once.
+
+    An owner takes any idle one, else a new one. An actor takes only one that was never leased, so mostly a new one; at
+    the cap it waits for one that is leaving, or an idle one that was leased leaves for it, coldest first. Not one that
+    still owns unfinished tasks: it would stay until they are done, and be of no use to anybody.
+    """
+
+    __slots__ = ("_leases", "_may_end", "_reserve", "_seats", "ending", "needed", "room", "used")
+
+    def __init__(self, seats: Seats, room: int, may_end: bool, leases: Iterable[tuple[bytes, Shape]]) -> None:
+        self._seats = seats
+        self._may_end = may_end
+        self._leases = leases
+        self._reserve: tuple[int, list[Seat]] | None = None
+        self.room = room + len(seats.fresh)
+        self.used = len(seats.used)
+        self.needed = 0
+        """How much of `room` is taken."""
+        self.ending: list[Seat] = []
+        """Those that have to leave."""
+
+    def has(self, claim: Claim) -> bool:
+        """Whether there is one more for `claim`, now or soon."""
+        if self.needed < self.room:
+            return True
+        if claim.owner is not None:
+            return self.used > 0
+        leaving, willing = self._at_cap()
+        return leaving > 0 or (self.used > 0 and bool(willing))
+
+    def take(self, claim: Claim) -> None:
+        """Count on it, for `claim` alone. Only after `has`."""
+        if claim.owner is not None and self.used > 0:
+            self.used -= 1
+        elif self.needed < self.room:
+            self.needed += 1
+        else:
+            leaving, willing = self._at_cap()
+            if leaving > 0:
+                self._reserve = leaving - 1, willing
+            else:
+                self.used -= 1
+                self.ending.append(willing.pop())
+
+    def plan(self, queue: Queue, outlook: Outlook) -> list[LeaseEffect]:
+        """Take one for each seat that could be put to use at once; AtCap, once, for owners whom the cap leaves without.
+
+        Books no worker: it is for the caller to start those `needed` and to stop those `ending`.
+        """
+        told: list[LeaseEffect] = []
+        for claim in queue:
+            for _ in range(claim.count - len(claim.seats)):
+                if not outlook.admits(claim):
+                    outlook.keep_back(claim, workers_possible=self.room + self.used > 0)
+                    break
+                if not self.has(claim):
+                    if claim.owner is not None and not claim.at_cap_told:
+                        claim.at_cap_told = True
+                        told.append(AtCap(claim.owner, claim.place))
+                    break
+                outlook.take(claim)
+                self.take(claim)
+        return told
+
+    def _at_cap(self) -> tuple[int, list[Seat]]:
+        """How many are leaving already, and the idle ones that could, warmest first."""
+        if self._reserve is None:  # looked up late: it is rare, and there may be thousands of workers
+            busy = {owner for owner, _ in self._leases}
+            leaving = sum(seat.stopping and seat.worker not in busy for seat in self._seats.by_worker.values())
+            willing = [seat for seat in reversed(self._seats.used.values()) if seat.worker not in busy]
+            self._reserve = (leaving, willing) if self._may_end else (0, [])
+        return self._reserve
+
+
+def without_hope(queue: Queue, seats: Seats) -> list[Claim]:
+    """Those who wait in vain while no worker can be started.
+
+    Workers that may come free are worth waiting for, but not for an actor that lacks nothing but a fresh one.
+    """
+    if not seats.pool():
+        return list(queue)
+    outlook = Outlook(seats)
+    return [claim for claim in queue if claim.owner is None and not seats.fresh and outlook.admits(claim)]
 
 
 class Lenders:

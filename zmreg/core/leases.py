@@ -8,6 +8,7 @@ Invariants:
 - available = total - what the seats take; below zero only after `unblocked` took a CPU back.
 - workers + starting <= max_workers, stopping ones included.
 - a lease is called back at most once; a stopped worker is never given again.
+- an actor gets a worker that was never leased: whoever kills it ends nothing else, no value that tasks have put either.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Final
 
 from zmreg.core.backoff import Backoff
 from zmreg.core.effects import (
-    AtCap,
     CannotStart,
     Granted,
     Hosted,
@@ -29,7 +29,7 @@ from zmreg.core.effects import (
     StopWorker,
 )
 from zmreg.core.graves import Graves
-from zmreg.core.lease_plan import Lenders, Outlook, Queue
+from zmreg.core.lease_plan import Lenders, Outlook, Queue, Supply, without_hope
 from zmreg.core.seats import Claim, Seats
 from zmreg.model.specs import CPU, GPU, Shape, to_amount
 
@@ -87,6 +87,8 @@ class LeaseBook:
         self._starts = Backoff(_BACKOFF_S, _MAX_BACKOFF_S)
         self._gone = Graves()
         self._now = 0.0
+        self.others: list[tuple[Mapping[str, int], frozenset[str]]] = []
+        """What other nodes have in total, and their locs: who can be served there is not refused here."""
 
     def want(self, owner: bytes, shape: Shape, count: int, depth: int = 0) -> list[LeaseEffect]:
         """`owner` would like `count` leases of `shape` in total; 0 = none waiting, those held stay until returned."""
@@ -149,14 +151,14 @@ class LeaseBook:
         """One start came to nothing. Tries again after a growing pause; tells those who wait when that is hopeless."""
         self._starting = max(0, self._starting - 1)
         self._starts.failed(self._now)
-        if self._starts.failures < _GIVE_UP_STARTS or self._starting or self._seats.pool():
+        if self._starts.failures < _GIVE_UP_STARTS or self._starting:
             return self._settle()
         text = f"no worker process could be started, {self._starts.failures} attempts failed; the last: {reason}"
         refused: list[LeaseEffect] = []
-        for claim in list(self._queue):
+        for claim in without_hope(self._queue, self._seats):
             refused.append(CannotStart(claim.owner, claim.actor_id, claim.place, text))
             self._drop(claim)
-        return refused
+        return refused + self._settle()
 
     def worker_died(self, worker: bytes) -> list[LeaseEffect]:
         """The process is gone, for whatever reason. What was wanted of it is still wanted, except by an actor."""
@@ -181,6 +183,15 @@ class LeaseBook:
             effects += self._close(claim)
         return effects + self._settle()
 
+    def unserved(self) -> list[tuple[bytes, Shape, int]]:
+        """Who waits here for leases, of what, and how many are missing: others may have room for them."""
+        found = [(claim.owner, claim.place, claim.count - len(claim.seats)) for claim in self._leases.values()]
+        return [(owner, place, missing) for owner, place, missing in found if owner is not None and missing > 0]
+
+    def owners(self) -> set[bytes]:
+        """Everybody with a claim for leases."""
+        return {owner for owner, _ in self._leases}
+
     def blocked(self, worker: bytes) -> list[LeaseEffect]:
         """The worker's task waits in get or wait: its CPU is free for others, its GPU and the rest stay taken."""
         return self._set_blocked(worker, True)
@@ -197,7 +208,7 @@ class LeaseBook:
 
     def idle_for(self, worker: bytes) -> float:
         """Seconds, by the ticks, that the worker has had nothing to do; 0.0 when it has, or is unknown."""
-        seat = self._seats.idle.get(worker)
+        seat = self._seats.by_worker.get(worker)
         return 0.0 if seat is None or seat.idle_since is None else self._now - seat.idle_since
 
     def assigned(self, worker: bytes) -> dict[str, float]:
@@ -210,7 +221,7 @@ class LeaseBook:
         return shape.fits(self._total) and self._locs.issuperset(shape.locs)
 
     def statistics(self) -> LeaseStatistics:
-        seats, idle = self._seats.by_worker.values(), len(self._seats.idle)
+        seats, idle = self._seats.by_worker.values(), self._seats.idle
         leased, blocked = sum(seat.leased for seat in seats), sum(seat.blocked for seat in seats)
         return LeaseStatistics(
             workers=len(seats), idle=idle, starting=self._starting, leased=leased, blocked=blocked,
@@ -237,7 +248,7 @@ class LeaseBook:
 
     def _grant(self) -> list[LeaseEffect]:
         effects: list[LeaseEffect] = []
-        while self._seats.idle and (claim := self._next_served()) is not None:
+        while (claim := self._next_served()) is not None:
             worker = self._seats.occupy(claim)
             self._queue.update(claim)
             if claim.owner is not None:
@@ -247,11 +258,17 @@ class LeaseBook:
         return effects
 
     def _next_served(self) -> Claim | None:
-        outlook = Outlook(self._seats)
+        if not (self._seats.fresh or (self._seats.used and self._queue.has_leases)):
+            return None  # no worker is free, or only such as no actor gets
+        outlook, supply = Outlook(self._seats), self._supply()
         for claim in self._queue:
-            if outlook.admits(claim):
+            if not outlook.admits(claim):
+                outlook.keep_back(claim, workers_possible=True)
+            elif self._seats.fresh or (claim.owner is not None and supply.used):
                 return claim
-            outlook.keep_back(claim, workers_possible=True)
+            elif supply.has(claim):  # an actor's worker has to be started; a used one may have to make room for it
+                supply.take(claim)
+                outlook.keep_back(claim, workers_possible=bool(supply.needed or supply.ending))
         return None
 
     def _room(self) -> int:
@@ -259,32 +276,20 @@ class LeaseBook:
         room = self._max_workers - len(self._seats)
         return min(room, self._starting) if self._starts.pauses(self._now) else room
 
-    def _start_missing(self) -> list[LeaseEffect]:
-        room = self._room()
-        # With a worker idle, nobody who fits is waiting: _grant has served them all.
-        needed, told = (0, []) if self._seats.idle else self._count_needed(room)
-        missing = max(0, min(max(needed, self._keep_idle - self._seats.pool()), room) - self._starting)
-        self._starting += missing
-        return [*(StartWorker() for _ in range(missing)), *told]
+    def _supply(self) -> Supply:
+        return Supply(self._seats, self._room(), not self._starts.pauses(self._now), self._leases)
 
-    def _count_needed(self, room: int) -> tuple[int, list[LeaseEffect]]:
-        """Workers that could be put to use at once, at most `room`; and AtCap for who fits beyond that."""
-        outlook = Outlook(self._seats)
-        effects: list[LeaseEffect] = []
-        needed = 0
-        for claim in self._queue:
-            for _ in range(claim.count - len(claim.seats)):
-                if not outlook.admits(claim):
-                    outlook.keep_back(claim, workers_possible=room > 0)
-                    break
-                if needed >= room:
-                    if claim.owner is not None and not claim.at_cap_told:
-                        claim.at_cap_told = True
-                        effects.append(AtCap(claim.owner, claim.place))
-                    break
-                outlook.take(claim)
-                needed += 1
-        return needed, effects
+    def _start_missing(self) -> list[LeaseEffect]:
+        """Workers that could be put to use at once; beyond the cap AtCap for owners, and room made for actors."""
+        room, supply = self._room(), self._supply()
+        # With a fresh worker idle, nobody who fits is waiting: _grant has served them all.
+        told = [] if self._seats.fresh else supply.plan(self._queue, Outlook(self._seats))
+        missing = max(0, min(max(supply.needed, self._keep_idle - self._seats.pool()), room) - self._starting)
+        self._starting += missing
+        for seat in supply.ending:
+            self._seats.stop(seat)
+            told.append(StopWorker(seat.worker))
+        return [*(StartWorker() for _ in range(missing)), *told]
 
     def _call_back(self) -> list[LeaseEffect]:
         """One seat more for each who waits: from what is free, from what is coming back, else called back now."""
@@ -292,26 +297,29 @@ class LeaseBook:
         lenders = Lenders(self._seats)
         if not lenders or not self._queue:
             return effects
-        outlook = Outlook(self._seats)
-        spare = len(self._seats.idle) + self._room()
+        outlook, supply = Outlook(self._seats), self._supply()
         for seat in self._seats.by_worker.values():
             if seat.recalled:
                 outlook.give(seat)
-                spare += 1
+                supply.room += 1
         for claim in self._queue:
-            if not (outlook.admits(claim) and spare > 0):
-                called = lenders.call_back(claim, outlook, spare)
+            has_worker = supply.has(claim)
+            if not (outlook.admits(claim) and has_worker):
+                called = lenders.call_back(claim, outlook, int(has_worker))
                 if not called:
                     continue
-                spare += len(called)
+                supply.room += len(called)
                 effects += [Recall(seat.owner, seat.worker) for seat in called]
             outlook.take(claim)
-            spare -= 1
+            supply.take(claim)
         return effects
 
     def _give_up_infeasible(self) -> list[LeaseEffect]:
         effects: list[LeaseEffect] = []
         for claim in [claim for claim in self._claims() if not claim.feasible]:
+            if claim.owner is not None and any(_serves(other, claim.place) for other in self.others):
+                claim.infeasible_since = None
+                continue
             if claim.infeasible_since is None:
                 claim.infeasible_since = self._now
             elif self._now - claim.infeasible_since >= self._grace_s:
@@ -358,6 +366,11 @@ class LeaseBook:
     def _forget_if_done(self, claim: Claim) -> None:
         if claim.owner is not None and claim.count == 0 and not claim.seats:
             self._leases.pop((claim.owner, claim.place), None)
+
+
+def _serves(node: tuple[Mapping[str, int], frozenset[str]], shape: Shape) -> bool:
+    total, locs = node
+    return shape.fits(total) and locs.issuperset(shape.locs)
 
 
 def _amounts(available: Mapping[str, int], total: Mapping[str, int]) -> str:

@@ -62,6 +62,10 @@ class Loans:
         """The processes that hold it, each with the hand-overs it has not returned."""
         return dict(self._owed.get(object_id, {}))
 
+    def everybody(self) -> set[bytes]:
+        """Every process that holds anything."""
+        return {process for owed in self._owed.values() for process in owed}
+
     def borrowers(self, object_id: bytes) -> tuple[bytes, ...]:
         """The processes that hold it."""
         return tuple(self._owed.get(object_id, ()))

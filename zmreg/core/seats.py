@@ -50,6 +50,8 @@ class Seat:
     blocked: bool = False
     recalled: bool = False
     stopping: bool = False
+    used: bool = False
+    """It has been leased: values that its tasks have put may be its own, and would be lost by the kill of an actor."""
     idle_since: float | None = None
 
     @property
@@ -82,22 +84,30 @@ def add(amounts: MutableMapping[str, int], resources: Iterable[tuple[str, int]],
 class Seats:
     """Workers by id, the idle ones among them, and what is left of the node's resources.
 
-    Invariant: available = total - the sum of all charges; below zero only after `set_blocked(worker, False)`.
+    Invariants:
+    - available = total - the sum of all charges; below zero only after `set_blocked(worker, False)`.
+    - an actor gets only a worker that was never leased; an idle worker is in `fresh` or in `used`, never in both.
     """
 
-    __slots__ = ("_serial", "available", "by_worker", "idle")
+    __slots__ = ("_serial", "available", "by_worker", "fresh", "used")
 
     def __init__(self, total: Mapping[str, int]) -> None:
         self.available = dict(total)
         self.by_worker: dict[bytes, Seat] = {}
-        self.idle: dict[bytes, Seat] = {}  # the last one is given first: its caches are the warmest
+        self.fresh: dict[bytes, Seat] = {}  # idle ones that were never leased
+        self.used: dict[bytes, Seat] = {}  # other idle ones; the last one is given first: its caches are the warmest
         self._serial = 0
 
     def __len__(self) -> int:
         return len(self.by_worker)
 
     def __repr__(self) -> str:
-        return f"<Seats {len(self.idle)} idle of {len(self.by_worker)}>"
+        return f"<Seats {self.idle} idle of {len(self.by_worker)}>"
+
+    @property
+    def idle(self) -> int:
+        """How many workers are nobody's and can be given."""
+        return len(self.fresh) + len(self.used)
 
     def next_serial(self) -> int:
         """A running number: the only notion of before and after in here."""
@@ -113,10 +123,14 @@ class Seats:
         self.rest(seat)
 
     def occupy(self, claim: Claim) -> bytes:
-        """Give the warmest idle worker to `claim` and book what it takes."""
-        worker, seat = self.idle.popitem()
+        """Give an idle worker to `claim` and book what it takes: the warmest to an owner, a fresh one to an actor.
+
+        Raises KeyError when there is none of that kind.
+        """
+        worker, seat = (self.used if claim.owner is not None and self.used else self.fresh).popitem()
         seat.idle_since = None
         seat.claim = claim
+        seat.used = seat.used or seat.leased
         claim.seats[worker] = seat
         claim.at_cap_told = False
         add(self.available, seat.charge(), -1)
@@ -134,19 +148,23 @@ class Seats:
 
     def rest(self, seat: Seat) -> None:
         seat.idle_since = None  # the next tick says when
-        self.idle[seat.worker] = seat
+        (self.used if seat.used else self.fresh)[seat.worker] = seat
 
     def stop(self, seat: Seat) -> None:
         """Never to be given again; it counts against the worker cap until it is gone."""
         self.vacate(seat)
         seat.stopping = True
-        self.idle.pop(seat.worker, None)
+        seat.idle_since = None
+        self._forget_idle(seat)
 
     def trim(self, now: float, idle_s: float, keep: int) -> list[bytes]:
-        """Stop those idle for `idle_s`, longest first, while the pool is over `keep`; a first look only notes `now`."""
+        """Stop those idle for `idle_s` while the pool is over `keep`; a first look only notes `now`.
+
+        Those that have run tasks go first, as they are of no use to actors; among each kind the longest idle.
+        """
         spare = self.pool() - keep
         stopped: list[bytes] = []
-        for seat in list(self.idle.values()):
+        for seat in [*self.used.values(), *self.fresh.values()]:
             if seat.idle_since is None:
                 seat.idle_since = now
             elif spare > len(stopped) and now - seat.idle_since >= idle_s:
@@ -166,5 +184,8 @@ class Seats:
 
     def remove(self, seat: Seat) -> None:
         self.vacate(seat)
-        self.idle.pop(seat.worker, None)
+        self._forget_idle(seat)
         del self.by_worker[seat.worker]
+
+    def _forget_idle(self, seat: Seat) -> None:
+        (self.used if seat.used else self.fresh).pop(seat.worker, None)

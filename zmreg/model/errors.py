@@ -168,11 +168,13 @@ class TaskError(ZmregError):
 
 
 class TaskCancelledError(ZmregError):
-    """The task was cancelled. `.task_id`: hex, empty when unknown."""
+    """The task was cancelled. `.task_id`: hex, empty when unknown. `.ended_by`: what ended it while it ran, "flag"
+    (`zmreg.cancelled()` told it), "interrupt" or "kill"; empty when it had not begun."""
 
-    def __init__(self, message: str = "The task was cancelled.", task_id: str = "") -> None:
+    def __init__(self, message: str = "The task was cancelled.", task_id: str = "", ended_by: str = "") -> None:
         super().__init__(message)
         self.task_id = task_id
+        self.ended_by = ended_by
 
 
 class GetTimeoutError(ZmregError, TimeoutError):

@@ -25,6 +25,25 @@ from zmreg.model.actor_messages import (
     RetireActor,
     WatchActor,
 )
+from zmreg.model.far_messages import (
+    ActorHosted,
+    ActorUnplaceable,
+    KillProcess,
+    PlaceActor,
+    TryNodes,
+    UnplaceActor,
+)
+from zmreg.model.fetch_messages import FetchCredit, FetchObject, FetchRefused, FetchStop, FetchWait
+from zmreg.model.mesh_messages import (
+    Admitted,
+    AskHead,
+    Fenced,
+    Join,
+    Leaving,
+    NodeGone,
+    NodeRecord,
+    NotAdmitted,
+)
 from zmreg.model.record import Resources, Sentence
 from zmreg.model.ref_messages import (
     Adopt,
@@ -35,6 +54,7 @@ from zmreg.model.ref_messages import (
     Resolved,
     Unborrow,
 )
+from zmreg.model.replica_messages import AskReplay, AskSnapshot, Beacon, Delta, SnapshotPart
 from zmreg.model.store_messages import (
     Allocate,
     Allocated,
@@ -48,6 +68,20 @@ from zmreg.model.store_messages import (
 )
 
 __all__ = [
+    "ActorHosted",
+    "ActorUnplaceable",
+    "KillProcess",
+    "PlaceActor",
+    "TryNodes",
+    "UnplaceActor",
+    "Admitted",
+    "AskHead",
+    "Fenced",
+    "Join",
+    "Leaving",
+    "NodeGone",
+    "NodeRecord",
+    "NotAdmitted",
     "ActorExiting",
     "ActorInputs",
     "DeadlockProbe",
@@ -59,6 +93,9 @@ __all__ = [
     "Allocated",
     "Answer",
     "Ask",
+    "AskReplay",
+    "AskSnapshot",
+    "Beacon",
     "Blocked",
     "Borrow",
     "BorrowSettled",
@@ -69,13 +106,20 @@ __all__ = [
     "Constructed",
     "CreateActor",
     "Definition",
+    "Delta",
     "Exit",
+    "FetchCredit",
+    "FetchObject",
+    "FetchRefused",
+    "FetchStop",
+    "FetchWait",
     "FreeObjects",
     "GaveBack",
     "Goodbye",
     "Hello",
     "Holds",
     "KillActor",
+    "KillOverdue",
     "LeaseGranted",
     "LeaseRecalled",
     "LeaseReturned",
@@ -94,6 +138,7 @@ __all__ = [
     "Resources",
     "RetireActor",
     "Sealed",
+    "SnapshotPart",
     "Steal",
     "Unborrow",
     "Unpin",
@@ -268,12 +313,13 @@ class PartReady(Sentence):
 
 
 class CancelCall(Sentence):
-    """owner -> worker: drop this call, or interrupt it if it runs."""
+    """owner -> worker: drop this call, or interrupt it if it runs; `grace_s`: step by step (services/graces.py)."""
 
     KIND: ClassVar[int] = 34
     counter: int
     force: bool
     recursive: bool
+    grace_s: float | None
 
 
 class CancelObject(Sentence):
@@ -283,6 +329,16 @@ class CancelObject(Sentence):
     object_id: bytes
     force: bool
     recursive: bool
+    grace_s: float | None
+
+
+class KillOverdue(Sentence):
+    """owner -> node: kill this worker in `grace_s` seconds, if it is still in that call then."""
+
+    KIND: ClassVar[int] = 37
+    worker: bytes
+    counter: int
+    grace_s: float
 
 
 # -- questions, logs ---------------------------------------------------------------------------------------------------
@@ -319,11 +375,15 @@ Message = (
     Hello | Welcome | Goodbye | Exit | ProcessDied
     | WantLeases | LeaseGranted | LeaseRecalled | LeaseReturned | Unschedulable | Blocked | WorkersAtCap
     | Allocate | Allocated | AllocateRefused | Sealed | Pin | Pinned | PinRefused | Unpin | FreeObjects
-    | Definition | NeedDefinition | Steal | GaveBack | PartReady | CancelCall | CancelObject
+    | Definition | NeedDefinition | Steal | GaveBack | PartReady | CancelCall | CancelObject | KillOverdue
     | Resolve | Resolved | Borrow | BorrowSettled | Unborrow | Adopt | Holds
     | CreateActor | ActorRefused | Construct | Constructed | ActorState | WatchActor | KillActor | ReleaseActor
     | RetireActor | ActorExiting | ActorInputs | DeadlockProbe
+    | PlaceActor | UnplaceActor | ActorHosted | ActorUnplaceable | KillProcess | TryNodes
+    | Join | Admitted | NotAdmitted | AskHead | NodeRecord | NodeGone | Leaving | Fenced
     | Ask | Answer | LogLines
+    | FetchObject | FetchCredit | FetchStop | FetchRefused | FetchWait
+    | Delta | Beacon | AskReplay | AskSnapshot | SnapshotPart
 )  # fmt: skip
 
 CALLS_KIND = 100

@@ -25,6 +25,8 @@ class Resolved(Sentence):
     type_name: str
     took_us: int
     contained: tuple[bytes, ...]
+    holder: bytes = b""
+    """The node in whose store it was made."""
 
 
 class Borrow(Sentence):
@@ -67,6 +69,8 @@ class Adopt(Sentence):
     contained: tuple[bytes, ...]
     borrowers: tuple[bytes, ...]
     counts: tuple[int, ...]
+    holder: bytes = b""
+    """The node in whose store it was made."""
 
 
 class Holds(Sentence):

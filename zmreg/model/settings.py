@@ -29,3 +29,29 @@ class Settings:
     log_to_driver: bool = True
     log_bytes_per_s: int = 1 << 20
     log_bytes_per_worker: int = 64 << 20
+
+
+DEFAULT_PORT = 7550
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """How a node is one of several: where it listens, and whom it joins. Without this it has no port at all."""
+
+    key_file: str
+    """The cluster's key (services/keys.py)."""
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 = any free one."""
+    pub_port: int = 0
+    """0 = any free one for port 0, else the next after `port`."""
+    advertise: str = ""
+    """How others reach this machine, when that is not `host`."""
+    contact: str = ""
+    """HOST:PORT of any node of the cluster to join; empty: this node is the head."""
+    state_dir: str = ""
+    """Where the head keeps what survives a restart."""
+    name: str = ""
+    """What people call this node; by default the host's name."""
+    detached: bool = False
+    """Goes on when the process that started it ends."""

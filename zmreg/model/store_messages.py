@@ -42,10 +42,12 @@ class Sealed(Sentence):
 
 
 class Pin(Sentence):
-    """client -> node: I read this object now; keep it where it is."""
+    """client -> node: I read this object now; keep it where it is. If you do not have it, fetch it from `holder`."""
 
     KIND: ClassVar[int] = 24
     object_id: bytes
+    nbytes: int
+    holder: bytes
 
 
 class Pinned(Sentence):
@@ -74,7 +76,7 @@ class Unpin(Sentence):
 
 
 class FreeObjects(Sentence):
-    """owner -> holder node: nobody needs these any more."""
+    """owner -> its node and the holder's: nobody needs these any more. The owner's node tells whoever has copies."""
 
     KIND: ClassVar[int] = 28
     object_ids: tuple[bytes, ...]

@@ -6,11 +6,17 @@ One thread at a time does this (net/pump.py decides who). `wake`, `request_turn`
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Callable
+from math import ceil
+from typing import Any
+
+import zmq
+from zmq.backend import zmq_poll
 
 from zmreg.net.sockets import Ends
 from zmreg.net.waiting import Waiter
+
+_POLLIN = int(zmq.POLLIN)
 
 
 class Doorway:
@@ -21,15 +27,10 @@ class Doorway:
         self._dispatch = dispatch
         self._turn = turn
         self.pending = ends.pending
-        self._door_fd = ends.door_fd
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poller = select.poll()
-        self._poller.register(self._door_fd, select.POLLIN)
-        self._poller.register(self._wake_fd, select.POLLIN)
+        self._door = ends.door
+        self._items: list[tuple[Any, int]] = [(ends.door, _POLLIN), (self._wake_fd, _POLLIN)]
         self._watched: dict[int, Callable[[], None]] = {}
-        self._undrained = True
-        """The door may have messages for which its descriptor is silent: at the start, when dispatch raised, or when
-        a receiver went on with what it had."""
         self.polling = False
         self.turn_wanted = False
         self.timed_out = False
@@ -42,7 +43,7 @@ class Doorway:
     def watch(self, fd: int, gone: Callable[[], None]) -> None:
         """Call `gone()` once from the leader when `fd` becomes readable (a pidfd: the process ended)."""
         self._watched[fd] = gone
-        self._poller.register(fd, select.POLLIN)
+        self._items = [*self._items, (fd, _POLLIN)]
         self.wake()
 
     def wake(self) -> None:
@@ -62,33 +63,25 @@ class Doorway:
                 self.wake()
 
     def poll(self, timeout_s: float) -> bool:
-        """Sleep until something happens; True when the door may have messages.
-
-        The door was drained before, and its descriptor stays readable from the next message on until it is drained
-        again: so nothing that came meanwhile is slept over.
-        """
-        if self._undrained:
-            self._undrained = False
-            if self._ends.pending():
-                return True
+        """Sleep until something happens; True when the door has messages."""
         self.polling = True
         try:
             if self.turn_wanted:
                 return False
             if timeout_s < 0 or 0 < self.tick_s < timeout_s:
                 timeout_s = self.tick_s
-            ready = self._poller.poll(None if timeout_s < 0 else timeout_s * 1e3)
+            ready = zmq_poll(self._items, -1 if timeout_s < 0 else ceil(timeout_s * 1e3))
         finally:
             self.polling = False
         self.timed_out = not ready
-        if len(ready) == 1 and ready[0][0] == self._door_fd:
+        if len(ready) == 1 and ready[0][0] is self._door:
             return True
         return self._other_events(ready)
 
-    def _other_events(self, ready: list[tuple[int, int]]) -> bool:
+    def _other_events(self, ready: list[tuple[Any, int]]) -> bool:
         door = False
         for fd, _ in ready:
-            if fd == self._door_fd:
+            if fd is self._door:
                 door = True
             elif fd == self._wake_fd:
                 try:
@@ -96,7 +89,7 @@ class Doorway:
                 except BlockingIOError:
                     continue
             elif fd in self._watched:
-                self._poller.unregister(fd)
+                self._items = [item for item in self._items if item[0] != fd]
                 self._watched.pop(fd)()
         return door
 
@@ -107,14 +100,12 @@ class Doorway:
     def receive_all(self) -> None:
         """Receive until the door is empty."""
         ends, dispatch = self._ends, self._dispatch
-        self._undrained = True
         while True:
             sender, frame = ends.receive()
             if sender:
                 dispatch(sender, frame)
             if not ends.pending():
                 break
-        self._undrained = False
 
     def end_round(self) -> None:
         self.turn_wanted = False
@@ -127,7 +118,6 @@ class Doorway:
         the same thread reaches after its next call is sent, or the I/O thread within 2 ms.
         """
         ends, dispatch = self._ends, self._dispatch
-        self._undrained = True
         while True:
             sender, frame = ends.receive()
             if sender:
@@ -135,7 +125,6 @@ class Doorway:
             if waiter.done:
                 return True
             if not ends.pending():
-                self._undrained = False
                 return False
 
     def close(self) -> None:

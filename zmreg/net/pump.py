@@ -14,6 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -22,7 +23,7 @@ from threading import get_ident
 
 from zmreg.net.doorway import Doorway
 from zmreg.net.sockets import Ends
-from zmreg.net.waiting import Interrupts, Waiter
+from zmreg.net.waiting import Interrupts, Shield, Waiter
 
 # The I/O thread takes over when no caller has used the pump for this long.
 TAKE_OVER_S = 0.002
@@ -48,10 +49,12 @@ class Pump(Doorway):
         self._lead = threading.Lock()
         self._guard = threading.Lock()
         self._followers: deque[Waiter] = deque()
-        self._callers = 0
+        self._callers: list[None] = []
+        """One item for each thread that waits: adding and removing are one step each, without a lock."""
         self._last_used = 0.0
         self._stopped = False
-        self._park = threading.Semaphore(0)
+        self._park = threading.Lock()
+        self._park.acquire()
         self._asleep = False
         self._thread = threading.Thread(target=self._io_loop, name="zmreg-io", daemon=True)
 
@@ -73,12 +76,14 @@ class Pump(Doorway):
         self._last_used = _monotonic()
         if self.polling:  # the I/O thread sleeps on the descriptor: let it step back for this busy caller
             self.wake()
-        elif self._lead.acquire(False):
-            try:
-                if self.pending():
-                    self.receive_all()
-            finally:
-                self._leave()
+            return
+        with Shield(self._interrupts):
+            if self._lead.acquire(False):
+                try:
+                    if self.pending():
+                        self.receive_all()
+                finally:
+                    self._leave()
 
     # -- for threads that wait --------------------------------------------------------------------------------------
 
@@ -90,23 +95,28 @@ class Pump(Doorway):
         if waiter.done:
             return True
         deadline = None if timeout is None else _monotonic() + timeout
-        interrupts = self._interrupts if get_ident() == self._main else None
-        with self._guard:
-            self._callers += 1
+        if get_ident() != self._main:
+            self._wait_among_callers(waiter, deadline, None)
+            return waiter.done
+        interrupts = self._interrupts
+        mine = interrupts.hold((self, waiter))
         try:
-            if interrupts is not None:
-                interrupts.hold(self, waiter)
-            self._wait(waiter, deadline, interrupts)
+            self._wait_among_callers(waiter, deadline, interrupts)
         finally:
-            with self._guard:
-                self._callers -= 1
-            self._last_used = _monotonic()
-            if self._asleep:
-                self._park.release()
-            again = interrupts is not None and interrupts.let_go()
+            again = interrupts.let_go() if mine else interrupts.deliver()
         if again and not waiter.done and not self._stopped:  # a handler that did not raise: the wait goes on
             return self.wait(waiter, None if deadline is None else max(0.0, deadline - _monotonic()))
         return waiter.done
+
+    def _wait_among_callers(self, waiter: Waiter, deadline: float | None, interrupts: Interrupts | None) -> None:
+        self._callers.append(None)
+        try:
+            self._wait(waiter, deadline, interrupts)
+        finally:
+            self._callers.pop()
+            self._last_used = _monotonic()
+            if self._asleep:
+                self._unpark()
 
     def _wait(self, waiter: Waiter, deadline: float | None, interrupts: Interrupts | None) -> None:
         while True:
@@ -208,12 +218,16 @@ class Pump(Doorway):
                 self._park.acquire(timeout=TAKE_OVER_S)
                 looks += 1
 
+    def _unpark(self) -> None:
+        with contextlib.suppress(RuntimeError):  # somebody else did it first
+            self._park.release()
+
     def stop(self) -> None:
         """End the I/O thread and let every waiting thread go. Idempotent."""
         if self._stopped:
             return
         self._stopped = True
-        self._park.release()
+        self._unpark()
         self.wake()
         with self._guard:
             for follower in self._followers:

@@ -5,6 +5,9 @@ ROUTER that connects out to the doors of others and names each connection itself
 thousand actors with one file descriptor each. Nothing is ever received on the link and nothing sent by the door:
 a sender never contends with a receiver, and a waiting thread polls one descriptor.
 
+What is for a process of another node goes to our own node as a *letter*: [header with destination and origin, frame].
+Nodes pass letters on as they are, by TCP (mesh.py), and the last one puts them into the destination's door.
+
 High-water marks are off: the default of 1,000 messages drops silently on a ROUTER. Bounds are counted by the
 owners of the queues, in calls and bytes (services/calls.py).
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from errno import ENOENT
 from pathlib import Path
@@ -21,15 +25,12 @@ from typing import Any, NoReturn
 import zmq
 
 from zmreg.model.errors import ClusterError, ForkedContextError
-from zmreg.model.ids import PROCESS_ID_BYTES, ProcessId
+from zmreg.model.ids import NODE_BYTES, PROCESS_ID_BYTES, ProcessId, node_of
+from zmreg.net.factory import IPC, make
 
 # 1,000 actors and their callers in one process; zmq allocates slots, not sockets, so a high bound costs 100 KiB.
 _MAX_SOCKETS = 4_096
-_RECONNECT_FIRST_MS = 20
-_RECONNECT_MAX_MS = 1_000
 _LINGER_CLEAN_MS = 1_000
-# The largest batch is 64 MiB (wire/batches.py) and a definition may be 100 MiB pickled.
-_MAX_MESSAGE_BYTES = 128 << 20
 
 # Plain ints and the methods of the C socket: pyzmq's own layer turns each option into an enum first (1 us a time).
 _POLLIN = int(zmq.POLLIN)
@@ -37,7 +38,13 @@ _EVENTS = int(zmq.EVENTS)
 _MORE = int(zmq.RCVMORE)
 _NOBLOCK = int(zmq.NOBLOCK)
 _SEND_MORE = int(zmq.SNDMORE | zmq.NOBLOCK)
+# Of the parts of a message: a peer's id, perhaps a letter's header, the frame.
+_SEND_FLAGS = (_SEND_MORE, _NOBLOCK)
+_LETTER_FLAGS = (_SEND_MORE, _SEND_MORE, _NOBLOCK)
 _MAGIC = b"ZR"
+_LETTER = b"ZL\x01\x00"
+_DESTINATION = slice(4, 12)
+_ORIGIN = slice(12, 20)
 # Context, two sockets and what a poller takes are 12 (measured); the rest is for the first connections.
 _NEEDED_DESCRIPTORS = 20
 
@@ -71,47 +78,52 @@ class Ends:
     def __init__(self, session: Path, me: ProcessId) -> None:
         """Binds the door. `session` is a 0700 directory; ClusterError when it is gone or its path is too long."""
         self.me = me
+        self._prefix = me[:NODE_BYTES]
+        self._node = node_of(me)
         self._session = session
+        self.far: Callable[[bytes, bytes, bytes], bool] = self._by_our_node
+        """Send to a process of another node: (destination, origin, frame). The node's own goes over TCP."""
+        self._far_peers: set[bytes] = set()
         _require_descriptors(_NEEDED_DESCRIPTORS)
         self._context = zmq.Context()
         self._context.max_sockets = _MAX_SOCKETS
         self._known: set[bytes] = set()
         self._link_lock = threading.Lock()
-        self._door = self._socket()
-        self._link = self._socket()
-        self._link.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.door = make(self._context, zmq.ROUTER, IPC, name=me)
+        self._link = make(self._context, zmq.ROUTER, IPC, name=me, mandatory=True)
         path = door_path(session, me)
         try:
-            self._door.bind(f"ipc://{path}")
+            self.door.bind(f"ipc://{path}")
             os.chmod(path, 0o600)
         except (zmq.ZMQError, OSError) as error:
             self.close(clean=False)
             raise ClusterError(f"cannot bind {path}: {error}; is the session directory still there?") from None
-        self.door_fd = int(self._door.getsockopt(zmq.FD))
-        self._ask: Callable[[int], Any] = super(zmq.Socket, self._door).get
-        self._recv: Callable[[int], bytes] = super(zmq.Socket, self._door).recv
+        self.door_fd = int(self.door.getsockopt(zmq.FD))
+        self._ask: Callable[[int], Any] = super(zmq.Socket, self.door).get
+        self._recv: Callable[[int], bytes] = super(zmq.Socket, self.door).recv
         self._raw_send: Callable[[bytes, int], object] = super(zmq.Socket, self._link).send
-
-    def _socket(self) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.ROUTER)
-        socket.setsockopt(zmq.ROUTING_ID, self.me)
-        socket.setsockopt(zmq.SNDHWM, 0)
-        socket.setsockopt(zmq.RCVHWM, 0)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
-        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_FIRST_MS)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-        return socket
 
     def send(self, peer: bytes, frame: bytes) -> bool:
         """Hands one frame to the connection to `peer`, made on first use. False when it, or the peer's door, is gone.
 
         True proves nothing about delivery: a dead peer is reported by the node, never by the socket.
         """
+        if peer[:NODE_BYTES] != self._prefix:
+            return self.far(peer, self.me, frame)
         with self._link_lock:
             return self._send(peer, frame)
 
-    def _send(self, peer: bytes, frame: bytes) -> bool:
+    def hand_in(self, peer: bytes, origin: bytes, frame: bytes) -> bool:
+        """The node's: put a letter of `origin` into the door of `peer`, a process of ours. False when that is gone."""
+        with self._link_lock:
+            return self._send(peer, frame, _LETTER + peer + origin)
+
+    def _by_our_node(self, peer: bytes, origin: bytes, frame: bytes) -> bool:
+        self._far_peers.add(peer)
+        with self._link_lock:
+            return self._send(self._node, frame, _LETTER + peer + origin)
+
+    def _send(self, peer: bytes, frame: bytes, header: bytes = b"") -> bool:
         if peer not in self._known:
             door = door_path(self._session, peer)
             if not door.exists():  # every door is bound before others hear of its process: that one has left
@@ -121,8 +133,11 @@ class Ends:
             link.connect(f"ipc://{door}")
             self._known.add(peer)
         try:
-            self._raw_send(peer, _SEND_MORE)
-            self._raw_send(frame, _NOBLOCK)
+            # All parts in one C call: no signal handler runs in between, and half a message would spoil the next one.
+            if header:
+                deque(map(self._raw_send, (peer, header, frame), _LETTER_FLAGS), 0)
+            else:
+                deque(map(self._raw_send, (peer, frame), _SEND_FLAGS), 0)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -134,11 +149,12 @@ class Ends:
     def peers(self) -> list[bytes]:
         """Everybody something was sent to."""
         with self._link_lock:
-            return list(self._known)
+            return [*self._known, *self._far_peers]
 
     def forget(self, peer: bytes) -> None:
         """Drops the connection to a process that is gone, with whatever was queued for it."""
         with self._link_lock:
+            self._far_peers.discard(peer)
             if peer in self._known:
                 self._known.discard(peer)
                 try:
@@ -164,8 +180,22 @@ class Ends:
         frame = self._recv(_NOBLOCK)
         if len(sender) == PROCESS_ID_BYTES and frame[:2] == _MAGIC:
             return sender, frame
+        return self._receive_letter(sender, frame)
+
+    def _receive_letter(self, sender: bytes, header: bytes) -> tuple[bytes, bytes]:
+        """The origin and the frame of a letter that our node hands in; what a process of ours hands in to us, the node,
+        goes on its way. Only a node speaks for others, and a process only for itself."""
+        frame = b""
         while self._ask(_MORE):
-            self._recv(_NOBLOCK)
+            frame = self._recv(_NOBLOCK)
+        destination, origin = header[_DESTINATION], header[_ORIGIN]
+        if header[:4] != _LETTER or len(origin) != PROCESS_ID_BYTES:
+            return sender, b""
+        if destination == self.me and sender == self._node:
+            return origin, frame
+        if self.me == self._node and origin == sender:
+            self.far(destination, origin, frame)
+            return b"", b""
         return sender, b""
 
     def abandon(self) -> None:
@@ -181,6 +211,6 @@ class Ends:
         linger = _LINGER_CLEAN_MS if clean else 0
         with self._link_lock:
             self._link.close(linger)
-        self._door.close(0)
+        self.door.close(0)
         self._context.destroy(linger=linger)
         door_path(self._session, self.me).unlink(missing_ok=True)

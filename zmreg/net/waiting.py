@@ -1,4 +1,4 @@
-"""What a thread waits by, and how an interrupt is kept out of the receiving code meanwhile."""
+"""What a thread waits by, and how an interrupt is kept out of what must not be left half done."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import _signal  # type: ignore[import-not-found]
 import signal
 import threading
 from collections.abc import Callable
+from threading import get_ident
 from types import FrameType
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from typing import Protocol
 _set_handler = _signal.signal
 _get_handler = _signal.getsignal
 _SIGINT = int(signal.SIGINT)
+_MAIN = threading.main_thread().ident
 
 
 class Wakeable(Protocol):
@@ -58,32 +60,47 @@ class Waiter:
 
 
 class Interrupts(Protocol):
-    """How SIGINT is kept out of dispatch while the main thread pumps."""
+    """How SIGINT is kept out of what must not be left half done. All of it in the main thread only."""
 
-    def hold(self, pump: Wakeable, waiter: Waiter) -> None:
-        """From now on note an interrupt, and wake the pump and the waiter, instead of raising."""
+    def hold(self, waiting: tuple[Wakeable, Waiter] | None = None) -> bool:
+        """From now on note an interrupt instead of raising it; one that comes while `waiting` ends the wait.
+
+        True: whoever called has to let go. False inside another hold, or when no interrupt can raise.
+        """
 
     def pending(self) -> bool:
-        """One was noted."""
+        """One was noted, or there is another reason to leave a wait."""
+
+    def deliver(self) -> bool:
+        """Raise what was noted, here and now, while the hold goes on. True: noted, and nothing was raised."""
 
     def let_go(self) -> bool:
-        """Back to normal; raises what was noted. True when something was noted and nothing raised."""
+        """Back to normal, then as `deliver`."""
 
 
 class HandlerSwap:
-    """Interrupts for a program that is not ours: the user's handler is put aside while the main thread pumps."""
+    """Interrupts for a program that is not ours: the user's handler is put aside during a hold.
+
+    Whether there is a hold, the interpreter says (whose handler is in place), and no count of ours that an interrupt
+    could tear. Nothing is changed before our handler is in place, and nothing is left to change after theirs is back.
+    """
 
     def __init__(self) -> None:
+        self._ours = self._note
         self._theirs: Callable[[int, FrameType | None], object] | None = None
         self._noted: tuple[int, FrameType | None] | None = None
         self._waiting: tuple[Wakeable, Waiter] | None = None
 
-    def hold(self, pump: Wakeable, waiter: Waiter) -> None:
-        """Swap handlers; only in the main thread."""
+    def hold(self, waiting: tuple[Wakeable, Waiter] | None = None) -> bool:
+        """Swap handlers."""
         theirs = _get_handler(_SIGINT)
-        if callable(theirs) and theirs != self._note:
-            self._theirs, self._waiting = theirs, (pump, waiter)
-            _set_handler(_SIGINT, self._note)
+        if waiting is not None:
+            self._waiting = waiting
+        if theirs is self._ours or not callable(theirs):
+            return False
+        self._theirs, self._noted = theirs, None
+        _set_handler(_SIGINT, self._ours)
+        return True
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._noted = (number, frame)
@@ -96,13 +113,40 @@ class HandlerSwap:
         """An interrupt arrived since `hold`."""
         return self._noted is not None
 
-    def let_go(self) -> bool:
-        """Put the user's handler back and run it for a noted interrupt: it may raise. True when it did not."""
-        theirs, self._theirs = self._theirs, None
-        if theirs is None:
-            return False
-        _set_handler(_SIGINT, theirs)
+    def deliver(self) -> bool:
+        """Run the user's handler for a noted interrupt: it may raise."""
         noted, self._noted = self._noted, None
-        if noted is not None:
-            theirs(*noted)
-        return noted is not None
+        if noted is None:
+            return False
+        assert self._theirs is not None
+        self._theirs(*noted)
+        return True
+
+    def let_go(self) -> bool:
+        """Put the user's handler back, unless that very handler has set another one, and deliver."""
+        self._waiting = None
+        if _get_handler(_SIGINT) is self._ours:
+            _set_handler(_SIGINT, self._theirs)
+        return self.deliver()
+
+
+class Shield:
+    """`with` it: what happens inside is whole. An interrupt comes at the next wait inside, or at the end.
+
+    It costs 1.2 us in the main thread of a driver, 0.3 elsewhere. No user code inside: that may take its time, and
+    could not be interrupted.
+    """
+
+    __slots__ = ("_interrupts", "_mine")
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+        self._mine = False
+
+    def __enter__(self) -> None:
+        if get_ident() == _MAIN:
+            self._mine = self._interrupts.hold()
+
+    def __exit__(self, *_: object) -> None:
+        if self._mine:
+            self._interrupts.let_go()

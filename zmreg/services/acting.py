@@ -59,7 +59,7 @@ def create_actor(
         rows = [_input_row(where, entry, copies) for where, entry in deps or ()]
         return batches.pack_deps(rows) if rows else b""
 
-    with client.lock:
+    with client.shield(), client.lock:
         client.check()
         client.sharing.show(lifeline)
         if order.detached:
@@ -105,7 +105,9 @@ def _copies(client: Client, deps: list[Dep] | None) -> dict[int, bytes]:
         value = entry.value
         if isinstance(value, Stored) and value.nbytes <= left:
             left -= value.nbytes
-            copies[id(entry)] = bytes(client.shelf.view(client.shelf.ask(value.object_id)))
+            with client.shield():
+                view = client.shelf.view(client.shelf.ask(value.object_id, value.nbytes, value.holder))
+                copies[id(entry)] = bytes(view)
     return copies
 
 
@@ -115,7 +117,7 @@ def _input_row(where: int | str, entry: Entry, copies: Mapping[int, bytes]) -> b
     if copy is not None:
         return [where, batches.INLINE, copy, 0]
     if isinstance(value, Stored):
-        return [where, batches.STORED, value.object_id, value.nbytes]
+        return [where, batches.STORED, value.object_id, value.nbytes, value.holder]
     if entry.state == INLINE:
         return [where, batches.INLINE, value, 0]
     failure = entry.failure or payload.pack_failure(client_lost(entry))
@@ -144,7 +146,7 @@ def kill_actor(client: Client, actor_id: bytes, no_restart: bool) -> None:
         raise StaleRefError(
             f"actor {actor_id.hex()[-8:]} belongs to a session that is over, and ended with it; make a new one"
         )
-    with client.lock:
+    with client.shield(), client.lock:
         client.check()
         client.flush()
         client.tell_node(KillActor(actor_id, no_restart))

@@ -103,7 +103,10 @@ class Adoption:
                 self._unsettled[inner, borrower] += 1
         self._post(
             borrower,
-            Resolved(object_id, held.state, held.payload, held.nbytes, held.type_name, held.took_us, held.contained),
+            Resolved(
+                object_id, held.state, held.payload, held.nbytes, held.type_name, held.took_us, held.contained,
+                held.holder,
+            ),
         )
 
     def process_died(self, process: bytes) -> None:
@@ -113,6 +116,13 @@ class Adoption:
         for key in [key for key in self._unsettled if process in (key[1], owner_of(key[0]))]:
             self._settled(*key, self._unsettled[key])
         self._drop(self._loans.process_died(process))
+
+    def node_gone(self, prefix: bytes) -> None:
+        """All processes whose ids begin so are gone."""
+        known = self._loans.everybody() | {owner_of(each) for each in self._foreign}
+        known |= {borrower for _, borrower in self._unsettled} | {owner_of(each) for each, _ in self._unsettled}
+        for process in [each for each in known if each.startswith(prefix)]:
+            self.process_died(process)
 
     # -- what our own objects contain ---------------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ def _leave_to_node(worker: Intake, entry: Entry, loans: dict[bytes, int]) -> Non
     worker.tell_node(
         Adopt(
             entry.object_id, state, data, entry.nbytes, entry.type_name, entry.took_us, contained,
-            tuple(loans), tuple(loans.values()),
+            tuple(loans), tuple(loans.values()), value.holder if isinstance(value, Stored) else b"",
         )
     )  # fmt: skip
 

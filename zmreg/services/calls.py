@@ -6,7 +6,8 @@ a lease is at hand. The rules it follows, and their bounds:
   `BATCH_BYTES` bytes, when a waiter arrives, or at the next turn of whoever pumps;
 - work sent ahead to one worker is about `AHEAD_US` of its measured time, at most `MAX_AHEAD` calls, at least one;
 - a task whose unfinished inputs are all queued on one worker rides there behind them (CHAINED).
-All methods run under the client's lock.
+All methods run under the client's lock. An interrupt (Ctrl-C) may land in what one call costs, between any two calls of
+a function, and is repaired by `take_back` (services/submit.py); sending is shielded (docs/decisions/0006).
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from zmreg.core.tasks import Death
-from zmreg.model.ids import object_id, short
-from zmreg.model.messages import CancelCall, Definition, LeaseReturned, Message, Steal, WantLeases
+from zmreg.model.ids import node_of, object_id, short
+from zmreg.model.messages import Definition, LeaseReturned, Message, Steal, WantLeases
 from zmreg.model.specs import Shape
+from zmreg.net.waiting import Shield
+from zmreg.services.callbacks import Callbacks
 from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Entry, Stored
 from zmreg.wire import batches
 
@@ -43,7 +46,7 @@ class Template:
 
     __slots__ = (
         "__weakref__", "blob", "contained", "est_us", "max_retries", "name", "nreturns", "pool", "retry_exceptions",
-        "shape", "target",
+        "shape", "target", "tiny_calls",
     )  # fmt: skip
 
     def __init__(self, name: str, target: bytes | str, shape: Shape) -> None:
@@ -56,6 +59,7 @@ class Template:
         self.max_retries = 3
         self.retry_exceptions: bool | tuple[type[BaseException], ...] = False
         self.est_us: float | None = None
+        self.tiny_calls = 0
         self.pool: Pool | None = None
 
 
@@ -63,8 +67,8 @@ class Task:
     """One call under way, from submission until its last attempt is decided."""
 
     __slots__ = (
-        "attempt", "cancelled", "counter", "deaths", "deps", "depth", "entries", "est", "lane", "parent", "payload",
-        "peer", "pins", "template", "waiting",
+        "attempt", "cancelled", "counter", "deaths", "deps", "depth", "entries", "est", "grace_s", "lane", "parent",
+        "payload", "peer", "pins", "template", "waiting",
     )  # fmt: skip
 
     def __init__(self, counter: int, template: Template, payload: bytes, depth: int) -> None:
@@ -81,6 +85,7 @@ class Task:
         self.est = UNKNOWN_US
         self.waiting = 0
         self.cancelled = False
+        self.grace_s: float | None = None
         self.parent: bytes | None = None
         self.deaths: tuple[Death, ...] = ()
 
@@ -95,7 +100,7 @@ class Task:
             if entry.state == INLINE:
                 rows.append([where, batches.INLINE, value, 0])
             elif isinstance(value, Stored):
-                rows.append([where, batches.STORED, value.object_id, value.nbytes])
+                rows.append([where, batches.STORED, value.object_id, value.nbytes, value.holder])
             else:
                 rows.append([where, batches.CHAINED, entry.counter, 0])
         return [self.counter, template.target, self.payload, template.nreturns, self.attempt, self.depth, rows]
@@ -133,6 +138,7 @@ class Wires(Protocol):
     me: bytes
     node: bytes
     dirty: set[Lane]
+    callbacks: Callbacks
     lock: threading.RLock
 
     def post(self, peer: bytes, message: Message) -> bool:
@@ -140,6 +146,9 @@ class Wires(Protocol):
 
     def send(self, peer: bytes, frame: bytes) -> bool:
         """Send an encoded batch."""
+
+    def shield(self) -> Shield:
+        """`with` it: no interrupt lands inside."""
 
     def request_turn(self) -> None:
         """Have `turn()` run soon."""
@@ -182,15 +191,16 @@ class Lane:
         template = task.template
         target = template.target
         if type(target) is bytes and target not in self.known:
-            self.known.add(target)
-            self.wires.post(self.worker, Definition(target, template.blob))
+            with self.wires.shield():
+                self.known.add(target)
+                self.wires.post(self.worker, Definition(target, template.blob))
         silent = len(self.outstanding) == len(self.buffer)
         est = template.est_us
         task.est = UNKNOWN_US if est is None else est
         task.lane = self
-        self.load += task.est
+        self.buffer.append(task.row())  # first: what is outstanding and not collected has been sent (`take_back`)
         self.outstanding[task.counter] = task
-        self.buffer.append(task.row())
+        self.load += task.est
         self.buffered_bytes += len(task.payload)
         if silent or len(self.buffer) >= BATCH_ROWS or self.buffered_bytes >= BATCH_BYTES:
             self.flush()
@@ -200,11 +210,27 @@ class Lane:
 
     def flush(self) -> None:
         """Send what has collected."""
-        rows = self.buffer
-        if rows:
-            self.buffer = []
-            self.buffered_bytes = 0
-            self.wires.send(self.worker, batches.encode_calls(rows))
+        if self.buffer:
+            with self.wires.shield():
+                rows, self.buffer = self.buffer, []
+                self.buffered_bytes = 0
+                self.wires.send(self.worker, batches.encode_calls(rows))
+
+    def take_back(self, task: Task) -> bool:
+        """Forget a task whose submission was interrupted, in the midst of `push` or before; False if it was sent."""
+        collected = [row for row in self.buffer if row[0] != task.counter]
+        if len(collected) == len(self.buffer) and task.counter in self.outstanding:
+            return False
+        self.outstanding.pop(task.counter, None)
+        if task in self.parked:
+            self.parked.remove(task)
+        self.buffer = collected
+        self.buffered_bytes = sum(len(row[2]) for row in collected)
+        self.load = sum((each.est for each in self.outstanding.values()), 0.0)
+        if collected:
+            self.wires.dirty.add(self)
+        task.lane = None
+        return True
 
     def answered(self, counter: int) -> Task | None:
         """Take the task off the lane; None if it is not here (a late or repeated answer)."""
@@ -213,6 +239,14 @@ class Lane:
             self.load -= task.est
             task.lane = None
         return task
+
+    def ride(self, task: Task) -> None:
+        """Send a task behind its inputs, which this worker makes, when there is room."""
+        if self.parked or not self.roomy:
+            task.lane = self
+            self.parked.append(task)
+        else:
+            self.push(task)
 
     def unpark(self) -> None:
         """Send riders for which there is room now. Their inputs may have come in meanwhile: the row is made here."""
@@ -232,6 +266,8 @@ class Pool:
         self.queue: deque[Task] = deque()
         self.lanes: list[Lane] = []
         self.told = 0
+        """Leases that our own node was told we would use; `far`: the same for other nodes."""
+        self.far: dict[bytes, int] = {}
         self._restart = restart
 
     def place(self, task: Task) -> None:
@@ -249,12 +285,10 @@ class Pool:
 
     def ask(self, depth: int) -> None:
         """Tell the node how many leases would be used; again only when that has doubled."""
-        want = len(self.lanes) + len(self.queue)
+        want = self.held_at(self.wires.node) + len(self.queue)
         if want > self.told:
-            level = 1 << (want - 1).bit_length()
-            self.told = level
-            shape = self.shape
-            self.wires.post(self.wires.node, WantLeases(shape.resources, shape.locs, level, depth))
+            with self.wires.shield():
+                self.tell(1 << (want - 1).bit_length(), depth)
 
     def withdraw(self, task: Task) -> bool:
         """Take a queued task out."""
@@ -289,10 +323,33 @@ class Pool:
                 lane.idle_since = self.wires.now()
                 self._steal_for(lane)
 
-    def tell(self, level: int) -> None:
+    def tell(self, level: int, depth: int = 0) -> None:
         """State the level anew."""
         self.told = level
-        self.wires.post(self.wires.node, WantLeases(self.shape.resources, self.shape.locs, level, 0))
+        self.wires.post(self.wires.node, WantLeases(self.shape.resources, self.shape.locs, level, depth))
+
+    def held_at(self, node: bytes) -> int:
+        """Leases of workers of that node."""
+        if not self.far:  # all are our own node's
+            return len(self.lanes) if node == self.wires.node else 0
+        return sum(node_of(lane.worker) == node for lane in self.lanes)
+
+    def try_nodes(self, nodes: tuple[bytes, ...], counts: tuple[int, ...]) -> None:
+        """Other nodes have room for what waits here: ask them."""
+        left = len(self.queue)
+        for node, room in zip(nodes, counts, strict=True):
+            level = self.held_at(node) + min(left, room)
+            if left > 0 and level > self.far.get(node, 0):
+                self._tell_far(node, level, self.queue[0].depth)
+            left -= room
+
+    def _tell_far(self, node: bytes, level: int, depth: int = 0) -> None:
+        self.far[node] = level
+        self.wires.post(node, WantLeases(self.shape.resources, self.shape.locs, level, depth))
+
+    def node_gone(self, node: bytes) -> None:
+        """Nothing more is to be had there."""
+        self.far.pop(node, None)
 
     def _steal_for(self, idle: Lane) -> None:
         """Have the busiest worker give back half of what it has not started."""
@@ -342,15 +399,24 @@ class Pool:
         self.lanes.remove(lane)
         parked, lane.parked = lane.parked, deque()
         self.lower()
-        self.wires.post(self.wires.node, LeaseReturned(lane.worker))
+        self.wires.post(node_of(lane.worker), LeaseReturned(lane.worker))
         for task in parked:
             task.lane = None
             self._restart(task)
 
     def lower(self) -> None:
         """Nothing is queued: want no more leases than there are. Said before a lease goes back, or it would return."""
-        if not self.queue and self.told > len(self.lanes):
-            self.tell(len(self.lanes))
+        if self.queue:
+            return
+        held = self.held_at(self.wires.node)
+        if self.told > held:
+            self.tell(held)
+        for node, told in list(self.far.items()):
+            held = self.held_at(node)
+            if told > held:
+                self._tell_far(node, held)
+            if not held:
+                del self.far[node]
 
     def recall(self, worker: bytes) -> None:
         """The node wants this lease back: nothing more is sent, and what was not started comes home."""
@@ -392,12 +458,6 @@ def inputs_can_be_ridden(task: Task) -> bool:
     """The worker keeps only single results for riders, and a failure that its owner retries is no result yet."""
     producers = [entry.task for entry in task.inputs() if entry.task is not None]
     return all(len(each.entries) == 1 and not each.template.retry_exceptions for each in producers)
-
-
-def cancel_sent(task: Task, lane: Lane, force: bool, recursive: bool) -> None:
-    """Ask the worker to drop or interrupt a task that was sent."""
-    lane.flush()
-    lane.wires.post(lane.worker, CancelCall(task.counter, force, recursive))
 
 
 def describe(task: Task, me: bytes) -> str:

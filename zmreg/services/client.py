@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zmreg.model.errors import GetTimeoutError, ObjectLostError
@@ -29,6 +29,10 @@ class Client(Station):
 
     def wait_for(self, entries: Sequence[Entry], need: int, stop_on_failure: bool, timeout: float | None) -> bool:
         """Wait until `need` of the distinct `entries` are there; False when the time is up first."""
+        with self.shield():
+            return self._wait_for(entries, need, stop_on_failure, timeout)
+
+    def _wait_for(self, entries: Sequence[Entry], need: int, stop_on_failure: bool, timeout: float | None) -> bool:
         with self.lock:
             self.check()
             self.flush()
@@ -101,11 +105,12 @@ class Client(Station):
         if packed.nbytes <= self.welcome.inline_limit:
             entry.state, entry.value = INLINE, packed.inline()
             return
-        if self.freed or self.unpinned:
-            self._say()  # what was dropped makes room, and the node should hear of it first
-        self.shelf.put(entry.object_id, packed)
-        entry.value = Stored(entry.object_id, packed.nbytes, (self.node,), self.freed)
-        entry.state = STORED
+        with self.shield():
+            if self.freed or self.unpinned:
+                self._say()  # what was dropped makes room, and the node should hear of it first
+            self.shelf.put(entry.object_id, packed)
+            entry.value = Stored(entry.object_id, packed.nbytes, self.node, self.freed)
+            entry.state = STORED
 
     def get_one(self, entry: Entry, timeout: float | None, copy: bool) -> Any:
         """`get` of a single entry: the short way."""
@@ -138,17 +143,13 @@ class Client(Station):
                 for sibling in entries:  # asked for, also if it fails later: the caller was told of one failure
                     sibling.see()
                 raise self.error_of(entry)
-        tickets: dict[int, PinTicket] = {}
-        for entry in entries:
-            value = entry.value
-            if entry.state == STORED and isinstance(value, Stored) and id(entry) not in tickets:
-                tickets[id(entry)] = self.shelf.ask(value.object_id)
-        if not tickets:
+        stored = {id(entry): entry.value for entry in entries if isinstance(entry.value, Stored)}
+        if not stored:
             return [payload.unpack(entry.value, writable=copy) for entry in entries]  # type: ignore[arg-type]
-        return self._read(entries, tickets, deadline, copy)
+        return self._read(entries, stored, deadline, copy)
 
     def _read(
-        self, entries: Sequence[Entry], tickets: dict[int, PinTicket], deadline: float | None, copy: bool
+        self, entries: Sequence[Entry], stored: Mapping[int, Stored], deadline: float | None, copy: bool
     ) -> list[Any]:
         """In the order in which the store has them: of more than fits in memory, what is there must not wait, pinned,
         for what is still on disk."""
@@ -156,10 +157,14 @@ class Client(Station):
         for place, entry in enumerate(entries):
             places.setdefault(id(entry), []).append(place)
         values: list[Any] = [None] * len(entries)
-        left = dict(tickets)
+        left: dict[int, PinTicket] = {}
+        view: memoryview | None = None
         try:
+            with self.shield():
+                for key, value in stored.items():
+                    left[key] = self.shelf.ask(value.object_id, value.nbytes, value.holder)
             for key, (first, *_) in places.items():
-                if key not in tickets:
+                if key not in stored:
                     for place in places[key]:
                         values[place] = payload.unpack(entries[first].value, writable=copy)  # type: ignore[arg-type]
             while left:
@@ -169,14 +174,17 @@ class Client(Station):
                         f"{len(left)} of {len(entries)} objects were not back in memory in time; the store is busy"
                     )
                 for key in [key for key, ticket in left.items() if ticket.answered]:
-                    view = self._view(entries[places[key][0]], left.pop(key))
+                    with self.shield():
+                        view = self._view(entries[places[key][0]], left.pop(key))
                     for place in places[key]:
                         values[place] = payload.unpack(view, writable=copy)
-                    del view  # values that were copied out need no pin: the store may spill them again
+                    view = None  # values that were copied out need no pin: the store may spill them again
         except BaseException:
             values.clear()  # an error that the caller keeps must not keep what was read before it
-            for ticket in left.values():
-                self.shelf.abandon(ticket)
+            view = None
+            with self.shield(), self.lock:
+                for ticket in left.values():
+                    self.shelf.abandon(ticket)
             raise
         return values
 
@@ -202,7 +210,7 @@ class Client(Station):
 
     def cancel_unsent(self, entry: Entry) -> bool:
         """Cancel the task if no worker has it: True, and it will certainly never run."""
-        with self.lock:
+        with self.shield(), self.lock:
             if entry.state != PENDING or self.is_sent(entry):
                 return False
             self.tasks.cancel(entry, False, False)
@@ -210,6 +218,10 @@ class Client(Station):
 
     def first_settled(self, entries: list[Entry], need: int, timeout: float | None) -> list[Entry]:
         """The entries that are there, earliest first: at least `need` of them unless the time is up."""
+        with self.shield():
+            return self._first_settled(entries, need, timeout)
+
+    def _first_settled(self, entries: list[Entry], need: int, timeout: float | None) -> list[Entry]:
         order: list[Entry] = []
         pending: list[Entry] = []
         for entry in entries:  # each looked at once: others settle them meanwhile
@@ -233,27 +245,33 @@ class Client(Station):
 
     def pump_until(self, waiter: Waiter, deadline: float | None) -> None:
         """Wait for a waiter that some listener of an entry finishes; returns early at the deadline or at the end."""
-        with self.lock:
-            self.flush()
-        if self.closed is None:
-            self._wait_or_block(waiter, None if deadline is None else max(0.0, deadline - time.monotonic()))
+        with self.shield():
+            with self.lock:
+                self.flush()
+            if self.closed is None:
+                self._wait_or_block(waiter, None if deadline is None else max(0.0, deadline - time.monotonic()))
 
     def is_done(self, entry: Entry) -> bool:
         """Whether the entry has left PENDING; receives what has arrived, but never waits."""
         if entry.state == PENDING:
-            self.look_at(entry)
-            self.pump.drain_now()
+            with self.shield():
+                self.look_at(entry)
+                self.pump.drain_now()
         return entry.state != PENDING
 
     def look_at(self, entry: Entry) -> None:
         """Make sure that news of this entry is on its way: flush, and ask the owner of a borrowed one."""
         if entry.state == PENDING:
-            with self.lock:
+            with self.shield(), self.lock:
                 self.flush()
                 self.sharing.want(entry)
 
     def settled(self, entry: Entry, timeout: float | None) -> None:
         """Wait until the entry has left PENDING. Raises GetTimeoutError, or what ended the cluster meanwhile."""
+        with self.shield():
+            self._settled(entry, timeout)
+
+    def _settled(self, entry: Entry, timeout: float | None) -> None:
         waiter = Waiter()
         with self.lock:
             if self.closed is not None:
@@ -285,13 +303,14 @@ class Client(Station):
 
     def when_settled(self, entry: Entry, callback: Callable[[], None]) -> None:
         """Call back when the entry leaves PENDING, on whatever thread pumps: only for what is short and harmless."""
-        with self.lock:
-            if entry.state == PENDING:
-                self.flush()
-                entry.listen(lambda _: callback())
-                self.sharing.want(entry)
-                return
-        callback()
+        with self.shield():
+            with self.lock:
+                if entry.state == PENDING:
+                    self.flush()
+                    entry.listen(lambda _: callback())
+                    self.sharing.want(entry)
+                    return
+            callback()
 
     def when_done(self, entry: Entry, callback: Callable[[], object]) -> None:
         """Call back when the entry leaves PENDING, on the thread kept for users' callbacks."""

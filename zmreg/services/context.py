@@ -9,6 +9,7 @@ from zmreg.services.running import running
 
 if TYPE_CHECKING:
     from zmreg.services.hosting import SyncHost
+    from zmreg.services.intake import Intake
 
 
 def running_task() -> tuple[bytes, str, int] | None:
@@ -31,8 +32,11 @@ def is_cancelled() -> bool:
     host = hosted()
     if host is not None and host.is_async:
         raise RuntimeError("an async actor's calls are cancelled by asyncio.CancelledError; there is nothing to ask")
-    cancelled: set[bytes] = getattr(current(), "cancelled", set())
-    return task_id in cancelled
+    worker: Intake = current()  # type: ignore[assignment]  # who runs a call is a worker
+    if task_id not in worker.cancelled:
+        return False
+    worker.graces.saw(task_id)
+    return True
 
 
 def end_actor() -> None:

@@ -48,6 +48,10 @@ class Custody:
         """Nothing is to be kept for it any more."""
         self._remove([key for key in (*self._held, *self._early) if key[1] == process])
 
+    def borrowers(self) -> set[bytes]:
+        """Everybody for whom something is kept."""
+        return {borrower for _, borrower in self._held}
+
     def owner_gone(self, process: bytes) -> None:
         """It settles nothing any more."""
         self._remove([key for key in (*self._held, *self._early) if owner_of(key[0]) == process])

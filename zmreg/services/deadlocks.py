@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from zmreg.model.errors import DeadlockError
 from zmreg.model.messages import DeadlockProbe
-from zmreg.services.calls import Task, cancel_sent
+from zmreg.services.calls import Task
+from zmreg.services.endings import cancel_sent
 from zmreg.services.entries import PENDING, Entry
 from zmreg.services.peers import Peer
 

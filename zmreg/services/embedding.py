@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from zmreg.model.errors import ZmregError
-from zmreg.model.ids import new_process_id
+from zmreg.model.errors import ClusterError, ZmregError
+from zmreg.model.ids import ProcessId, new_driver_id
 from zmreg.model.settings import Settings
 from zmreg.net.waiting import HandlerSwap
 from zmreg.services.client import Client, set_current
@@ -44,7 +45,7 @@ def embed(settings: Settings, wanted: dict[str, Any]) -> Embedded:
     client = None
     pidfd = os.pidfd_open(launched.process.pid)
     try:
-        client = Client(launched.session, new_process_id(), launched.node, HandlerSwap())
+        client = Client(launched.session, new_driver_id(launched.node), launched.node, HandlerSwap())
         _watch(client, launched, pidfd)
         client.connect("driver", CONNECT_TIMEOUT_S)
     except BaseException:
@@ -56,6 +57,40 @@ def embed(settings: Settings, wanted: dict[str, Any]) -> Embedded:
         raise
     set_current(client)
     return Embedded(client, launched, wanted, pidfd)
+
+
+@dataclass(slots=True)
+class Attached:
+    """A driver's client at a node that somebody else has started."""
+
+    client: Client
+    wanted: dict[str, Any]
+    pidfd: int
+
+    def close(self) -> None:
+        """Leave. The node and its cluster go on."""
+        self.client.close(None)
+        os.close(self.pidfd)
+
+
+def attach(session: Path, node: ProcessId, pid: int, wanted: dict[str, Any]) -> Attached:
+    """Take a seat at a running node of this machine. ClusterError when it does not answer."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise ClusterError(f"the node of {session} is gone; `zmreg start` starts another") from None
+    client = None
+    try:
+        client = Client(session, new_driver_id(node), node, HandlerSwap())
+        client.pump.watch(pidfd, lambda: client.node_gone(f"pid {pid} ended") if client is not None else None)
+        client.connect("driver", CONNECT_TIMEOUT_S)
+    except BaseException:
+        if client is not None:
+            client.close(None, clean=False)
+        os.close(pidfd)
+        raise
+    set_current(client)
+    return Attached(client, wanted, pidfd)
 
 
 def _watch(client: Client, launched: Launched, pidfd: int) -> None:

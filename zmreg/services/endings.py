@@ -6,15 +6,17 @@ client's lock.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable
 
 from zmreg.model.errors import ObjectLostError, UnschedulableError, WorkerDiedError, ZmregError
-from zmreg.model.ids import short
-from zmreg.model.messages import PartReady
+from zmreg.model.ids import node_of, short
+from zmreg.model.messages import CancelCall, KillOverdue, PartReady
 from zmreg.services.calls import Lane, Task, Wires, describe, first_unusable
 from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, Inherited, Outbox, Stored
 from zmreg.services.obituary import cancelled_failure
+from zmreg.services.peers import Peer
 from zmreg.services.sharing import Sharing
 from zmreg.services.unread import Note, Unread
 from zmreg.wire import batches, payload
@@ -40,6 +42,16 @@ class Endings:
         self.live.pop(task.counter, None)
         for entry in task.entries:
             entry.task = None
+
+    def take_back(self, first: int) -> None:
+        """A submission was interrupted: forget its calls, numbered from `first` on, unless they were sent."""
+        made = itertools.takewhile(lambda counter: counter >= first, reversed(self.live))
+        for task in [self.live[counter] for counter in made]:
+            if task.lane is not None and not task.lane.take_back(task):
+                continue
+            if task.peer is not None:
+                task.peer.withdraw(task)
+            self.end(task)
 
     def settle_all(self, task: Task, failure: bytes | Inherited) -> None:
         """Settle what is still pending of its entries with an error that need not be reported."""
@@ -93,21 +105,21 @@ class Endings:
             return
         entry = task.entries[message.index]
         entry.contained, entry.type_name = contained, message.type_name
-        self.settle_good(entry, message.stored, message.payload, message.nbytes)
+        self.settle_good(entry, message.stored, message.payload, message.nbytes, worker)
 
-    def settle_good(self, entry: Entry, is_stored: bool, data: bytes, nbytes: int) -> None:
-        """Settle one entry with a value: `data`, or `nbytes` in the store."""
+    def settle_good(self, entry: Entry, is_stored: bool, data: bytes, nbytes: int, worker: bytes) -> None:
+        """Settle one entry with a value: `data`, or `nbytes` in the store of the worker's node."""
         if not is_stored:
             entry.settle(INLINE, data)
             return
-        stored = Stored(entry.object_id, nbytes, (self.wires.node,), None)
+        stored = Stored(entry.object_id, nbytes, node_of(worker), None)
         self.stored_outbox_of(stored)
         entry.settle(STORED, stored)
 
     def ended_early(self, task: Task, row: batches.Row) -> bool:
         """A call that was cancelled, or kept from running by a failed input behind which it rode."""
         if row[0] == batches.CANCELLED:
-            self.settle_all(task, cancelled_failure(task, self.wires.me))
+            self.settle_all(task, cancelled_failure(task, self.wires.me, row[1].decode()))
             return True
         bad = first_unusable(task)
         if bad is not None:
@@ -115,6 +127,34 @@ class Endings:
         elif not task.entries:
             Unread(describe(task, self.wires.me), row[1], self.unread.append)
         return bad is not None
+
+    def cancel(self, entry: Entry, force: bool, recursive: bool, grace_s: float | None = None) -> None:
+        """Cancel the task that makes an own entry; nothing when it is finished.
+
+        ValueError: an actor's call, by force or with a grace at whose end its process would be killed.
+        """
+        task = entry.task
+        if task is None or task.counter not in self.live:
+            return
+        home, lane = task.peer, task.lane
+        if isinstance(home, Peer) and (force or grace_s is not None):
+            how = "force=True" if force else f"grace={grace_s:g}"
+            raise ValueError(f"an actor call cannot be cancelled with {how}; zmreg.kill(actor) ends the actor")
+        task.cancelled = True
+        if grace_s is not None:
+            task.grace_s = grace_s
+        if lane is not None and task.counter in lane.outstanding:
+            cancel_sent(task, lane, force, recursive, grace_s)
+            return
+        if lane is not None and task in lane.parked:
+            lane.parked.remove(task)
+        elif home is not None:
+            home.withdraw(task)
+        task.lane = None
+        self.end(task)
+        self.settle_all(task, cancelled_failure(task, self.wires.me))
+        if isinstance(home, Peer):  # it may have stood before others, waiting for an input
+            home.advance()
 
     def settle_failed(self, task: Task, entry: Entry, failure: bytes) -> None:
         """Settle one entry with its call's own error, which is reported if nobody ever reads it."""
@@ -126,3 +166,11 @@ class Endings:
                 entry.seen = Unread(describe(task, self.wires.me), failure, self.unread.append)
         entry.settle(FAILED, failure)
         entry.task = task.description()
+
+
+def cancel_sent(task: Task, lane: Lane, force: bool, recursive: bool, grace_s: float | None = None) -> None:
+    """Ask the worker to drop or interrupt a task that was sent, and its node to kill it when `grace_s` is over."""
+    lane.flush()
+    lane.wires.post(lane.worker, CancelCall(task.counter, force, recursive, grace_s))
+    if grace_s is not None:
+        lane.wires.post(node_of(lane.worker), KillOverdue(lane.worker, task.counter, grace_s))

@@ -158,21 +158,24 @@ class Lifeline(Entry):
 
 
 class Stored:
-    """Bytes in a node's store. The owner's instance frees them when it dies (`outbox` None: not ours to free)."""
+    """Bytes in the store of `holder`, the node where they were made; others may have copies.
 
-    __slots__ = ("holders", "nbytes", "object_id", "outbox")
+    The owner's instance frees them when it dies (`outbox` None: not ours to free).
+    """
+
+    __slots__ = ("holder", "nbytes", "object_id", "outbox")
 
     def __init__(
-        self, any_object_id: bytes, nbytes: int, holders: tuple[bytes, ...], outbox: deque[bytes] | None
+        self, any_object_id: bytes, nbytes: int, holder: bytes, outbox: deque[tuple[bytes, bytes]] | None
     ) -> None:
         self.object_id = any_object_id
         self.nbytes = nbytes
-        self.holders = holders
+        self.holder = holder
         self.outbox = outbox
 
     def __del__(self) -> None:
         if self.outbox is not None:
-            self.outbox.append(self.object_id)
+            self.outbox.append((self.object_id, self.holder))
 
 
 class Inherited:

@@ -31,6 +31,10 @@ class ActorExit(BaseException):
     """Raised by exit_actor(): the running method ends, and with it the actor."""
 
 
+class NotBegun(KeyboardInterrupt):
+    """A call was cancelled while its arguments were loaded: the function was never called."""
+
+
 class InputFailed(Exception):
     """An input that rode on the same worker failed; `failure` is its packed error."""
 
@@ -81,10 +85,14 @@ def load_arguments(client: Client, recent: Recent, caller: bytes, row: Row) -> t
 
     Raises InputFailed, InputMissing, SerializationError, ObjectLostError.
     """
-    deps = row[6] if len(row) > 3 else ()
+    if len(row) == batches.SHORT_ROW:
+        value = payload.unpack(row[2])
+        return (value, {}) if type(value) is tuple else (value[0], value[1])  # type: ignore[index]
+    deps = row[6]
     data: bytes | memoryview = row[2]
     # Each object is asked for once: a second ticket for it would be lost, and its pin with it.
-    tickets = {key: client.shelf.ask(key) for key in {dep[2] for dep in deps if dep[1] == batches.STORED}}
+    stored = {dep[2]: dep for dep in deps if dep[1] == batches.STORED}
+    tickets = {key: client.shelf.ask(*dep[2:]) for key, dep in stored.items()}
     try:
         if deps and deps[0][0] == WHOLE_ARGUMENTS:
             whole = deps[0]
@@ -94,7 +102,7 @@ def load_arguments(client: Client, recent: Recent, caller: bytes, row: Row) -> t
         if not deps:
             return (value, {}) if type(value) is tuple else (value[0], value[1])  # type: ignore[index]
         args, kwargs = (list(value), {}) if type(value) is tuple else (list(value[0]), value[1])  # type: ignore[index]
-        for where, kind, key, _ in deps:
+        for where, kind, key, *_ in deps:
             filled = _input(client, recent, caller, kind, key, tickets)
             if type(where) is int:
                 args[where] = filled
@@ -110,7 +118,7 @@ def _input(client: Client, recent: Recent, caller: bytes, kind: int, key: Any, t
     if kind == batches.INLINE:
         return payload.unpack(key)
     if kind == batches.STORED:
-        ticket = tickets.pop(key, None) or client.shelf.ask(key)
+        ticket = tickets.pop(key, None) or client.shelf.ask(key)  # the second time it is here
         return payload.unpack(client.shelf.view(ticket))
     if kind == batches.FAILED_INPUT:
         raise InputFailed(key)

@@ -1,7 +1,7 @@
 """The head: owner of actors, their names and what they are made of. Never unpickles: classes and arguments are opaque.
 
-A part of the node's process while there is one node. It hears what is said about actors, asks the actor book, and
-performs what that decides through the node that has the workers.
+A part of one node's process. It hears what is said about actors, asks the actor book, and performs what that decides
+through the nodes that have the workers, its own or another. What the others have in its place is in far_head.py.
 """
 
 from __future__ import annotations
@@ -12,18 +12,24 @@ from typing import TYPE_CHECKING, assert_never
 
 from zmreg.core import effects as fx
 from zmreg.core.actors import ActorBook
+from zmreg.model.ids import NODE_BYTES, PROCESS_ID_BYTES, node_of
 from zmreg.model.messages import (
     ActorExiting,
+    ActorHosted,
     ActorInputs,
     ActorRefused,
     ActorState,
+    ActorUnplaceable,
     Construct,
     Constructed,
     CreateActor,
     KillActor,
+    KillProcess,
     Message,
+    PlaceActor,
     ReleaseActor,
     RetireActor,
+    UnplaceActor,
     WatchActor,
 )
 from zmreg.model.specs import ActorEntry, Shape
@@ -44,6 +50,8 @@ class Head:
         self.actors = ActorBook()
         self.creations: dict[bytes, CreateActor] = {}
         """How each living actor was ordered: what a restart, and a handle by name, is made from."""
+        self._places: dict[bytes, bytes] = {}
+        """The node that was asked to host an actor, or does."""
         self._early: dict[bytes, tuple[float, list[tuple[bytes, Message]]]] = {}
         """What was said of actors that are not known yet: (until when to keep it, senders and messages)."""
 
@@ -70,6 +78,12 @@ class Head:
                 self.perform(self.actors.release(actor_id))
             case ActorExiting(actor_id):
                 self.perform(self.actors.exiting(actor_id, sender))
+            case ActorHosted(actor_id, worker):
+                if self._places.get(actor_id) == sender:
+                    self.hosted(actor_id, worker)
+            case ActorUnplaceable(actor_id, reason):
+                if self._places.get(actor_id) == sender:
+                    self.unplaceable(actor_id, reason)
             case _:
                 return False
         return True
@@ -77,7 +91,8 @@ class Head:
     def _comes_early(self, sender: bytes, actor_id: bytes) -> bool:
         """The order of an actor comes from its owner, and a handle may be used by others before that is here."""
         owner = actor_id[:8]
-        return sender != owner and owner in self._node.clients and self.actors.state(actor_id) is None
+        there = owner in self._node.clients or node_of(owner) in self._node.other_nodes()
+        return sender != owner and there and self.actors.state(actor_id) is None
 
     def _on_wish(self, sender: bytes, message: Message) -> None:
         match message:
@@ -120,6 +135,15 @@ class Head:
         for actor_id in [each for each in self._early if each[:8] == process]:
             self._early_is_over(actor_id)
 
+    def node_gone(self, node: bytes, reason: str) -> None:
+        """With every process on it. Actors that waited for a place there are placed anew."""
+        prefix = node[:NODE_BYTES]
+        owners = {each[:PROCESS_ID_BYTES] for each in self._early}
+        for process in [each for each in self.actors.processes() | owners if each.startswith(prefix)]:
+            self.process_died(process, reason, ())
+        for actor_id in [each for each, place in self._places.items() if place == node]:
+            self.perform(self.actors.host_lost(actor_id))
+
     def tick(self, now: float) -> None:
         """Restarts that had to wait; and nothing is kept for the dead."""
         self.perform(self.actors.tick(now))
@@ -127,6 +151,7 @@ class Head:
             self._early_is_over(actor_id)
         if len(self.creations) > len(self.actors):
             self.creations = {each: creation for each, creation in self.creations.items() if each in self.actors}
+            self._places = {each: place for each, place in self._places.items() if each in self.actors}
 
     # -- what is done -----------------------------------------------------------------------------------------------
 
@@ -134,17 +159,16 @@ class Head:
         """Do what the actor book decided."""
         for effect in effects:
             match effect:
-                case fx.HostActor(actor_id, place, hold):
-                    self._node.perform(self._node.leases.host(actor_id, place, hold))
+                case fx.HostActor(actor_id, _, _):
+                    self._place(actor_id)
                 case fx.UnhostActor(actor_id):
-                    self._node.perform(self._node.leases.unhost(actor_id))
+                    self._unplace(actor_id)
                 case fx.Construct(actor_id, worker, incarnation):
                     self._construct(actor_id, worker, incarnation)
                 case fx.RetireActor(actor_id, worker):
                     self._node.post(worker, RetireActor(actor_id))
                 case fx.KillWorker(worker):
-                    if worker not in self._node.leaving:  # an actor that has ended in peace: see `Node._on_goodbye`
-                        self._node.nursery.kill(worker, "it was killed on request")
+                    self._node.tell(node_of(worker), KillProcess(worker, "it was killed on request"))
                 case fx.TellActor(process, actor_id, state, worker, incarnation, failure, restarts, init_failed):
                     state = state.lower()
                     word = ActorState(actor_id, state, worker, incarnation, failure, init_failed, restarts)
@@ -157,11 +181,22 @@ class Head:
                 case _:
                     assert_never(effect)
 
+    def _place(self, actor_id: bytes) -> None:
+        """Have the best node host the actor."""
+        creation = self.creations[actor_id]
+        place = Shape(creation.place, creation.locs)
+        chosen = self._node.choose_for_actor(place)
+        self._places[actor_id] = chosen
+        word = PlaceActor(actor_id, creation.class_name, creation.place, creation.hold, creation.locs)
+        self._node.tell(chosen, word)
+
+    def _unplace(self, actor_id: bytes) -> None:
+        place = self._places.pop(actor_id, None)
+        if place is not None:
+            self._node.tell(place, UnplaceActor(actor_id))
+
     def _construct(self, actor_id: bytes, worker: bytes, incarnation: int) -> None:
         creation = self.creations[actor_id]
-        child = self._node.nursery.children.get(worker)
-        if child is not None:
-            child.name, child.is_actor = creation.class_name, True
         self._node.post(
             worker,
             Construct(

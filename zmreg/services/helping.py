@@ -200,9 +200,11 @@ class Helping:
         outer = signals.executing, worker.depth, worker.parent, worker.needed
         refs, limit = arrivals.take(), sys.getrecursionlimit()
         sys.setrecursionlimit(limit + _FRAMES)
+        held = signals.lift()
         try:
             worker.run_own(item)
         finally:
+            signals.restore(held)
             sys.setrecursionlimit(limit)
             arrivals.put_back(refs)
             signals.executing, worker.depth, worker.parent, worker.needed = outer

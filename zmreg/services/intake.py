@@ -6,8 +6,6 @@ inbox are touched by atomic deque operations only; the main thread takes from th
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections import deque
@@ -19,8 +17,10 @@ from zmreg.net.waiting import Waiter
 from zmreg.services import execute
 from zmreg.services.client import Client
 from zmreg.services.deadlocks import Deadlocks
+from zmreg.services.graces import Graces
 from zmreg.services.hosting import Host
 from zmreg.services.interrupts import WorkerInterrupts
+from zmreg.services.peers import Peer
 from zmreg.wire import batches
 
 ANSWER_ROWS = 64
@@ -43,6 +43,7 @@ class Intake(Client):
         self.blobs: dict[bytes, bytes] = {}
         self.unknown: dict[bytes, list[Item]] = {}
         self.cancelled: set[bytes] = set()
+        self.graces = Graces(self)
         self.host: Host | None = None
         self.construct: Construct | None = None
         self.ending = False
@@ -122,7 +123,8 @@ class Intake(Client):
         if message.recursive:
             for task in list(self.tasks.live.values()):
                 if task.parent == task_id and task.entries:
-                    self.tasks.cancel(task.entries[0], False, True)
+                    grace_s = None if isinstance(task.peer, Peer) else message.grace_s
+                    self.tasks.cancel(task.entries[0], False, True, grace_s)
         if self.host is not None and self.host.cancel(task_id):
             return
         # The tombstone comes first: a call that is not in the inbox may be loading its arguments, or waiting for its
@@ -131,14 +133,8 @@ class Intake(Client):
             self.cancelled.clear()
         self.cancelled.add(task_id)
         if self.signals.executing == task_id:
-            if message.force:
-                self.answer_now()
-                os._exit(130)
             if self.host is None:
-                self.signals.target = task_id
-                main = threading.main_thread().ident
-                assert main is not None
-                signal.pthread_kill(main, signal.SIGINT)
+                self.graces.cut(task_id, message.force, message.grace_s)
             return
         for item in list(self.inbox):
             if item[0] == sender and item[1][0] == message.counter:
@@ -153,7 +149,7 @@ class Intake(Client):
 
     def drop_call(self, caller: bytes, counter: int) -> None:
         """Cancel a call, at once."""
-        self._on_cancel(caller, CancelCall(counter, False, True))
+        self._on_cancel(caller, CancelCall(counter, False, True, None))
 
     def has_unfinished(self, caller: bytes, counter: int) -> bool:
         """Whether a call of `caller` is queued or running here, on the one thread that runs calls one by one."""

@@ -50,17 +50,35 @@ class WorkerInterrupts:
             pump.wake()
             waiter.nudge()
 
-    def hold(self, pump: Wakeable, waiter: Waiter) -> None:
-        """The main thread pumps."""
-        self._held, self._waiting = True, (pump, waiter)
+    def hold(self, waiting: tuple[Wakeable, Waiter] | None = None) -> bool:
+        """Our own code runs, or waits, on behalf of user code. False when it did already."""
+        if waiting is not None:
+            self._waiting = waiting
+        if self._held:
+            return False
+        self._held = True
+        return True
+
+    def lift(self) -> bool:
+        """User code is about to run inside a wait: interrupts may hit it. Returns what `restore` takes afterwards."""
+        held, self._held = self._held, False
+        return held
+
+    def restore(self, held: bool) -> None:
+        """The wait goes on, held as it was. Before `executing` names the waiting call again."""
+        self._held = held
 
     def pending(self) -> bool:
         """A cancellation arrived meanwhile, or there is something to run inside the wait."""
         return self._noted or (self.own_work and self.may_help)
 
     def let_go(self) -> bool:
-        """Back in user code, if it was called from there. True when what was noted was not meant for it."""
+        """Back in user code, if it was called from there."""
         self._held = False
+        return self.deliver()
+
+    def deliver(self) -> bool:
+        """Cancel the call that runs, if that was noted. True when what was noted was not meant for it."""
         if not self._noted:
             return False
         self._noted = False

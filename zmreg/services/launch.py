@@ -15,9 +15,10 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from zmreg.model import errors
 from zmreg.model.errors import ClusterError
 from zmreg.model.ids import ProcessId
-from zmreg.model.settings import Settings
+from zmreg.model.settings import Listening, Settings
 from zmreg.services.descriptors import prepare as prepare_descriptors
 from zmreg.wire import payload
 
@@ -28,7 +29,7 @@ STORE_SHARE = 0.3
 # A worker with nothing loaded has about 12 MiB of its own; this leaves as much again for its work.
 WORKER_BYTES = 24 << 20
 START_TIMEOUT_S = 30.0
-NODE_PROGRAM = "from zmreg.services.node import main; main()"
+NODE_PROGRAM = "from zmreg.services.daemon import main; main()"
 # A node that has closed its pipe is as good as gone.
 END_TIMEOUT_S = 5.0
 LOG_TAIL_BYTES = 4_096
@@ -181,10 +182,11 @@ def end(process: subprocess.Popen[bytes], timeout: float) -> None:
         process.wait()
 
 
-def launch(settings: Settings) -> Launched:
-    """Start a node as a child process and wait until its door is open.
+def launch(settings: Settings, listening: Listening | None = None, founder: bool = True) -> Launched:
+    """Start a node as a child process and wait until its doors are open and, with `listening`, it has joined.
 
-    Raises ClusterError, with the last lines of its log, when it does not come up in time; nothing is left then.
+    A node ends with us unless it is `detached`; `founder`: also when our driver leaves. Raises ClusterError, with the
+    last lines of its log, when it does not come up in time, and what kept it from joining; nothing is left then.
     """
     prepare_descriptors(stacklevel=4)  # the line that called init
     settings = filled(settings)
@@ -195,7 +197,7 @@ def launch(settings: Settings) -> Launched:
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(session.let_go)
         try:
-            return Launched(session.path, *_spawn(settings, session, cleanup))
+            return Launched(session.path, *_spawn(settings, session, cleanup, listening, founder))
         except BaseException as error:
             cleanup.close()  # first: removing a directory takes descriptors, and they may be what is missing
             remove(session.path)
@@ -205,7 +207,7 @@ def launch(settings: Settings) -> Launched:
 
 
 def _spawn(
-    settings: Settings, session: Session, cleanup: contextlib.ExitStack
+    settings: Settings, session: Session, cleanup: contextlib.ExitStack, listening: Listening | None, founder: bool
 ) -> tuple[ProcessId, subprocess.Popen[bytes]]:
     def ours(fd: int) -> int:
         cleanup.callback(os.close, fd)
@@ -213,13 +215,17 @@ def _spawn(
 
     ready, ready_write = os.pipe2(os.O_CLOEXEC)
     ours(ready)
-    driver = ours(os.pidfd_open(os.getpid()))  # our own: no pid can be mistaken for ours when we are gone
+    driver = -1
+    if listening is None or not listening.detached:
+        driver = ours(os.pidfd_open(os.getpid()))  # our own: no pid can be mistaken for ours when we are gone
     log = ours(os.open(session.path / "logs" / "node.log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
     config = {
         "settings": asdict(settings),
         "session": str(session.path),
         "arena": str(session.arena / "store.arena"),
         "spill": str(session.spill),
+        "listening": None if listening is None else asdict(listening),
+        "founder": os.getpid() if founder else 0,
         "driver_fd": driver,
         "ready_fd": ready_write,
         "lock_fds": session.locks,
@@ -234,7 +240,7 @@ def _spawn(
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            pass_fds=[ready_write, driver, *session.locks],
+            pass_fds=[fd for fd in (ready_write, driver, *session.locks) if fd >= 0],
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
@@ -261,6 +267,10 @@ def _await_ready(process: subprocess.Popen[bytes], ready: int, log: int) -> Proc
     if word[:1] == b"R":
         return ProcessId(word[1:9])
     why = word[1:].decode(errors="replace")
+    kind, _, text = why.partition(": ")
+    told = getattr(errors, kind, None)
+    if isinstance(told, type) and issubclass(told, ClusterError) and told is not ClusterError:
+        raise told(text)
     if not readable:
         why = f"it was not ready in {START_TIMEOUT_S:.0f} s"
     elif not why:

@@ -6,22 +6,21 @@ everyone who has died. It is on nobody's call path and on nobody's data path.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import select
-import signal
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, assert_never
 
 from zmreg.core import effects as fx
+from zmreg.core import placement
 from zmreg.core.leases import LeaseBook
 from zmreg.model.errors import ProtocolError
-from zmreg.model.ids import ProcessId, new_process_id
+from zmreg.model.ids import node_of
 from zmreg.model.messages import (
+    ActorHosted,
+    ActorUnplaceable,
     Adopt,
     Allocate,
     Answer,
@@ -34,17 +33,25 @@ from zmreg.model.messages import (
     Goodbye,
     Hello,
     Holds,
+    KillOverdue,
+    KillProcess,
     LeaseGranted,
     LeaseRecalled,
     LeaseReturned,
+    Leaving,
     LogLines,
     Message,
+    NodeGone,
+    NodeRecord,
     Pin,
+    PlaceActor,
     ProcessDied,
     Resolve,
     Sealed,
+    TryNodes,
     Unborrow,
     Unpin,
+    UnplaceActor,
     Unschedulable,
     WantLeases,
     Welcome,
@@ -55,31 +62,34 @@ from zmreg.model.specs import UNIT, Shape
 from zmreg.net.sockets import Ends
 from zmreg.services import views
 from zmreg.services.adoption import Adoption
-from zmreg.services.descriptors import raise_limit
+from zmreg.services.far_head import FarHead
 from zmreg.services.head import Head
-from zmreg.services.nursery import Death, Nursery
+from zmreg.services.mourning import Mourning
+from zmreg.services.neighbours import Neighbours
+from zmreg.services.nursery import Nursery
+from zmreg.services.overdue import Overdue
 from zmreg.services.printed import Output
 from zmreg.services.storekeeper import Storekeeper
-from zmreg.services.zygote import adopt_orphans, end_descendants, fork_zygote, remove_session
+from zmreg.services.zygote import end_descendants, remove_session
 from zmreg.wire import batches, codec
 
 TICK_S = 0.2
-# What a worker said before it exited is in the kernel by then; our I/O thread needs this long at most to have read it.
-# Waited for in vain only when user code ends a worker by sys.exit(0).
-LAST_WORDS_S = 0.05
 # At the end workers get this long for their atexit handlers before they are killed.
 END_S = 0.15
+# Last words to other nodes.
+LINGER_MS = 200
 
 
 class Node:
     """One machine's daemon, which is the head as well while there is only one."""
 
-    def __init__(self, config: dict[str, Any], ends: Ends, nursery: tuple[Any, int]) -> None:
+    def __init__(self, config: dict[str, Any], settings: Settings, ends: Ends, nursery: tuple[Any, int]) -> None:
         self.config = config
-        self.settings: Settings = settings_of(config)
+        self.settings = settings
         self.me = ends.me
         self.ends = ends
-        self.nursery = Nursery(*nursery, config, self._worker_died)
+        self.mourning = Mourning(self)
+        self.nursery = Nursery(*nursery, config, self.mourning.worker_died)
         self.total = totals(self.settings)
         cpus = max(1, int(self.settings.num_cpus))
         self.leases = LeaseBook(
@@ -89,59 +99,100 @@ class Node:
             keep_idle=cpus,
             idle_s=self.settings.idle_worker_s,
         )
-        self.head = Head(self)
+        self.head: Head | FarHead = Head(self)
         arena = Path(config["arena"])
         self.store = Storekeeper(arena, Path(config["spill"]), self.settings, self.post)
-        self.adoption = Adoption(self.me, self.post, self.store, self.head.release)
+        self.overdue = Overdue(Path(config["session"]), self.nursery.kill)
+        self.adoption = Adoption(self.me, self.post, self.store, lambda object_id: self.head.release(object_id))
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
+        self._drivers: dict[bytes, int] = {}
+        """Those that are no children of ours, each with a descriptor that tells of its end."""
+        self._hosting: dict[bytes, str] = {}
+        """Actors that wait for a worker here: their classes' names."""
         self.protocol_errors = 0
         self.stopping = False
-        self._logs_due = 0.0
+        self.exit_code = 0
+        self.cluster = ""
+        """Its id, if we listen on the network."""
+        self.neighbours: Neighbours | None = None
+        """The rest of the cluster, if we listen on the network."""
+        self.ready: Callable[[], object] = _nothing
+        """Called once, when clients may come."""
+        self._poller = select.poll()
+        self._sources: dict[int, Callable[[], object]] = {}
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
+    def watch(self, fd: int, ready: Callable[[], object]) -> None:
+        """Call `ready()` whenever the descriptor is readable. The edge-triggered ones of ZeroMQ are drained anyway."""
+        self._sources[fd] = ready
+        self._poller.register(fd, select.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Not any more. Before the descriptor is closed."""
+        if self._sources.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+
     def run(self, driver_fd: int) -> None:
-        """Serve until the driver leaves or dies."""
-        poller = select.poll()
-        channel = self.nursery.channel
-        for fd in (self.ends.door_fd, channel.fileno(), self.store.poll_fd, driver_fd):
-            poller.register(fd, select.POLLIN)
-        self.perform(self.leases.prestart(max(1, int(self.settings.num_cpus))))
+        """Serve until the driver that started us leaves or dies (-1: there is none), or somebody says stop."""
+        self.watch(self.ends.door_fd, _nothing)
+        self.watch(self.store.poll_fd, self.store.finish)
+        self.watch(self.nursery.channel.fileno(), self._hear_nursery)
+        if driver_fd >= 0:
+            self.watch(driver_fd, self.stop)
+        self.perform(self.leases.prestart(int(self.settings.num_cpus)))
+        if self.neighbours is None or self.neighbours.joined:
+            self.ready()
         due = time.monotonic()
         while not self.stopping:
-            self._drain()
+            self.drain()
             now = time.monotonic()
             if now >= due:
                 self._tick(now)
                 due = now + TICK_S
+            until = due
+            if self.neighbours is not None:
+                until = min(due, self.neighbours.turn(now) or due)
             if self.stopping or self.ends.pending():
                 continue
-            for fd, _ in poller.poll(max(1.0, (due - now) * 1e3)):
-                if fd == driver_fd:
-                    self.stopping = True
-                elif fd == self.store.poll_fd:
-                    self.store.finish()
-                elif fd == channel.fileno() and not self.nursery.hear():
-                    poller.unregister(fd)
-                    self.nursery.replace_zygote()
-                    channel = self.nursery.channel
-                    poller.register(channel.fileno(), select.POLLIN)
+            for fd, _ in self._poller.poll(max(0.0, (until - now) * 1e3)):
+                ready = self._sources.get(fd)
+                if ready is not None:
+                    ready()
 
-    def _drain(self) -> None:
+    def stop(self) -> None:
+        """Have the loop end."""
+        self.stopping = True
+
+    def _hear_nursery(self) -> None:
+        fd = self.nursery.channel.fileno()
+        if not self.nursery.hear():
+            self.unwatch(fd)
+            self.nursery.replace_zygote()
+            self.watch(self.nursery.channel.fileno(), self._hear_nursery)
+
+    def drain(self) -> None:
+        """Take what our own processes have said."""
         while self.ends.pending():
             sender, frame = self.ends.receive()
-            try:
-                message = codec.decode(frame)
-            except ProtocolError:
-                self.protocol_errors += 1
-                continue
+            if sender:
+                self.take(sender, frame)
+
+    def take(self, sender: bytes, frame: bytes) -> None:
+        """A message from a process of ours, or from elsewhere by letter."""
+        try:
+            message = codec.decode(frame)
+        except ProtocolError:
+            self.protocol_errors += 1
+        else:
             self._route(sender, message)
 
     def _tick(self, now: float) -> None:
         self.perform(self.leases.tick(now))
         self.head.tick(now)
         self.store.tick(now)
+        self.overdue.tick(now)
         self.nursery.tick(now)
         self.tell_output()
 
@@ -150,16 +201,17 @@ class Node:
         settings = self.settings
         limit = int(settings.log_bytes_per_s * TICK_S) if settings.log_to_driver else 0
         for output in self.nursery.printed.news(limit, settings.log_bytes_per_worker):
-            self._show(self.nursery.children[output.worker].label(), output)
+            self.show(self.nursery.children[output.worker].label(), output)
 
-    def _show(self, label: str, output: Output) -> None:
+    def show(self, label: str, output: Output) -> None:
+        """Show the drivers what a worker printed."""
         if self.settings.log_to_driver and (output.text or output.skipped):
             for client, hello in self.clients.items():
                 if hello.role == "driver":
                     self.post(client, LogLines(label, output.text, output.skipped))
 
     def post(self, peer: bytes, message: Message) -> bool:
-        """Send one message."""
+        """Send one message, to a process of any node."""
         return self.ends.send(peer, codec.encode(message))
 
     # -- what is heard ----------------------------------------------------------------------------------------------
@@ -178,10 +230,13 @@ class Node:
                 self.store.on_free(message)
             case WantLeases(resources, locs, count, depth):
                 self.perform(self.leases.want(sender, Shape(resources, locs), count, depth))
+                self._offer_elsewhere()
             case LeaseReturned(worker):
                 self.perform(self.leases.returned(sender, worker))
             case Blocked(blocked):
                 self.perform(self.leases.blocked(sender) if blocked else self.leases.unblocked(sender))
+            case KillOverdue():
+                self.overdue.expect(sender, message, time.monotonic())
             case Hello():
                 self._on_hello(sender, message)
             case Goodbye():
@@ -193,6 +248,13 @@ class Node:
             case Ask(request, topic, key):
                 found = views.answer(self, topic, key)
                 self.post(sender, Answer(request, found is not None, batches.pack_plain(found)))
+            case PlaceActor() | UnplaceActor() | KillProcess():
+                self._for_the_head(sender, message)
+            case ProcessDied():
+                self.mourning.far_death(message)
+            case NodeRecord() | NodeGone() | Leaving():
+                if self.neighbours is not None:
+                    self.neighbours.on_word(sender, message)
             case _:
                 if not self.head.hears(sender, message):
                     self.protocol_errors += 1
@@ -202,6 +264,8 @@ class Node:
         if child is None and message.role == "worker":
             return  # it died while this was under way
         self.clients[sender] = message
+        if message.role == "driver" and not self._is_founder(message):
+            self._attend(sender, message.pid)
         self.post(
             sender,
             Welcome(
@@ -218,44 +282,108 @@ class Node:
         if hello is None:
             return
         self.leaving.add(sender)
-        if hello.role == "driver":
+        if self._is_founder(hello):
             self.stopping = True
+        elif hello.role == "driver":
+            self._bid_farewell(sender)
         self.nursery.spare(sender)  # it has run its users' code to the end, but others may wait for results of its own
 
-    def _worker_died(self, death: Death) -> None:
-        worker = death.worker
-        self._show(death.label, death.output)
-        if not death.was_ready:
-            self.perform(self.leases.worker_start_failed(f"{death.reason}\n{death.log_tail}".strip()))
-            return
-        if death.exit_code == 0:
-            self._hear_out(worker)
-        self.adoption.owner_left(worker)
-        adopted = worker in self.leaving
-        self.leaving.discard(worker)
-        self.clients.pop(worker, None)
-        self.ends.forget(worker)
-        word = ProcessDied(
-            worker, death.exit_code, death.signal, death.words.running, death.reason, death.log_tail, adopted
-        )  # fmt: skip
-        for client in self.clients:
-            self.post(client, word)
-        self.store.process_died(worker, self.adoption, death.words.sealed)
-        self.adoption.process_died(worker)
-        self.head.process_died(worker, death.reason, self.adoption if adopted else ())
-        self.perform(self.leases.owner_died(worker))
-        self.perform(self.leases.worker_died(worker))
+    def _is_founder(self, hello: Hello) -> bool:
+        """The driver that started this node, which ends with it."""
+        return hello.role == "driver" and hello.pid == self.config["founder"]
 
-    def _hear_out(self, worker: bytes) -> None:
-        """Take the last words of a worker that may have left in peace. They were sent before it ended, but come by
-        another way than the news of its end; without them an actor that ended itself would be restarted."""
-        poller = select.poll()
-        poller.register(self.ends.door_fd, select.POLLIN)
-        deadline = time.monotonic() + LAST_WORDS_S
-        self._drain()
-        while worker not in self.leaving and (left := deadline - time.monotonic()) > 0:
-            poller.poll(left * 1e3)
-            self._drain()
+    def _attend(self, driver: bytes, pid: int) -> None:
+        """Notice the end of a driver that is no child of ours."""
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.mourning.driver_gone(driver)
+            return
+
+        self._drivers[driver] = fd
+        self.watch(fd, lambda: self._bid_farewell(driver))
+
+    def _bid_farewell(self, driver: bytes) -> None:
+        """A driver has left or died."""
+        fd = self._drivers.pop(driver, -1)
+        if fd >= 0:
+            self.unwatch(fd)
+            os.close(fd)
+            self.mourning.driver_gone(driver)
+
+    def _for_the_head(self, head: bytes, message: PlaceActor | UnplaceActor | KillProcess) -> None:
+        """What the head, which may be us, wants of us as the node of an actor."""
+        match message:
+            case PlaceActor(actor_id, class_name, place, hold, locs):
+                self._hosting[actor_id] = class_name
+                self.perform(self.leases.host(actor_id, Shape(place, locs), Shape(hold, locs)))
+            case UnplaceActor(actor_id):
+                self._hosting.pop(actor_id, None)
+                self.perform(self.leases.unhost(actor_id))
+            case KillProcess(worker, reason):
+                if worker not in self.leaving:  # an actor that has ended in peace: see `_on_goodbye`
+                    self.nursery.kill(worker, reason)
+
+    def _hosted(self, actor_id: bytes, worker: bytes) -> None:
+        child = self.nursery.children.get(worker)
+        if child is not None:
+            child.name, child.is_actor = self._hosting.pop(actor_id, child.name), True
+        self.tell(self.head_node(), ActorHosted(actor_id, worker))
+
+    def head_node(self) -> bytes:
+        """The head's id."""
+        return self.neighbours.head if self.neighbours is not None else self.me
+
+    def tell(self, node: bytes, message: Message) -> None:
+        """Say something to a node: to ourselves at once."""
+        if node == self.me:
+            self._route(node, message)
+        else:
+            self.post(node, message)
+
+    def choose_for_actor(self, place: Shape) -> bytes:
+        """The node that is to host an actor of this shape."""
+        if self.neighbours is None:
+            return self.me
+        return placement.choose(self.neighbours.view(), place, self.me)
+
+    def admitted(self, head: bytes) -> None:
+        """We are one of them now."""
+        self.head = FarHead(self, head)
+        self.ready()
+
+    def room_changed(self) -> None:
+        """Another node came, went, or has told what it has free: who waits here may be served there."""
+        if self.neighbours is not None:
+            totals = [(dict(each.total), frozenset(each.locs)) for each in self.neighbours.view()[1:]]
+            self.leases.others = totals
+            self._offer_elsewhere()
+
+    def _offer_elsewhere(self) -> None:
+        """Owners on this node who wait are told which nodes have room for them."""
+        if self.neighbours is None:
+            return
+        unserved = [each for each in self.leases.unserved() if node_of(each[0]) == self.me]
+        if unserved:
+            others = self.neighbours.view()[1:]
+            for owner, shape, missing in unserved:
+                offers = placement.elsewhere(others, shape, missing, self.leases.fits_node(shape))
+                if offers:
+                    nodes, counts = zip(*offers, strict=True)
+                    self.post(owner, TryNodes(shape.resources, shape.locs, nodes, counts))
+
+    def other_nodes(self) -> list[bytes]:
+        """The ids of the nodes that live, but for ours."""
+        return self.neighbours.others() if self.neighbours is not None else []
+
+    def undeliverable(self, origin: bytes, frame: bytes) -> None:
+        """A letter came for a process of ours that has left: what it would say to an owner, its heir answers."""
+        try:
+            message = codec.decode(frame)
+        except ProtocolError:
+            return  # calls or results, whose senders are told of the death
+        if isinstance(message, Resolve | Borrow | BorrowSettled | Unborrow | Holds):
+            self.adoption.on_message(origin, message)
 
     # -- what is done -----------------------------------------------------------------------------------------------
 
@@ -273,13 +401,13 @@ class Node:
                 case fx.Recall(owner, worker):
                     self.post(owner, LeaseRecalled(worker))
                 case fx.Hosted(actor_id, worker):
-                    self.head.hosted(actor_id, worker)
+                    self._hosted(actor_id, worker)
                 case fx.Infeasible(owner, actor_id, shape, reason) | fx.CannotStart(owner, actor_id, shape, reason):
                     if owner is not None:
                         cannot_start = isinstance(effect, fx.CannotStart)
                         self.post(owner, Unschedulable(shape.resources, shape.locs, reason, cannot_start))
                     if actor_id is not None:
-                        self.head.unplaceable(actor_id, reason)
+                        self.tell(self.head_node(), ActorUnplaceable(actor_id, reason))
                 case fx.AtCap(owner, shape):
                     self.post(owner, WorkersAtCap(shape.resources, shape.locs))
                 case _:
@@ -306,16 +434,15 @@ class Node:
                 break
         self.nursery.close()
         end_descendants()
+        if self.neighbours is not None:
+            self.neighbours.close(LINGER_MS)
         self.ends.close(clean=False)
         self.store.close()
         remove_session(self.config)
 
 
-def settings_of(config: dict[str, Any]) -> Settings:
-    """The settings that the launching process sent."""
-    values = dict(config["settings"])
-    values["locs"] = tuple(values["locs"])
-    return Settings(**values)
+def _nothing() -> None:
+    """The loop drains the door in every turn."""
 
 
 def totals(settings: Settings) -> dict[str, int]:
@@ -325,40 +452,3 @@ def totals(settings: Settings) -> dict[str, int]:
     total["memory"] = max(0, memory) * UNIT
     total |= {name: round(amount * UNIT) for name, amount in settings.resources.items()}
     return {name: amount for name, amount in total.items() if amount}
-
-
-def main() -> None:
-    """The life of a node process: configuration on stdin, a byte on `ready_fd` when the door is open.
-
-    What to remove at the end is in argv as well: the driver may be killed before it has written the configuration.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        config = json.loads(sys.stdin.buffer.read())
-    except ValueError:
-        remove_session({"remove": sys.argv[1:]})
-        sys.exit("the driver ended before it had said what to start")
-    config["remove"] = sys.argv[1:]
-    config["node"] = new_process_id().hex()
-    try:
-        node = start(config)
-    except BaseException as error:
-        os.write(config["ready_fd"], f"E{type(error).__name__}: {error}".encode()[:4_000])
-        remove_session(config)
-        raise
-    signal.signal(signal.SIGTERM, lambda *_: setattr(node, "stopping", True))
-    with contextlib.suppress(BrokenPipeError):  # the driver is dead: its descriptor below says so too
-        os.write(config["ready_fd"], b"R" + node.ends.me)
-    os.close(config["ready_fd"])
-    try:
-        node.run(config["driver_fd"])
-    finally:
-        node.shut_down()
-
-
-def start(config: dict[str, Any]) -> Node:
-    """Zygote first, while there is no thread, context or socket; then the door. OSError, ClusterError when it fails."""
-    adopt_orphans()
-    nursery = fork_zygote({**config, "close": [config["driver_fd"], config["ready_fd"]]})
-    raise_limit()
-    return Node(config, Ends(Path(config["session"]), ProcessId(bytes.fromhex(config["node"]))), nursery)

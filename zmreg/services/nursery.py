@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zmreg.model.ids import new_process_id
+from zmreg.model.ids import worker_id
 from zmreg.services import zygote as zygotes
 from zmreg.services.printed import Output, Printed
 from zmreg.store.board import LastWords, read_board
@@ -68,6 +68,8 @@ class Nursery:
         self.children: dict[bytes, Child] = {}
         self._config = config
         self._session = Path(config["session"])
+        self._node = bytes.fromhex(config["node"])
+        self._born = 0
         self.printed = Printed(self._session / "logs")
         self._died = died
         self._spawned: subprocess.Popen[bytes] | None = None
@@ -79,7 +81,8 @@ class Nursery:
 
     def start(self) -> None:
         """Ask for one more worker."""
-        worker = new_process_id()
+        self._born += 1
+        worker = worker_id(self._node, self._born)
         self.children[worker] = Child(worker)
         self.printed.begin(worker)
         self._tell({"fork": worker.hex()})

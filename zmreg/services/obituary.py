@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from zmreg.core.tasks import QUARANTINE_AFTER, Death, Fail, RetryPolicy
 from zmreg.model.errors import TaskCancelledError, WorkerDiedError, ZmregError
 from zmreg.model.ids import object_id
@@ -9,12 +11,17 @@ from zmreg.model.messages import ProcessDied
 from zmreg.services.calls import Task, describe
 from zmreg.wire import payload
 
+UNKNOWN = b"?"
+"""In `ProcessDied.running`: its node is gone too, and nobody can tell what it was in."""
+
 
 def count_begun(tasks: list[Task], running: bytes, me: bytes) -> int:
     """How many tasks, in the order they were sent, may have run: those up to the one the worker was in.
 
     What stands before that one is done but unanswered, what stands behind it never began.
     """
+    if running == UNKNOWN:
+        return len(tasks)
     if running[:8] == me:
         number = int.from_bytes(running[8:], "big")
         for place, task in enumerate(tasks):
@@ -39,6 +46,8 @@ def worker_died(task: Task, message: ProcessDied, me: bytes) -> ZmregError:
     if task.cancelled and message.signal is None and message.exit_code is None:
         return TaskCancelledError(f"{describe(task, me)} was cancelled")
     tries = f" on each of {task.attempt + 1} attempts" if task.attempt else ""
+    if task.grace_s is not None and message.signal == signal.SIGKILL:
+        return cancelled_error(task, me, "kill")
     forced = " after cancel(force=True)" if task.cancelled else ""
     text = f"the worker that ran {describe(task, me)} died{tries}{forced}: {message.reason}"
     if task.template.max_retries == -1 and len(task.deaths) >= QUARANTINE_AFTER:
@@ -48,7 +57,19 @@ def worker_died(task: Task, message: ProcessDied, me: bytes) -> ZmregError:
     return WorkerDiedError(text, exit_code=message.exit_code, signal=message.signal, log_tail=message.log_tail)
 
 
-def cancelled_failure(task: Task, me: bytes) -> bytes:
+def cancelled_failure(task: Task, me: bytes, ended_by: str = "") -> bytes:
     """The packed error of a cancelled task."""
-    task_id = object_id(me, task.counter).hex()
-    return payload.pack_failure(TaskCancelledError(f"{describe(task, me)} was cancelled", task_id=task_id))
+    return payload.pack_failure(cancelled_error(task, me, ended_by))
+
+
+def cancelled_error(task: Task, me: bytes, ended_by: str) -> TaskCancelledError:
+    """The error of a cancelled task; `ended_by` as in the class."""
+    how = ""
+    if ended_by == "flag":
+        how = ": zmreg.cancelled() told it, and it ended by itself"
+    elif ended_by == "interrupt":
+        how = ": KeyboardInterrupt ended it"
+    elif ended_by == "kill":
+        how = f": it did not end within grace={task.grace_s:g} s, so its process was killed"
+    text = f"{describe(task, me)} was cancelled{how}"
+    return TaskCancelledError(text, task_id=object_id(me, task.counter).hex(), ended_by=ended_by)

@@ -8,11 +8,13 @@ is in `ProcessDied.running`.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from zmreg.model.errors import ActorDiedError, ActorUnavailableError, ZmregError
 from zmreg.model.ids import object_id
 from zmreg.model.messages import ActorState, ProcessDied
+from zmreg.net.waiting import Shield
 from zmreg.services.calls import Lane, Task, first_unusable, pending_inputs, riding_lane
 from zmreg.services.entries import Entry
 from zmreg.wire.payload import unpack_failure
@@ -23,6 +25,7 @@ class PeerKeeper(Protocol):
 
     departing: list[Peer]
     """Peers with lanes to settle at the end of this round, when every answer that has arrived was taken."""
+    shield: Callable[[], Shield]
 
     def fail(self, task: Task, error: ZmregError) -> None:
         """The call gives no value."""
@@ -63,7 +66,8 @@ class Peer:
     def place(self, task: Task) -> None:
         """Queue a call and send what can be sent."""
         if self._death is not None:
-            self._keeper.fail(task, self._death)
+            with self._keeper.shield():
+                self._keeper.fail(task, self._death)
             return
         if self.lane is not None and not self.queue and task.deps is None:
             self.lane.push(task)
@@ -72,7 +76,9 @@ class Peer:
             self.queue.appendleft(task)
         else:
             self.queue.append(task)
-        self.advance()
+        if self.lane is not None:
+            with self._keeper.shield():
+                self.advance()
 
     def advance(self) -> None:
         """Send from the head of the queue; an unordered actor's calls may overtake those that wait for inputs."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from zmreg.model.errors import ClusterError
 from zmreg.model.messages import ActorRefused, Answer, Ask, Message
-from zmreg.net.waiting import Waiter
+from zmreg.net.waiting import Shield, Waiter
 from zmreg.wire import batches
 
 
@@ -15,6 +15,9 @@ class Asker(Protocol):
     """What asking needs from a seat."""
 
     lock: threading.RLock
+
+    def shield(self) -> Shield:
+        """`with` it: no interrupt lands inside, except in a wait."""
 
     def check(self) -> None:
         """Raises when the seat cannot be used any more."""
@@ -41,17 +44,18 @@ class Questions:
     def ask(self, topic: str, key: str = "", timeout: float = 10.0) -> Any:
         """Ask the node about state: plain containers, or None when there is no such thing. ClusterError: no answer."""
         seat = self._seat
-        with seat.lock:
-            seat.check()
-            self._asked += 1
-            request = self._asked
-            waiter, answers = self._open.setdefault(request, (Waiter(), []))
-            seat.flush()
-            seat.tell_node(Ask(request, topic, key))
-        try:
-            seat.wait(waiter, timeout)
-        finally:
-            self._open.pop(request, None)
+        with seat.shield():
+            with seat.lock:
+                seat.check()
+                self._asked += 1
+                request = self._asked
+                waiter, answers = self._open.setdefault(request, (Waiter(), []))
+                seat.flush()
+                seat.tell_node(Ask(request, topic, key))
+            try:
+                seat.wait(waiter, timeout)
+            finally:
+                self._open.pop(request, None)
         if not answers:
             seat.check()
             raise ClusterError(f"the node did not answer a question about {topic!r} within {timeout} s")

@@ -20,6 +20,8 @@ def on_first_use(init: Callable[[], object]) -> None:
 def client() -> Client:
     """The process's client; a driver that has none starts a cluster of its own first."""
     seat = current()
+    if seat is not None and seat.closed is None and not seat.forked:
+        return seat
     if seat is None or (seat.closed is not None and seat.pid == os.getpid() and seat.auto_restart):
         assert _init is not None
         _init()

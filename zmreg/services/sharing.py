@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from zmreg.core.graves import Graves
 from zmreg.core.loans import Loans
 from zmreg.model.errors import ObjectLostError, OwnerDiedError
-from zmreg.model.ids import counter_of, owner_of, short
+from zmreg.model.ids import counter_of, node_of, owner_of, short
 from zmreg.model.messages import Borrow, BorrowSettled, Holds, Message, Resolve, Resolved, Unborrow
 from zmreg.services.custody import Custody
 from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
@@ -150,9 +150,9 @@ class Sharing:
             return
         if not self._post(to, message) and to == owner:
             # Its door is shut, perhaps since before we came, so that nobody has told us: the node knows what it left.
-            self._heirs[owner] = self._node
-            if self._node != unless:
-                self._post(self._node, message)
+            heir = self._heirs[owner] = node_of(owner)
+            if heir != unless:
+                self._post(heir, message)
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
@@ -190,7 +190,8 @@ class Sharing:
             answer = Resolved(object_id, "inline", value, len(value), entry.type_name, entry.took_us, contained)
         elif entry.state == STORED and isinstance(value, Stored):
             contained = self.hand_out(entry.contained, borrower)
-            answer = Resolved(object_id, "stored", b"", value.nbytes, entry.type_name, entry.took_us, contained)
+            nbytes, holder = value.nbytes, value.holder
+            answer = Resolved(object_id, "stored", b"", nbytes, entry.type_name, entry.took_us, contained, holder)
         elif (failure := entry.failure) is not None:
             entry.see()  # the borrower has it now
             answer = Resolved(object_id, "failed", failure, 0, "", entry.took_us, ())
@@ -219,7 +220,7 @@ class Sharing:
         if message.state == "inline":
             entry.settle(INLINE, message.payload)
         elif message.state == "stored":
-            entry.settle(STORED, Stored(message.object_id, message.nbytes, (self._node,), None))
+            entry.settle(STORED, Stored(message.object_id, message.nbytes, message.holder or node_of(sender), None))
         elif message.state == "failed":
             entry.settle(FAILED, message.payload)
         else:
@@ -261,10 +262,10 @@ class Sharing:
         """A process leaves in peace, and this is the last that we hear from it."""
         self._forget(process)
         if process not in self._heirs:
-            self._heirs[process] = self._node
+            self._heirs[process] = node_of(process)
             self._said_goodbye.add(process)
         theirs = [entry for entry in list(self._borrowed.values()) if entry.owner == process]
-        self._restate(process, theirs, self._node, whole=True)
+        self._restate(process, theirs, node_of(process), whole=True)
 
     def _forget(self, process: bytes) -> None:
         """It holds nothing any more."""
@@ -290,6 +291,11 @@ class Sharing:
         """The bytes of a borrowed entry are not in the store any more: the owner's crash, if that is the cause."""
         reason = self._dead.get(entry.owner)
         return None if reason is None else owner_died(entry, reason)
+
+    def processes_on(self, prefix: bytes) -> set[bytes]:
+        """The processes of a node with which we share anything: owners, heirs' owners, borrowers."""
+        known = {each.owner for each in self._borrowed.values()} | self._loans.everybody() | set(self._heirs)
+        return {process for process in known | self.custody.borrowers() if process.startswith(prefix)}
 
     def turn(self) -> None:
         """Say which borrowed refs died since the last turn."""

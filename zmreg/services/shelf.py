@@ -130,13 +130,13 @@ class Shelf:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def ask(self, object_id: bytes) -> PinTicket:
-        """Ask for a pin without waiting."""
+    def ask(self, object_id: bytes, nbytes: int = 0, holder: bytes = b"") -> PinTicket:
+        """Ask for a pin without waiting. An object made elsewhere is fetched from its `holder`, or who has a copy."""
         ticket = PinTicket(object_id)
         self._tickets.setdefault(object_id, deque()).append(ticket)
         if self._gone is not None:
             ticket.answer()
-        self._tell(Pin(object_id))
+        self._tell(Pin(object_id, nbytes, holder))
         return ticket
 
     def wait_any(self, tickets: Collection[PinTicket], timeout: float | None) -> bool:

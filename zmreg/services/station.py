@@ -12,11 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zmreg.model.errors import ClusterError, ForkedContextError, ProtocolError, ZmregError
-from zmreg.model.ids import ProcessId
+from zmreg.model.ids import NODE_BYTES, ProcessId, node_of
 from zmreg.model.messages import (
     CALLS_KIND,
     RESULTS_KIND,
@@ -38,6 +39,7 @@ from zmreg.model.messages import (
     LogLines,
     Message,
     NeedDefinition,
+    NodeGone,
     PartReady,
     Pinned,
     PinRefused,
@@ -45,6 +47,7 @@ from zmreg.model.messages import (
     ReleaseActor,
     Resolve,
     Resolved,
+    TryNodes,
     Unborrow,
     Unpin,
     Unschedulable,
@@ -53,10 +56,13 @@ from zmreg.model.messages import (
 )
 from zmreg.net.pump import Pump
 from zmreg.net.sockets import Ends
-from zmreg.net.waiting import Interrupts, Waiter
+from zmreg.net.waiting import Interrupts, Shield, Waiter
 from zmreg.services.callbacks import Callbacks
 from zmreg.services.calls import Lane, Pool
 from zmreg.services.entries import FAILED, Entry, Outbox, Stored
+from zmreg.services.obituary import UNKNOWN
+from zmreg.services.once import Once
+from zmreg.services.peers import Peer
 from zmreg.services.questions import Questions
 from zmreg.services.sharing import Sharing
 from zmreg.services.shelf import Shelf
@@ -74,11 +80,12 @@ _BLOCKED_AFTER_S = 0.001
 
 log = logging.getLogger("zmreg.station")
 
+T = TypeVar("T")
 Handler = Callable[[bytes, Any], None]
 
 
-def _take(outbox: deque[bytes]) -> tuple[bytes, ...]:
-    taken: list[bytes] = []
+def _take(outbox: deque[T]) -> tuple[T, ...]:
+    taken: list[T] = []
     while outbox and len(taken) < 10_000:
         taken.append(outbox.popleft())
     return tuple(taken)
@@ -95,6 +102,8 @@ class Station:
         self.lock = threading.RLock()
         self.ends = Ends(session, me)
         self.pump = Pump(self.ends, self._dispatch, self._turn, interrupts)
+        self.shield = partial(Shield, interrupts)
+        """What user code calls, and must not be left half done: `with seat.shield():`, around the lock."""
         self.send = self.ends.send
         """Send an encoded batch: (peer, frame) -> whether the connection took it."""
         self.dirty: set[Lane] = set()
@@ -102,7 +111,7 @@ class Station:
         self.closed: ZmregError | None = None
         self._left = False
         self.unpinned = Outbox[bytes](self.pump.request_turn)
-        self.freed = Outbox[bytes](self.pump.request_turn)
+        self.freed = Outbox[tuple[bytes, bytes]](self.pump.request_turn)
         self.ended_actors = Outbox[bytes](self.pump.request_turn)
         self.shelf = Shelf(self.tell_node, self.wait, self.unpinned)
         self.sharing = Sharing(me, node, self.post, payload.pack_failure, Outbox(self.pump.request_turn))
@@ -123,6 +132,7 @@ class Station:
         self.auto_restart = False
         """Closed because the user said shutdown(): the next API call starts a new cluster."""
         self.callbacks = Callbacks()
+        self.once = Once()
         self.show_log: Callable[[LogLines], None] = lambda message: None
         self.detached: list[Entry] = []
         """Lifelines of detached actors made here: what their constructors got lives as long as this process."""
@@ -140,6 +150,8 @@ class Station:
             LeaseGranted: lambda _, m: self._on_grant(m),
             LeaseRecalled: lambda _, m: self._recalled(m.worker),
             Unschedulable: lambda _, m: tasks.on_unschedulable(m),
+            TryNodes: lambda _, m: tasks.on_try_nodes(m),
+            NodeGone: lambda _, m: self._on_node_gone(m),
             GaveBack: tasks.on_gave_back,
             PartReady: tasks.on_part,
             NeedDefinition: self._on_need_definition,
@@ -155,7 +167,7 @@ class Station:
             Resolve: sharing.on_resolve,
             Resolved: sharing.on_resolved,
             Goodbye: lambda sender, _: sharing.on_goodbye(sender),
-            CancelObject: lambda _, m: self.cancel(sharing.entry_for(m.object_id), m.force, m.recursive),
+            CancelObject: lambda _, m: self._cancel_for_another(sharing.entry_for(m.object_id), m),
             Answer: lambda _, m: self.questions.on_answer(m),
             ActorRefused: lambda _, m: self.questions.on_refused(m),
             LogLines: lambda _, m: self.show_log(m),
@@ -196,19 +208,21 @@ class Station:
 
     def close(self, error: ZmregError | None, clean: bool = True) -> None:
         """Leave: fail what is pending, stop the thread, close the ends. Idempotent."""
-        with self.lock:
-            if self._left:
-                return
-            self._left = True
-            if self.closed is None:  # else the node is gone, and everybody has been told
-                if clean:
-                    self._turn()
-                    self.tell_node(Goodbye())
-                self._end_waits(error or ClusterError("zmreg.shutdown() was called; call zmreg.init() to start again"))
-        self.pump.stop()
-        self.callbacks.close()
-        self.ends.close(clean)
-        self.shelf.close()
+        with self.shield():
+            with self.lock:
+                if self._left:
+                    return
+                self._left = True
+                if self.closed is None:  # else the node is gone, and everybody has been told
+                    if clean:
+                        self._turn()
+                        self.tell_node(Goodbye())
+                    why = "zmreg.shutdown() was called; call zmreg.init() to start again"
+                    self._end_waits(error or ClusterError(why))
+            self.pump.stop()
+            self.callbacks.close()
+            self.ends.close(clean)
+            self.shelf.close()
 
     def node_gone(self, reason: str) -> None:
         """The node process ended: every wait ends with a typed error."""
@@ -278,11 +292,21 @@ class Station:
             if self.unpinned:
                 self.tell_node(Unpin(_take(self.unpinned)))
             if self.freed:
-                self.tell_node(FreeObjects(_take(self.freed)))
+                self._say_freed()
             while self.ended_actors:
                 actor_id = self.ended_actors.popleft()
                 self.tasks.drop_actor(actor_id)
                 self.tell_node(ReleaseActor(actor_id))
+
+    def _say_freed(self) -> None:
+        """Our node tells whoever it knows to have copies; the first holder is told by us, as it may not know yet."""
+        by_node: dict[bytes, list[bytes]] = {self.node: []}
+        for object_id, holder in _take(self.freed):
+            by_node[self.node].append(object_id)
+            if holder != self.node:
+                by_node.setdefault(holder, []).append(object_id)
+        for node, object_ids in by_node.items():
+            self.post(node, FreeObjects(tuple(object_ids)))
 
     def _report_unread(self) -> None:
         """On the callbacks' thread: log handlers are users' code."""
@@ -342,16 +366,38 @@ class Station:
     def _on_process_died(self, message: ProcessDied) -> None:
         self.ends.forget(message.process)
         self.tasks.process_died(message)
-        self.sharing.process_died(message.process, message.reason, self.node if message.adopted else b"")
+        self.sharing.process_died(message.process, message.reason, node_of(message.process) if message.adopted else b"")
+
+    def _on_node_gone(self, message: NodeGone) -> None:
+        """Every process on it is gone, and nobody can tell what it was at."""
+        prefix = message.node[:NODE_BYTES]
+        for pool in self.tasks.pools.values():
+            pool.node_gone(message.node)
+        for process in self.tasks.processes_on(prefix) | self.sharing.processes_on(prefix) | {message.node}:
+            reason = f"its node is gone: {message.reason}"
+            self._on_process_died(ProcessDied(process, None, None, UNKNOWN, reason, "", False))
 
     def _own_bytes(self, stored: Stored) -> None:
         stored.outbox = self.freed
 
-    def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
-        """Cancel the task behind an entry; any holder may."""
-        with self.lock:
+    def cancel(self, entry: Entry, force: bool, recursive: bool, grace_s: float | None = None) -> None:
+        """Cancel the task behind an entry; any holder may. ValueError: a bad grace, or an own actor's call by force."""
+        if grace_s is not None:
+            if not 0 <= grace_s < float("inf"):
+                raise ValueError(f"grace={grace_s}: seconds are needed, from 0; None never kills")
+            if force:
+                raise ValueError("force=True kills at once and grace waits first: give one of them")
+        with self.shield(), self.lock:
             self.check()
             if entry.owner == self.me:
-                self.tasks.cancel(entry, force, recursive)
+                self.tasks.cancel(entry, force, recursive, grace_s)
             else:
-                self.post(entry.owner, CancelObject(entry.object_id, force, recursive))
+                self.post(entry.owner, CancelObject(entry.object_id, force, recursive, grace_s))
+
+    def _cancel_for_another(self, entry: Entry, message: CancelObject) -> None:
+        """Whoever holds a ref cannot know that an actor makes it, whose process stays: that call is told, no more."""
+        task = entry.task
+        if task is not None and isinstance(task.peer, Peer):
+            self.cancel(entry, False, message.recursive)
+        else:
+            self.cancel(entry, message.force, message.recursive, message.grace_s)

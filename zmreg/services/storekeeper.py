@@ -12,6 +12,7 @@ from typing import assert_never
 
 from zmreg.core.graves import Graves
 from zmreg.model.errors import ObjectStoreFullError, ZmregError
+from zmreg.model.ids import NODE_BYTES
 from zmreg.model.messages import (
     Allocate,
     Allocated,
@@ -113,6 +114,16 @@ class Storekeeper:
                 del waits[key]
         self.perform(self.table.process_died(process))
         self.perform(self.table.free_owned_by(process, adopted))
+
+    def used_bytes(self) -> int:
+        """Bytes of memory that objects take."""
+        return self.table.statistics().used_bytes
+
+    def node_gone(self, node: bytes) -> None:
+        """Another node is gone: nobody reads for it any more, and what its processes owned nobody owns."""
+        self._gone.bury(node)
+        self.perform(self.table.process_died(node))
+        self.perform(self.table.free_owned_by(node[:NODE_BYTES]))
 
     def tick(self, now: float) -> None:
         """Creators, and readers of what is on disk, that have waited long enough for room are told the reason."""

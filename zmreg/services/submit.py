@@ -20,6 +20,8 @@ from zmreg.wire.packed import Packed
 _NOTHING = b"\x80\x05)."
 """An empty tuple, pickled."""
 
+_UNCHANGING = frozenset({bytes, str})
+
 WHOLE_ARGUMENTS = -1
 """Position of the dependency that stands for all arguments at once."""
 
@@ -39,10 +41,15 @@ def pack_arguments(
     """(payload, dependencies, pins) of a call's arguments.
 
     A ref that is itself an argument becomes a dependency and arrives as its value; refs inside containers stay refs
-    and are pinned until the call is over. Arguments over the inline limit go to the store as one object.
+    and are pinned until the call is over. Arguments over the inline limit go to the store as one object, but large
+    bytes and strs each as one of its own, which later calls share (services/once.py).
     """
     if not args and not kwargs:
         return _NOTHING, None, None
+    for arg in (*args, *kwargs.values()) if kwargs else args:
+        if type(arg) in _UNCHANGING and len(arg) >= payload.LARGE_BYTES:
+            args, kwargs = client.once.stand_in(client, args, kwargs)
+            break
     deps: list[Dep] | None = None
     for position, arg in enumerate(args):
         if isinstance(arg, EntryRef):
@@ -80,21 +87,37 @@ def submit_task(client: Client, template: Template, args: tuple[Any, ...], kwarg
     with client.lock:
         if client.closed is not None or client.forked:
             client.check()
-        task = new_task(client, tasks, template, data)
-        pool = template.pool
-        if pool is None:
-            pool = template.pool = tasks.pool_for(template.shape)
-        task.peer = pool
-        if deps is None and pins is None:
-            pool.place(task)
-        else:
-            task.deps, task.pins = deps, pins
-            tasks.start(task)
-        tasks.submitted += 1
+        first = tasks.next_number
+        try:
+            task = new_task(client, tasks, template, data)
+            pool = template.pool
+            if pool is None:
+                pool = template.pool = tasks.pool_for(template.shape)
+            task.peer = pool
+            if deps is None and pins is None:
+                pool.place(task)
+            else:
+                task.deps, task.pins = deps, pins
+                tasks.start(task)
+            tasks.submitted += 1
+        except BaseException:
+            _interrupted(client, first)
+            raise
         burst = tasks.submitted & 31 == 0
     if burst:
         client.pump.drain_now()
     return task
+
+
+def _interrupted(client: Client, first: int) -> None:
+    """Ctrl-C came in the midst of a submission: it is whole, or as if it had never been. Under the lock.
+
+    `first` is the first number that the submission may have used.
+    """
+    with client.shield():
+        client.tasks.take_back(first)
+        client.request_turn()
+        client.pump.wake()  # the wish may have been noted before, and the wake-up missed
 
 
 def new_task(client: Client, tasks: Tasks, template: Template, data: bytes) -> Task:
@@ -125,7 +148,7 @@ def resubmit(client: Client, entry: Entry) -> Entry:
 
     Raises ValueError when there is no such task: the entry has not failed, or was put, borrowed, or an actor's call.
     """
-    with client.lock:
+    with client.shield(), client.lock:
         client.check()
         if not may_resubmit(entry):
             raise ValueError(
@@ -178,18 +201,23 @@ def submit_actor_call(
     with client.lock:
         if client.closed is not None or client.forked:
             client.check()
-        task = new_task(client, tasks, template, data)
-        task.deps = deps
-        task.pins = [lifeline] if pins is None else [lifeline, *pins]
-        peer = tasks.peers.get(peer_key[0])
-        if peer is None:
-            peer = tasks.peer_for(*peer_key)
-        task.peer = peer
-        if deps is None:
-            peer.place(task)
-        else:
-            tasks.start(task)
-        tasks.submitted += 1
+        first = tasks.next_number
+        try:
+            task = new_task(client, tasks, template, data)
+            task.deps = deps
+            task.pins = [lifeline] if pins is None else [lifeline, *pins]
+            peer = tasks.peers.get(peer_key[0])
+            if peer is None:
+                peer = tasks.peer_for(*peer_key)
+            task.peer = peer
+            if deps is None:
+                peer.place(task)
+            else:
+                tasks.start(task)
+            tasks.submitted += 1
+        except BaseException:
+            _interrupted(client, first)
+            raise
         burst = tasks.submitted & 31 == 0
     if burst:
         client.pump.drain_now()

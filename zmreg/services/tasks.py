@@ -17,10 +17,12 @@ from zmreg.model.messages import (
     GaveBack,
     LeaseGranted,
     ProcessDied,
+    TryNodes,
     Unschedulable,
     WatchActor,
 )
 from zmreg.model.specs import Shape
+from zmreg.services.advice import TINY_US, count_tiny
 from zmreg.services.calls import (
     CALL_COST_US,
     LEASE_IDLE_S,
@@ -29,7 +31,6 @@ from zmreg.services.calls import (
     Task,
     Template,
     Wires,
-    cancel_sent,
     describe,
     first_unusable,
     pending_inputs,
@@ -48,6 +49,7 @@ class Tasks(Endings):
 
     def __init__(self, wires: Wires, sharing: Sharing, free: Callable[[Stored], None]) -> None:
         super().__init__(wires, sharing, free)
+        self.shield = wires.shield
         self.next_number = 1
         self.submitted = 0
         self.pools: dict[Shape, Pool] = {}
@@ -88,8 +90,9 @@ class Tasks(Endings):
         """This process's way to an actor, made on first use; the head is asked where it lives."""
         peer = self.peers.get(actor_id)
         if peer is None:
-            peer = self.peers[actor_id] = Peer(self, self.wires.me, actor_id, class_name, ordered)
-            self.wires.post(self.wires.node, WatchActor(actor_id))
+            with self.shield():
+                peer = self.peers[actor_id] = Peer(self, self.wires.me, actor_id, class_name, ordered)
+                self.wires.post(self.wires.node, WatchActor(actor_id))
         return peer
 
     def start(self, task: Task) -> None:
@@ -103,22 +106,20 @@ class Tasks(Endings):
         if task.deps is not None:
             bad = first_unusable(task)
             if bad is not None:
-                self.fail_by_input(task, bad)
+                with self.shield():
+                    self.fail_by_input(task, bad)
                 return
             pending = pending_inputs(task)
             if pending:
                 lane = riding_lane(task)
-                if lane is not None and isinstance(home, Pool):
-                    task.lane = lane
-                    if lane.parked or not lane.roomy:
-                        lane.parked.append(task)
-                    else:
-                        lane.push(task)
-                    return
-                task.waiting = len(pending)
-                for entry in pending:
-                    entry.listen(lambda done: self._input_there(task, done))
-                    self.sharing.want(entry)
+                with self.shield():
+                    if lane is not None and isinstance(home, Pool):
+                        lane.ride(task)
+                        return
+                    task.waiting = len(pending)
+                    for entry in pending:
+                        entry.listen(lambda done: self._input_there(task, done))
+                        self.sharing.want(entry)
                 if isinstance(home, Pool):
                     return
         home.place(task)
@@ -147,6 +148,7 @@ class Tasks(Endings):
             self.late_answers += len(rows)
             return
         outstanding, live = lane.outstanding, self.live
+        est = None
         for row in rows:
             counter = row[0]
             task = outstanding.pop(counter, None)
@@ -169,6 +171,8 @@ class Tasks(Endings):
                 entry.settle(INLINE, row[2])
             else:
                 self._long_result(task, worker, row)
+        if est is not None and est < TINY_US:
+            count_tiny(template, len(rows), self.wires.callbacks)
         self.finished += len(rows)
         lane.closed = False
         lane.home.refill(lane)
@@ -189,7 +193,7 @@ class Tasks(Endings):
             entry.took_us, entry.type_name = us, type_name
             entry.contained = self.sharing.receive(contained, worker) if contained else ()
             if status != batches.FAILED:
-                self.settle_good(entry, status == batches.OK_STORED, data, nbytes)
+                self.settle_good(entry, status == batches.OK_STORED, data, nbytes, worker)
             else:
                 self.settle_failed(task, entry, data)
 
@@ -223,30 +227,6 @@ class Tasks(Endings):
                 lane.home.queue.appendleft(task)
         lane.home.refill(lane)
 
-    # -- endings ----------------------------------------------------------------------------------------------------
-
-    def cancel(self, entry: Entry, force: bool, recursive: bool) -> None:
-        """Cancel the task that makes an own entry; nothing when it is finished. ValueError: force on an actor call."""
-        task = entry.task
-        if task is None or task.counter not in self.live:
-            return
-        home, lane = task.peer, task.lane
-        if force and isinstance(home, Peer):
-            raise ValueError("an actor call cannot be cancelled with force=True; zmreg.kill(actor) ends the actor")
-        task.cancelled = True
-        if lane is not None and task.counter in lane.outstanding:
-            cancel_sent(task, lane, force, recursive)
-            return
-        if lane is not None and task in lane.parked:
-            lane.parked.remove(task)
-        elif home is not None:
-            home.withdraw(task)
-        task.lane = None
-        self.end(task)
-        self.settle_all(task, cancelled_failure(task, self.wires.me))
-        if isinstance(home, Peer):  # it may have stood before others, waiting for an input
-            home.advance()
-
     # -- what the node says -----------------------------------------------------------------------------------------
 
     def on_grant(self, message: LeaseGranted) -> None:
@@ -261,6 +241,12 @@ class Tasks(Endings):
         else:  # ourselves: we were idle, and answers of calls that we ran by our own hands are still on their way
             lane.home, lane.closed, lane.recalled = pool, False, False
         pool.granted(lane)
+
+    def on_try_nodes(self, message: TryNodes) -> None:
+        """Our node cannot serve all of a shape now; others could."""
+        pool = self.pools.get(Shape(message.resources, message.locs))
+        if pool is not None:
+            pool.try_nodes(message.nodes, message.counts)
 
     def on_unschedulable(self, message: Unschedulable) -> None:
         """Nobody can ever meet this shape, or no process could be started for it."""
@@ -311,10 +297,14 @@ class Tasks(Endings):
         tasks = lane.home.lost(lane)
         begun = count_begun(tasks, message.running, self.wires.me)
         for place, task in enumerate(tasks):
-            if task.cancelled or (place < begun and not one_more_attempt(task, message)):
+            if place < begun and (task.cancelled or not one_more_attempt(task, message)):
                 self.fail(task, worker_died(task, message, self.wires.me))
             else:
                 self.start(task)
+
+    def processes_on(self, prefix: bytes) -> set[bytes]:
+        """The workers of a node to which there are lanes."""
+        return {worker for worker in self.lanes if worker.startswith(prefix)}
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 

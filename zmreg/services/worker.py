@@ -15,7 +15,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import CoroutineType, GeneratorType
@@ -205,13 +205,15 @@ class Worker(Intake):
             start = _perf()
             signals.executing = task_id
             try:
-                if self.cancelled and task_id in self.cancelled:  # while its arguments were loaded
-                    raise KeyboardInterrupt
+                if self.cancelled and task_id in self.cancelled:
+                    raise execute.NotBegun
                 result = callee.function(*args, **kwargs)
                 if type(result) is CoroutineType:
                     result = self.looping.complete(result)
             finally:
                 signals.executing = b""
+            if self.cancelled and self.graces.obeyed(task_id):
+                raise KeyboardInterrupt
             took = _perf() - start
             args = kwargs = None  # type: ignore[assignment]
             if not long:
@@ -221,38 +223,29 @@ class Worker(Intake):
                     return took, packed
                 row_of = execute.row_of(self, caller, task_id, packed, refs, type(result).__name__)
                 return took, [row_of]
-            returns = execute.pack_returns(self, caller, task_id, result, row[3], name, partial(self._advance, task_id))
+            advance = partial(self.graces.advance, task_id)
+            returns = execute.pack_returns(self, caller, task_id, result, row[3], name, advance)
             return _perf() - start if type(result) is GeneratorType else took, returns
         except InputMissing:
             self.post(caller, GaveBack((row[0],), False))
             return 0.0, None
-        except KeyboardInterrupt as error:
-            if task_id in self.cancelled:
-                return _perf() - start, [execute.CANCELLED_ROW] * max(1, row[3] if long else 1)
-            return _perf() - start, self._failed(error, name, row)
         except (SystemExit, ActorExit):
             raise
         except BaseException as error:  # noqa: BLE001  the user's code may raise anything; it all goes to the owner
-            return _perf() - start, self._failed(error, name, row)
+            why = self.graces.row(task_id, error) if self.cancelled else None
+            return _perf() - start, self._failed(error, name, row, why)
         finally:
             running.reset(token)
             self.parent = None
             self.depth = 0
             if self.cancelled:
-                self.cancelled.discard(task_id)
+                self.graces.over(task_id)
 
-    def _advance(self, task_id: bytes, values: Iterator[Any]) -> Any:
-        """Run a generator on to its next value; only its own code can be interrupted."""
-        before, self.signals.executing = self.signals.executing, task_id
-        try:
-            if self.cancelled and task_id in self.cancelled:
-                raise KeyboardInterrupt
-            return next(values)
-        finally:
-            self.signals.executing = before
-
-    def _failed(self, error: BaseException, name: str, row: batches.Row) -> execute.Returns:
-        return [execute.failed_row(execute.failure_of(error, name, self))] * max(1, row[3] if len(row) > 3 else 1)
+    def _failed(
+        self, error: BaseException, name: str, row: batches.Row, why: batches.Row | None = None
+    ) -> execute.Returns:
+        each = why or execute.failed_row(execute.failure_of(error, name, self))
+        return [each] * max(1, row[3] if len(row) > 3 else 1)
 
     def _find(self, caller: bytes, row: batches.Row) -> bool:
         """Unpickle the function of a call; False when the call waits for it or has failed with it."""
@@ -346,9 +339,10 @@ class Worker(Intake):
     def _on_await(self, loop: asyncio.AbstractEventLoop, begins: bool) -> None:
         """A coroutine waits: a task's, as if it called get(); an async actor goes on with its other calls."""
         if self.host is None:
-            self.waits(begins)
-            if begins or not self._waits:
-                self.helping.awaits(loop if begins else None)
+            with self.shield():
+                self.waits(begins)
+                if begins or not self._waits:
+                    self.helping.awaits(loop if begins else None)
 
     # -- actors and the end -----------------------------------------------------------------------------------------
 

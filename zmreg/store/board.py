@@ -56,6 +56,16 @@ class Board:
         self._map[start : start + _ID_BYTES] = object_id
 
 
+def showing(path: Path) -> bytes:
+    """The task that a living worker is in, or empty. It may be over when you read it here."""
+    try:
+        with open(path, "rb") as file:
+            task_id = file.read(_ID_BYTES)
+    except OSError:  # it has none yet, or is gone
+        return b""
+    return b"" if task_id == _NO_ID else task_id
+
+
 def read_board(path: Path) -> LastWords:
     """What a dead worker was in, and had stored. Removes the file."""
     try:

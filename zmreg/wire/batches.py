@@ -7,7 +7,7 @@ call    [counter, target, payload]
         [counter, target, payload, nreturns, attempt, depth, deps]
             target    16-byte digest of a function, or the name of an actor's method
             payload   pickled arguments; empty when they are the dependency with where = -1
-dep     [where, kind, data, nbytes]
+dep     [where, kind, data, nbytes]; with STORED also the node where it was made
             where     position, or keyword name; -1 = the arguments as a whole
             kind      INLINE (data = payload), STORED (data = object id), CHAINED (data = counter of an earlier call),
                       FAILED_INPUT (data = packed failure; only for constructors, which are told by the node)
@@ -35,10 +35,13 @@ Row = list[Any]
 CALLS_HEADER = b"ZR\x01" + bytes([CALLS_KIND])
 RESULTS_HEADER = b"ZR\x01" + bytes([RESULTS_KIND])
 HEADER_BYTES = 4
+_COMMON = CALLS_HEADER[:3]
 SHORT_ROW = 3
 # 128 calls with inline arguments of 64 KiB each is 8 MiB; four inline dependencies each make it 40 MiB. Above that
 # somebody is not speaking our language.
 MAX_BATCH_BYTES = 64 << 20
+# Below this a copy is cheaper than a view.
+_COPIED_BYTES = 1_024
 
 # One packer for all: packing plain rows runs no Python code, so the interpreter lock makes it one step.
 _pack = msgpack.Packer().pack
@@ -59,12 +62,13 @@ def encode_results(rows: list[Row]) -> bytes:
 
 def decode_rows(frame: bytes) -> list[Row]:
     """The rows of a batch. ProtocolError if it is not a list of lists."""
-    if frame[:3] != CALLS_HEADER[:3]:
+    if frame[:3] != _COMMON:
         raise ProtocolError(f"batch of another version: {frame[:4].hex()}")
-    if len(frame) > MAX_BATCH_BYTES:
-        raise ProtocolError(f"batch of {len(frame)} bytes is over the limit of {MAX_BATCH_BYTES}")
+    nbytes = len(frame)
+    if nbytes > MAX_BATCH_BYTES:
+        raise ProtocolError(f"batch of {nbytes} bytes is over the limit of {MAX_BATCH_BYTES}")
     try:
-        rows = _unpack(memoryview(frame)[HEADER_BYTES:])
+        rows = _unpack(frame[HEADER_BYTES:] if nbytes < _COPIED_BYTES else memoryview(frame)[HEADER_BYTES:])
     except (ValueError, msgpack.UnpackException) as error:
         raise ProtocolError(f"batch is not msgpack: {error}") from None
     if type(rows) is not list:

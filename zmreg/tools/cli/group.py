@@ -20,6 +20,7 @@ EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 # Command -> the module that defines it under the same name. Modules keep imports beyond click inside the commands.
 COMMANDS: Final = {
     "demo": "zmreg.tools.cli.demo",
+    "key": "zmreg.tools.cli.keys",
     "version": "zmreg.tools.cli.about",
 }
 

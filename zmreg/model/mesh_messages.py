@@ -1,0 +1,91 @@
+"""What nodes say to each other about who is in the cluster."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from zmreg.model.record import Resources, Sentence
+
+
+class NodeRecord(Sentence):
+    """node -> every node (members table, and inside `Join`): who I am, where my ports are, what I have and have free.
+
+    Amounts are in 1/10000 units. Only the node itself writes its record.
+    """
+
+    KIND: ClassVar[int] = 62
+    node: bytes
+    name: str
+    host: str
+    port: int
+    pub_port: int
+    is_head: bool
+    python: str
+    version: str
+    pid: int
+    total: Resources
+    available: Resources
+    locs: tuple[str, ...]
+    store_bytes: int
+    store_used_bytes: int
+    workers: int
+    waiting: int
+    """Leases and actors asked for here that have no worker yet."""
+
+
+class Join(Sentence):
+    """node -> any node: I have the cluster's key and want to be one of you. Said again until it is answered."""
+
+    KIND: ClassVar[int] = 63
+    record: bytes
+    """An encoded NodeRecord."""
+
+
+class Admitted(Sentence):
+    """head -> joining node: you are one of us; these are the others (encoded NodeRecords, the head's first)."""
+
+    KIND: ClassVar[int] = 64
+    cluster: str
+    epoch: int
+    inline_limit: int
+    namespace: str
+    records: tuple[bytes, ...]
+
+
+class NotAdmitted(Sentence):
+    """head -> joining node: no, and why; `kind` is "version", "python", "dead" or "cluster"."""
+
+    KIND: ClassVar[int] = 65
+    kind: str
+    reason: str
+
+
+class AskHead(Sentence):
+    """node -> joining node: I am not the head; it is there."""
+
+    KIND: ClassVar[int] = 66
+    host: str
+    port: int
+
+
+class NodeGone(Sentence):
+    """head -> nodes -> their clients: that node is dead for good (or `left` in peace), with every process on it."""
+
+    KIND: ClassVar[int] = 67
+    node: bytes
+    reason: str
+    left: bool
+
+
+class Leaving(Sentence):
+    """node -> all nodes: I end in peace; what was mine is with `heir` (empty: nothing was)."""
+
+    KIND: ClassVar[int] = 68
+    heir: bytes
+
+
+class Fenced(Sentence):
+    """node -> node that was declared dead: you are not one of us any more; end your workers and join anew."""
+
+    KIND: ClassVar[int] = 69
+    reason: str

@@ -1,0 +1,187 @@
+"""The TCP side of a node: two bound ports and the connections to the ports of others. All of it CURVE, see curve.py.
+
+- `gate`, a ROUTER bound at the node's port: what other nodes say to this one arrives here;
+- `shout`, a PUB bound at a second port: this node's parts of the replicated tables leave here;
+- `reach`, a ROUTER that connects to the others' gates and names each connection by the node's id;
+- `hear`, a SUB that connects to the others' PUBs.
+
+As with door and link (sockets.py), nothing is received on `reach` and nothing sent by `gate`. Nodes are known by their
+8-byte ids; one that is not known yet, the first contact, by a name of our own making. All calls are the node's loop's.
+"""
+
+from __future__ import annotations
+
+import socket as sockets
+from collections.abc import Sequence
+from errno import ENOENT
+from typing import Any
+
+import zmq
+
+from zmreg.model.errors import ClusterError
+from zmreg.net.curve import CurveKeys, Gatekeeper, Happening, Watch, dial, serve
+from zmreg.net.factory import GATE, SHOUT, bind, connect, make
+
+_EVENTS = int(zmq.EVENTS)
+_POLLIN = int(zmq.POLLIN)
+_NOBLOCK = int(zmq.NOBLOCK)
+_SEND_MORE = int(zmq.SNDMORE | zmq.NOBLOCK)
+# A letter has two frames behind the sender's id and a chunk two; who sends more does not speak our language.
+_MAX_FRAMES = 3
+# Larger frames are received in place: a chunk of an object is then copied once, into the arena.
+_COPY_BELOW_BYTES = 64 * 1024
+# Encryption is done by libzmq's own threads: one for what leaves and one for what comes.
+_IO_THREADS = 2
+
+
+def advertised(host: str, towards: str) -> str:
+    """The address others reach this machine by: `host`, or for one that means "all", our end of a route `towards`.
+
+    No packet is sent: connecting a datagram socket only looks up the route.
+    """
+    if host not in ("0.0.0.0", "::", "*"):
+        return host
+    family = sockets.AF_INET6 if ":" in towards else sockets.AF_INET
+    with sockets.socket(family, sockets.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((towards, 9))
+        except OSError as error:
+            text = f"no route to {towards}: {error}; name this machine's own address with --advertise"
+            raise ClusterError(text) from None
+        return str(probe.getsockname()[0])
+
+
+def endpoint(host: str, port: int) -> str:
+    """The ZeroMQ endpoint of a TCP address; IPv6 hosts in brackets, port 0 as "any"."""
+    return f"tcp://{f'[{host}]' if ':' in host else host}:{port or '*'}"
+
+
+def _port_of(bound: str) -> int:
+    return int(bound.rpartition(":")[2])
+
+
+class Mesh:
+    """Sockets to the other nodes. `send` never blocks; True proves nothing about delivery (core/courier.py does)."""
+
+    def __init__(self, me: bytes, keys: CurveKeys, host: str, port: int, pub_port: int) -> None:
+        """Binds both ports (0 = any free one). ClusterError when one is taken."""
+        self.host = host
+        self._context = zmq.Context(_IO_THREADS)
+        self.gatekeeper = Gatekeeper(self._context, keys)
+        self._gate = make(self._context, zmq.ROUTER, GATE, name=me)
+        self._shout = make(self._context, zmq.PUB, SHOUT)
+        self._reach = make(self._context, zmq.ROUTER, GATE, name=me, mandatory=True)
+        self._hear = make(self._context, zmq.SUB, SHOUT)
+        for socket in (self._gate, self._shout):
+            serve(socket, keys)
+        for socket in (self._reach, self._hear):
+            dial(socket, keys)
+        self._hear.setsockopt(zmq.SUBSCRIBE, b"")
+        self._watch = Watch(self._context, self._reach)
+        self._known: dict[bytes, tuple[str, str]] = {}
+        try:
+            self.port = _port_of(bind(self._gate, endpoint(host, port)))
+            self.pub_port = _port_of(bind(self._shout, endpoint(host, pub_port)))
+        except BaseException:
+            self.close()
+            raise
+        self.fds = (
+            int(self._gate.getsockopt(zmq.FD)), int(self._hear.getsockopt(zmq.FD)), self.gatekeeper.fd, self._watch.fd
+        )  # fmt: skip
+        """Edge-triggered: after any, `receive`, `overhear`, `happenings` and `gatekeeper.serve` until all are dry."""
+        self.malformed = 0
+        """Messages that had more frames than ours have."""
+
+    # -- who is there -----------------------------------------------------------------------------------------------
+
+    def connect(self, node: bytes, host: str, port: int, pub_port: int = 0) -> None:
+        """Be able to send to a node, and hear its PUB when the port is given. Idempotent."""
+        if node in self._known:
+            return
+        gate, pub = endpoint(host, port), endpoint(host, pub_port) if pub_port else ""
+        self._known[node] = gate, pub
+        connect(self._reach, gate, node)
+        if pub:
+            connect(self._hear, pub)
+
+    def disconnect(self, node: bytes) -> None:
+        """Drop the connections to a node and what was queued for it."""
+        known = self._known.pop(node, None)
+        for socket, where in zip((self._reach, self._hear), known or (), strict=False):
+            if where:
+                try:
+                    socket.disconnect(where)
+                except zmq.ZMQError as error:
+                    if error.errno not in (ENOENT, zmq.ENOTSOCK):
+                        raise
+        if known is not None:
+            self._watch.forget(known[0])
+
+    def knows(self, node: bytes) -> bool:
+        """Whether there is a connection to that node, up or coming up."""
+        return node in self._known
+
+    def happenings(self, now: float) -> list[tuple[bytes, Happening]]:
+        """What befell our connections to other gates since the last time: (node, happening)."""
+        found = self._watch.read(now)
+        if not found:
+            return []
+        by_gate = {gate: node for node, (gate, _) in self._known.items()}
+        return [(by_gate[each.endpoint], each) for each in found if each.endpoint in by_gate]
+
+    # -- sending ----------------------------------------------------------------------------------------------------
+
+    def send(self, node: bytes, frames: Sequence[bytes | memoryview]) -> bool:
+        """Hand frames to the connection to `node`; False when there is none."""
+        last = len(frames) - 1
+        try:
+            self._reach.send(node, _SEND_MORE)
+            for place, frame in enumerate(frames):
+                # A copy: libzmq reads later, when the arena may hold another object there (0.1 ms a MiB).
+                self._reach.send(frame, _NOBLOCK if place == last else _SEND_MORE)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EHOSTUNREACH, zmq.ENOTSOCK, zmq.ETERM):
+                return False
+            raise
+        return True
+
+    def publish(self, frame: bytes) -> None:
+        """To every node that listens. May get lost: what must not is repaired by core/replicas.py."""
+        self._shout.send(frame, _NOBLOCK)
+
+    # -- receiving --------------------------------------------------------------------------------------------------
+
+    def receive(self) -> tuple[bytes, list[Any]] | None:
+        """(sender, frames) of the next message at the gate; None when there is none. Large frames are `zmq.Frame`s."""
+        gate = self._gate
+        if not int(gate.getsockopt(_EVENTS)) & _POLLIN:
+            return None
+        sender = gate.recv(_NOBLOCK)
+        frames: list[Any] = []
+        while gate.getsockopt(zmq.RCVMORE):
+            frame = gate.recv(_NOBLOCK, copy=False)
+            frames.append(frame if len(frame) >= _COPY_BELOW_BYTES else frame.bytes)
+        if not 0 < len(frames) <= _MAX_FRAMES:
+            self.malformed += 1
+            return sender, []
+        return sender, frames
+
+    def overhear(self) -> bytes | None:
+        """The next frame that a node published; None when there is none."""
+        if not int(self._hear.getsockopt(_EVENTS)) & _POLLIN:
+            return None
+        frame = self._hear.recv(_NOBLOCK)
+        while self._hear.getsockopt(zmq.RCVMORE):
+            self._hear.recv(_NOBLOCK)
+            frame = b""
+        return frame
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close everything; what was sent may leave for `linger_ms`."""
+        self._watch.close()
+        for socket in (self._gate, self._shout, self._reach, self._hear):
+            socket.close(linger_ms)
+        self.gatekeeper.close()
+        self._context.destroy(linger=linger_ms)

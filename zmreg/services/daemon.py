@@ -1,0 +1,81 @@
+"""The life of a node's process: what it is told, what it opens, in which order, and what it leaves behind: nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from zmreg.model.ids import ProcessId, new_node_id
+from zmreg.model.settings import Listening, Settings
+from zmreg.net.sockets import Ends
+from zmreg.services.descriptors import raise_limit
+from zmreg.services.node import Node
+from zmreg.services.zygote import adopt_orphans, fork_zygote, remove_session
+
+
+def settings_of(config: dict[str, Any]) -> Settings:
+    """The settings that the launching process sent."""
+    values = dict(config["settings"])
+    values["locs"] = tuple(values["locs"])
+    return Settings(**values)
+
+
+def main() -> None:
+    """The life of a node process: configuration on stdin, a byte on `ready_fd` when the door is open.
+
+    What to remove at the end is in argv as well: the driver may be killed before it has written the configuration.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        config = json.loads(sys.stdin.buffer.read())
+    except ValueError:
+        remove_session({"remove": sys.argv[1:]})
+        sys.exit("the driver ended before it had said what to start")
+    config["remove"] = sys.argv[1:]
+    config["node"] = new_node_id().hex()
+    told: list[bytes] = []
+
+    def tell(word: bytes) -> None:
+        if not told:
+            told.append(word)
+            with contextlib.suppress(BrokenPipeError):  # the driver is dead: its descriptor says so too
+                os.write(config["ready_fd"], word[:4_000])
+            os.close(config["ready_fd"])
+
+    node = None
+    try:
+        node = start(config)
+        node.ready = lambda: tell(b"R" + bytes.fromhex(config["node"]))
+        signal.signal(signal.SIGTERM, lambda *_: node.stop())
+        node.run(config["driver_fd"])
+    except BaseException as error:
+        tell(f"E{type(error).__name__}: {error}".encode())
+        raise
+    finally:
+        if node is not None:
+            node.shut_down()
+        else:
+            remove_session(config)
+    sys.exit(node.exit_code)
+
+
+def start(config: dict[str, Any]) -> Node:
+    """Zygote first, while there is no thread, context or socket; then the doors. Raises OSError, ClusterError."""
+    adopt_orphans()
+    inherited = [fd for fd in (config["driver_fd"], config["ready_fd"]) if fd >= 0]
+    nursery = fork_zygote({**config, "close": inherited})
+    raise_limit()
+    settings = settings_of(config)
+    ends = Ends(Path(config["session"]), ProcessId(bytes.fromhex(config["node"])))
+    node = Node(config, settings, ends, nursery)
+    if config["listening"] is not None:
+        # Late: a cluster of one node has no use for any of it.
+        from zmreg.services.joining import listen
+
+        listen(node, Listening(**config["listening"]))
+    return node

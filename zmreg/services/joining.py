@@ -1,0 +1,74 @@
+"""How a node that is one of several begins: its keys, its ports, the record it shows to others."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zmreg.model.errors import ClusterError
+from zmreg.model.messages import NodeRecord
+from zmreg.model.settings import Listening
+from zmreg.model.version import VERSION
+from zmreg.net.mesh import Mesh, advertised
+from zmreg.services import keys
+from zmreg.services.neighbours import Neighbours
+
+if TYPE_CHECKING:
+    from zmreg.services.node import Node
+
+LOOPBACK = ("127.", "::1", "localhost")
+NODE_FILE = "node.json"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """(host, port) of `HOST:PORT` or `[V6]:PORT`. ValueError when it is neither."""
+    host, _, port = address.strip().removeprefix("tcp://").rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise ValueError(f"address {address!r} is not HOST:PORT, e.g. 192.168.1.10:7550")
+    return host.strip("[]"), int(port)
+
+
+def listen(node: Node, listening: Listening) -> None:
+    """Open the ports; join, if there is somebody to join. Raises AuthenticationError, ClusterError."""
+    key = keys.load(Path(listening.key_file))
+    contact = split_address(listening.contact) if listening.contact else None
+    pub_port = listening.pub_port or (listening.port + 1 if listening.port else 0)
+    mesh = Mesh(node.me, key.keys, listening.host, listening.port, pub_port)
+    try:
+        host = listening.advertise or advertised(listening.host, contact[0] if contact else "192.0.2.1")
+        first = NodeRecord(
+            node.me, listening.name or socket.gethostname(), host, mesh.port, mesh.pub_port, contact is None,
+            platform.python_version(), VERSION, os.getpid(), tuple(sorted(node.total.items())), (),
+            node.settings.locs, node.store.nbytes, 0, 0, 0,
+        )  # fmt: skip
+    except ClusterError:
+        mesh.close()
+        raise
+
+    def record() -> NodeRecord:
+        now = node.leases.statistics()
+        used = node.store.used_bytes()
+        return first.but(available=now.available, store_used_bytes=used, workers=now.workers, waiting=now.waiting)
+
+    node.cluster = key.cluster_id
+    node.neighbours = Neighbours(node, mesh, record, contact)
+    _leave_word(node, listening, host, mesh.port)
+
+
+def _leave_word(node: Node, listening: Listening, host: str, port: int) -> None:
+    """For drivers and commands on this machine, which find the node by its session directory."""
+    word = {
+        "node": node.me.hex(),
+        "pid": os.getpid(),
+        "cluster": node.cluster,
+        "address": f"{host}:{port}",
+        "contact": listening.contact,
+        "key_file": listening.key_file,
+        "attachable": not node.config["founder"],
+    }
+    path = Path(node.config["session"]) / NODE_FILE
+    path.write_text(json.dumps(word))

@@ -1,0 +1,103 @@
+"""What a node does when a process or another node is gone: everybody is told, and what they held is let go."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Container, Iterable
+from typing import TYPE_CHECKING
+
+from zmreg.model.ids import NODE_BYTES
+from zmreg.model.messages import NodeGone, ProcessDied
+
+if TYPE_CHECKING:
+    from zmreg.services.node import Node
+    from zmreg.services.nursery import Death
+
+# What a worker said before it exited is in the kernel by then; our I/O thread needs this long at most to have read it.
+# Waited for in vain only when user code ends a worker by sys.exit(0).
+LAST_WORDS_S = 0.05
+
+
+class _Everything:
+    """Contains whatever it is asked for."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+EVERYTHING: Container[bytes] = _Everything()
+
+
+class Mourning:
+    """The deaths that one node hears of."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def worker_died(self, death: Death) -> None:
+        """A worker of ours is gone."""
+        node, worker = self._node, death.worker
+        node.show(death.label, death.output)
+        if not death.was_ready:
+            node.perform(node.leases.worker_start_failed(f"{death.reason}\n{death.log_tail}".strip()))
+            return
+        if death.exit_code == 0:
+            self._hear_out(worker)
+        word = ProcessDied(
+            worker, death.exit_code, death.signal, death.words.running, death.reason, death.log_tail,
+            worker in node.leaving,
+        )  # fmt: skip
+        self._bury(word, death.words.sealed)
+        node.perform(node.leases.worker_died(worker))
+
+    def driver_gone(self, driver: bytes) -> None:
+        """A driver that had a seat here has ended, in peace or not. What it owned goes with it."""
+        left = driver in self._node.leaving
+        self._bury(ProcessDied(driver, None, None, b"", "the driver left" if left else "the driver died", "", False))
+
+    def _bury(self, word: ProcessDied, sealed: Iterable[bytes] = ()) -> None:
+        node, process = self._node, word.process
+        node.adoption.owner_left(process)
+        node.leaving.discard(process)
+        node.clients.pop(process, None)
+        node.ends.forget(process)
+        for other in node.other_nodes():
+            node.post(other, word)
+        self._spread(word, node.adoption if word.adopted else (), sealed)
+
+    def far_death(self, word: ProcessDied) -> None:
+        """A process of another node is gone. What that node has adopted lives on."""
+        self._spread(word, EVERYTHING if word.adopted else ())
+
+    def _spread(self, word: ProcessDied, adopted: Container[bytes], sealed: Iterable[bytes] = ()) -> None:
+        node, process = self._node, word.process
+        for client in node.clients:
+            node.post(client, word)
+        node.store.process_died(process, adopted, sealed)
+        node.adoption.process_died(process)
+        node.head.process_died(process, word.reason, adopted)
+        node.perform(node.leases.owner_died(process))
+
+    def node_gone(self, gone: bytes, reason: str, left: bool) -> None:
+        """Another node is gone, and with it every process on it."""
+        node, prefix = self._node, gone[:NODE_BYTES]
+        for client in node.clients:
+            node.post(client, NodeGone(gone, reason, left))
+        node.store.node_gone(gone)
+        node.adoption.node_gone(prefix)
+        node.head.node_gone(gone, reason)
+        for owner in [each for each in node.leases.owners() if each.startswith(prefix)]:
+            node.perform(node.leases.owner_died(owner))
+
+    def _hear_out(self, worker: bytes) -> None:
+        """Take the last words of a worker that may have left in peace. They were sent before it ended, but come by
+        another way than the news of its end; without them an actor that ended itself would be restarted."""
+        node = self._node
+        poller = select.poll()
+        poller.register(node.ends.door_fd, select.POLLIN)
+        deadline = time.monotonic() + LAST_WORDS_S
+        node.drain()
+        while worker not in node.leaving and (left := deadline - time.monotonic()) > 0:
+            poller.poll(left * 1e3)
+            node.drain()

@@ -1,0 +1,353 @@
+"""A node among nodes: how it joins, whom it knows, and what passes between them.
+
+The head admits; after that nobody is needed between two nodes. Each node says every half second, on its PUB, who it is
+and what it has free; silence is judged by core/nodes.py. What is said once and must arrive goes by letter (letters.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, assert_never
+
+from zmreg.core import nodes as fx
+from zmreg.core.nodes import Members, NodeState
+from zmreg.model.errors import AuthenticationError, ClusterError, ProtocolError, VersionMismatchError
+from zmreg.model.ids import node_of
+from zmreg.model.messages import (
+    Admitted,
+    AskHead,
+    Fenced,
+    Join,
+    Leaving,
+    Message,
+    NodeGone,
+    NodeRecord,
+    NotAdmitted,
+)
+from zmreg.net.curve import DENIED, WRONG_KEY
+from zmreg.net.mesh import Mesh
+from zmreg.services.letters import Letters
+from zmreg.wire import codec
+
+if TYPE_CHECKING:
+    from zmreg.services.node import Node
+
+# The first node we speak to, whose id we do not know yet. A node's id never ends so.
+CONTACT = b"contact!"
+_JOIN_AGAIN_S = 0.5
+JOIN_TIMEOUT_S = 15.0
+EXIT_FENCED = 75
+"""Exit code (EX_TEMPFAIL) of a node that was declared dead: start it anew."""
+# A letter to a node that nobody has told us of waits this long: news of a node and of its processes take two ways.
+_UNKNOWN_S = 5.0
+_RECORD_S = 0.5
+# A change of what is free is told at most this often.
+_CHANGE_S = 0.02
+
+log = logging.getLogger("zmreg.neighbours")
+
+
+class Neighbours:
+    """The other nodes as one node knows them."""
+
+    def __init__(
+        self, node: Node, mesh: Mesh, record: Callable[[], NodeRecord], contact: tuple[str, int] | None
+    ) -> None:
+        """`record()` describes this node now. `contact` is any node of the cluster to join; None: we are the head."""
+        self._node = node
+        self._mesh = mesh
+        self._record = record
+        self._contact = contact
+        self.is_head = contact is None
+        self.joined = contact is None
+        self.epoch = 0
+        self.members = Members(node.me, self.is_head)
+        self.letters = Letters(mesh, self._deliver, self._gave_up)
+        self._head = self.members.head or b""
+        self._waiting: dict[bytes, tuple[float, list[tuple[bytes, bytes, bytes]]]] = {}
+        """Letters to nodes that are not known yet: (until when, letters)."""
+        self._told: NodeRecord | None = None
+        self._told_at = float("-inf")
+        self._asked_at = float("-inf")
+        self._began = time.monotonic()
+        node.ends.far = self.far
+        for fd in mesh.fds:
+            node.watch(fd, lambda: None)  # edge-triggered: `turn` drains them all
+        if contact is not None:
+            mesh.connect(CONTACT, *contact)
+
+    # -- in every turn of the node's loop --------------------------------------------------------------------------
+
+    def turn(self, now: float) -> float | None:
+        """Receive, judge and say what is due. When to call again at the latest."""
+        self._mesh.gatekeeper.serve()
+        while (heard := self._mesh.receive()) is not None:
+            self._hear(*heard, now)
+        while (frame := self._mesh.overhear()) is not None:
+            self._overhear(frame, now)
+        for node, happening in self._mesh.happenings(now):
+            if node == CONTACT and happening.event in (DENIED, WRONG_KEY):
+                raise AuthenticationError(
+                    f"{happening.endpoint} does not let us in: {happening.detail}. Copy the cluster's key file from "
+                    "the head's machine (`zmreg key show` says where it is) and pass it with --key"
+                )
+        if not self.joined:
+            self._ask_in(now)
+        self._perform(self.members.tick(now))
+        self._say_record(now)
+        self._give_up_unknown(now)
+        due = self.letters.tick(now)
+        return min(due, now + _CHANGE_S) if due is not None else None
+
+    def _hear(self, sender: bytes, frames: list[Any], now: float) -> None:
+        if not frames:
+            return
+        self._perform(self.members.on_beat(sender, now))
+        if self.members.is_fenced(sender):
+            return
+        if frames[0][:2] == b"ZR":
+            self._on_raw(sender, frames[0], now)
+        elif not self.letters.hear(sender, frames, now):
+            self._node.protocol_errors += 1
+
+    def _on_raw(self, sender: bytes, frame: bytes, now: float) -> None:
+        try:
+            message = codec.decode(frame)
+        except ProtocolError:
+            self._node.protocol_errors += 1
+            return
+        match message:
+            case Join(record):
+                self._on_join(sender, record, now)
+            case Admitted():
+                self._on_admitted(message, now)
+            case NotAdmitted(kind, reason):
+                if not self.joined:
+                    raise (VersionMismatchError if kind in ("version", "python") else ClusterError)(reason)
+            case AskHead(host, port):
+                if not self.joined:
+                    self._mesh.disconnect(CONTACT)
+                    self._mesh.connect(CONTACT, host, port)
+                    self._asked_at = float("-inf")
+            case NodeRecord():
+                self._learn(message, now)
+            case Fenced(reason):
+                self._fenced(reason)
+            case _:
+                self._node.protocol_errors += 1
+
+    def raw(self, node: bytes, message: Message) -> bool:
+        """Say something that is said again when it gets lost."""
+        return self._mesh.send(node, (codec.encode(message),))
+
+    # -- joining ----------------------------------------------------------------------------------------------------
+
+    def _ask_in(self, now: float) -> None:
+        if now - self._began > JOIN_TIMEOUT_S:
+            host, port = self._contact or ("", 0)
+            raise ClusterError(
+                f"no node answered at {host}:{port} within {JOIN_TIMEOUT_S:.0f} s; is the address right?"
+            )
+        if now - self._asked_at >= _JOIN_AGAIN_S:
+            self._asked_at = now
+            self.raw(CONTACT, Join(codec.encode(self._record())))
+
+    def _on_join(self, sender: bytes, encoded: bytes, now: float) -> None:
+        record = codec.decode(encoded)
+        if not isinstance(record, NodeRecord) or record.node != sender:
+            raise ProtocolError("a Join without the record of its sender")
+        self._mesh.connect(record.node, record.host, record.port, record.pub_port)
+        if not self.is_head:
+            head = self.members.record(self.head)
+            if head is not None:
+                self.raw(sender, AskHead(head.host, head.port))
+            return
+        problem = self._objection(record)
+        if problem is not None:
+            self.raw(sender, problem)
+            return
+        known = [each for each in self.members.records() if each.node not in (sender, self._node.me)]
+        settings = self._node.settings
+        self.raw(
+            sender,
+            Admitted(
+                self._node.cluster, self.epoch, settings.inline_limit_bytes, settings.namespace,
+                tuple(codec.encode(each) for each in (self._record(), *known)),
+            ),
+        )  # fmt: skip
+        self._learn(record, now)
+        for other in self.others():
+            if other != sender:
+                self._node.post(other, record)
+
+    def _objection(self, record: NodeRecord) -> NotAdmitted | None:
+        mine = self._record()
+        if record.version != mine.version:
+            text = f"zmreg {record.version} cannot join a cluster of zmreg {mine.version}: install the same on both"
+            return NotAdmitted("version", text)
+        if record.python.rpartition(".")[0] != mine.python.rpartition(".")[0]:
+            text = (
+                f"Python {record.python} cannot join a cluster of Python {mine.python}: functions pickled by one minor "
+                "version do not run on another; use the same minor version on both machines"
+            )
+            return NotAdmitted("python", text)
+        return None
+
+    def _on_admitted(self, message: Admitted, now: float) -> None:
+        if self.joined:
+            return
+        self.joined = True
+        self.epoch = message.epoch
+        self._mesh.disconnect(CONTACT)
+        for encoded in message.records:
+            record = codec.decode(encoded)
+            if isinstance(record, NodeRecord):
+                self._learn(record, now)
+                self.raw(record.node, self._record())
+        self._node.admitted(self.head)
+
+    def _learn(self, record: NodeRecord, now: float) -> None:
+        if record.node == self._node.me:
+            return
+        self._perform(self.members.on_record(record, now))
+        if self.members.record(record.node) is None:  # dead or gone
+            return
+        if record.node not in self.letters.couriers:
+            self._mesh.connect(record.node, record.host, record.port, record.pub_port)
+            self.letters.open(record.node)
+        for letter in self._waiting.pop(record.node, (0.0, []))[1]:
+            self.letters.send(record.node, *letter)
+
+    # -- what we have ------------------------------------------------------------------------------------------------
+
+    def _say_record(self, now: float) -> None:
+        since = now - self._told_at
+        if not self.joined or since < _CHANGE_S:
+            return
+        record = self._record()
+        if since >= _RECORD_S or record != self._told:
+            self._told, self._told_at = record, now
+            self._mesh.publish(codec.encode(record))
+
+    def _overhear(self, frame: bytes, now: float) -> None:
+        try:
+            message = codec.decode(frame)
+        except ProtocolError:
+            self._node.protocol_errors += 1
+            return
+        if isinstance(message, NodeRecord):
+            self._perform(self.members.on_beat(message.node, now))
+            self._learn(message, now)
+            self._node.room_changed()
+        else:
+            self._node.protocol_errors += 1
+
+    # -- letters -----------------------------------------------------------------------------------------------------
+
+    def far(self, destination: bytes, origin: bytes, frame: bytes) -> bool:
+        """A letter of a process of ours, or of our own, to a process of another node."""
+        node = node_of(destination)
+        if node in self.letters.couriers:
+            self.letters.send(node, destination, origin, frame)
+            return True
+        if self.members.state(node) in (NodeState.DEAD, NodeState.LEFT) or not self.joined:
+            self._tell_unknown(origin, node)
+            return False
+        self._waiting.setdefault(node, (time.monotonic() + _UNKNOWN_S, []))[1].append((destination, origin, frame))
+        return True
+
+    def _give_up_unknown(self, now: float) -> None:
+        for node in [node for node, (until, _) in self._waiting.items() if now > until]:
+            for _, origin, _ in self._waiting.pop(node)[1]:
+                self._tell_unknown(origin, node)
+
+    def _deliver(self, destination: bytes, origin: bytes, frame: bytes) -> None:
+        if destination == self._node.me:
+            self._node.take(origin, frame)
+        elif node_of(destination) != self._node.me or not self._node.ends.hand_in(destination, origin, frame):
+            self._node.undeliverable(origin, frame)
+
+    def _gave_up(self, node: bytes) -> None:
+        """More waits for it than we can keep: as good as dead for us. The head decides for all."""
+        log.error("node %s takes nothing, and over 1 GiB waits for it", node.hex())
+
+    # -- who is alive ------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: Iterable[fx.NodeEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case fx.DeclareDead(node, reason):
+                    for other in self.others():
+                        if other != node:
+                            self._node.post(other, NodeGone(node, reason, False))
+                case fx.NodeGone(node, reason, left):
+                    self._bury(node, reason, left)
+                case fx.Fence(node):
+                    self._mesh_to_fenced(node)
+                case fx.Suspected(node, reason) | fx.HeadLost(node, reason):
+                    log.warning("%s: node %s, %s", type(effect).__name__, node.hex(), reason)
+                case fx.Joined(node) | fx.Recovered(node) | fx.HeadBack(node):
+                    log.info("%s: node %s", type(effect).__name__, node.hex())
+                    self._node.room_changed()
+                case _:
+                    assert_never(effect)
+
+    def _mesh_to_fenced(self, node: bytes) -> None:
+        record = next((gone.record for gone in self.members.departed() if gone.record.node == node), None)
+        if record is not None:  # its connection went when it was declared dead
+            self._mesh.connect(node, record.host, record.port)
+            self.raw(node, Fenced("this node was declared dead by the head, and its work was given to others"))
+
+    def on_word(self, sender: bytes, message: NodeRecord | NodeGone | Leaving) -> None:
+        """What came by letter."""
+        now = time.monotonic()
+        match message:
+            case NodeRecord():
+                self._learn(message, now)
+            case NodeGone(node, reason):
+                self._perform(self.members.on_declared_dead(node, reason))
+            case Leaving():
+                self._perform(self.members.on_leave(sender))
+
+    def _bury(self, node: bytes, reason: str, left: bool) -> None:
+        if node == self._node.me:
+            self._fenced(reason)
+            return
+        self.letters.close(node)
+        self._mesh.disconnect(node)
+        waiting = self._waiting.pop(node, None)
+        log.warning("node %s is gone: %s", node.hex(), reason)
+        self._node.mourning.node_gone(node, reason, left)
+        for _, origin, _ in waiting[1] if waiting is not None else ():
+            self._tell_unknown(origin, node)
+
+    def _fenced(self, reason: str) -> None:
+        """We are not one of them any more: end, and let whoever started us start us anew, under another id."""
+        log.error("fenced: %s", reason)
+        self._node.exit_code = EXIT_FENCED
+        self._node.stop()
+
+    def _tell_unknown(self, origin: bytes, node: bytes) -> None:
+        if node_of(origin) == self._node.me and origin != self._node.me:
+            self._node.post(origin, NodeGone(node, "it is not a member of this cluster", False))
+
+    @property
+    def head(self) -> bytes:
+        """The head's id; of the last one while there is none."""
+        self._head = self.members.head or self._head
+        return self._head
+
+    def view(self) -> list[NodeRecord]:
+        """Those to whom work may go, we ourselves first and up to date."""
+        others = [each for each in self.members.records() if each.node != self._node.me]
+        return [self._record(), *(each for each in others if self.members.usable(each.node))]
+
+    def others(self) -> list[bytes]:
+        """Every other node that lives."""
+        return list(self.letters.couriers)
+
+    def close(self, linger_ms: int) -> None:
+        """Close the ports."""
+        self._mesh.close(linger_ms)
