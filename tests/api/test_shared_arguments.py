@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 
@@ -28,22 +29,22 @@ def first(value):
 
 
 def objects():
-    return zmreg.stats()["store"]["objects"]
+    return zmreg.stats()["store"]["sealed"]
 
 
-def gated(tmp_path):
-    """A call that holds its arguments in the store until the gate is there."""
+@pytest.fixture
+def gated(tmp_path, empty_store):
+    """A call that holds its arguments in the store until the gate is there, and that gate."""
     gate = tmp_path / "gate"
 
-    @zmreg.remote(num_cpus=0)
+    @zmreg.remote
     def waits(*values, path=str(gate), **named):
-        import os
-
         while not os.path.exists(path):
             threading.Event().wait(0.005)
         return [len(value) for value in (*values, *named.values())]
 
-    return waits, gate
+    yield waits, gate
+    gate.touch()
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +55,8 @@ def empty_store():
 
 
 @pytest.mark.parametrize("blob", [bytes(10 * MB), "ü" * (5 * MB)], ids=["bytes", "str"])
-def test_C35_the_same_object_passed_to_20_calls_is_stored_once(blob, tmp_path):
-    waits, gate = gated(tmp_path)
+def test_C35_the_same_object_passed_to_20_calls_is_stored_once(blob, gated):
+    waits, gate = gated
     refs = [waits.remote(blob) for _ in range(20)]
     assert objects() == 1
     assert 10 * MB <= used_bytes() < 11 * MB
@@ -66,11 +67,11 @@ def test_C35_the_same_object_passed_to_20_calls_is_stored_once(blob, tmp_path):
     assert size.remote(blob).get(timeout=20) == len(blob)  # and once more, from the beginning
 
 
-def test_C35_by_position_by_name_twice_and_for_actors(tmp_path):
+def test_C35_by_position_by_name_twice_and_for_actors(gated):
     blob = bytes(10 * MB)
-    waits, gate = gated(tmp_path)
+    waits, gate = gated
 
-    @zmreg.remote
+    @zmreg.remote(num_cpus=0)
     class Actor:
         def __init__(self, value):
             self.nbytes = len(value)
@@ -88,9 +89,9 @@ def test_C35_by_position_by_name_twice_and_for_actors(tmp_path):
     del actor
 
 
-def test_C35_beside_refs_and_other_large_arguments(tmp_path):
+def test_C35_beside_refs_and_other_large_arguments(gated):
     blob, ref = bytes(MB), zmreg.put(bytes(2 * MB))
-    waits, gate = gated(tmp_path)
+    waits, gate = gated
     refs = [waits.remote(ref, blob, np.zeros(MB, np.uint8), "s", also=ref, more=blob) for _ in range(3)]
     assert objects() == 2 + 3  # the arrays are each call's own
     gate.touch()
@@ -130,9 +131,9 @@ def test_C35_a_new_object_at_the_address_of_an_old_one_is_not_taken_for_it():
     assert zmreg.get(refs, timeout=30) == list(range(50))
 
 
-def test_C35_an_object_that_nobody_else_holds_is_let_go(tmp_path):
+def test_C35_an_object_that_nobody_else_holds_is_let_go(gated):
     """It cannot be passed again: keeping it would only take memory until its call is over."""
-    waits, gate = gated(tmp_path)
+    waits, gate = gated
     held = bytes(MB)
     refs = [waits.remote(held)]
     refs += [waits.remote(bytes(MB)) for _ in range(5)]
@@ -142,9 +143,9 @@ def test_C35_an_object_that_nobody_else_holds_is_let_go(tmp_path):
     zmreg.get(refs, timeout=30)
 
 
-def test_C35_what_is_kept_is_bounded(tmp_path, monkeypatch):
+def test_C35_what_is_kept_is_bounded(gated, monkeypatch):
     monkeypatch.setattr(once, "KEEP_BYTES", 3 * MB)
-    waits, gate = gated(tmp_path)
+    waits, gate = gated
     many = [bytes(100_000 + n) for n in range(40)]
     large = [bytes(MB + n) for n in range(5)]
     refs = [waits.remote(value) for value in many]
@@ -170,8 +171,6 @@ def test_C35_the_callers_object_is_not_held_beyond_its_calls():
 def test_C35_a_failed_call_can_be_made_again_with_it(tmp_path):
     @zmreg.remote
     def needs(value, path):
-        import os
-
         if not os.path.exists(path):
             raise FileNotFoundError(path)
         return len(value)

@@ -440,6 +440,30 @@ def test_a_pause_of_our_own_is_no_sign_of_a_wrong_key() -> None:
             assert WRONG_KEY not in [told.event for told in happenings]
 
 
+@pytest.mark.parametrize(("took_s", "expected"), [(0.01, WRONG_KEY), (3.0, FAILED)])
+def test_only_a_handshake_that_is_cut_at_once_hints_at_a_wrong_key(took_s: float, expected: str) -> None:
+    """One that takes as long as a handshake may is that of a gate that is busy, or stopped."""
+    with open_gate() as gate:
+        watch = gate.call(gate.keys).watch
+        last = None
+        for attempt in range(3):
+            watch._tell(zmq.EVENT_CONNECTED, 0, "there", 10.0 * attempt)
+            last = watch._tell(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, 0, "there", 10.0 * attempt + took_s)
+        assert last is not None and last.event == expected
+
+
+def test_a_handshake_that_succeeds_clears_the_suspicion() -> None:
+    with open_gate() as gate:
+        watch = gate.call(gate.keys).watch
+        words = []
+        for attempt in range(9):
+            watch._tell(zmq.EVENT_CONNECTED, 0, "there", float(attempt))
+            event = zmq.EVENT_HANDSHAKE_SUCCEEDED if attempt % 3 == 2 else zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            told = watch._tell(event, 0, "there", attempt + 0.01)
+            words.append(told.event if told else "")
+        assert WRONG_KEY not in words and words.count(OPEN) == 3
+
+
 def test_a_watch_may_be_closed_before_its_socket_or_after() -> None:
     context = zmq.Context()
     try:

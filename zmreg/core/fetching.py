@@ -234,8 +234,7 @@ class Fetching:
             size = f" ({nbytes} bytes)" if reason == "WRONG_SIZE" else ""
             want.drop(holder.node, _WORDS[reason] + size)
         for other in others:
-            # Who is just getting it denies it until it is there, and may be named again after each pause.
-            self._note(want, other, again=busy)
+            self._note(want, other, unsure=busy)
         self._lines.leave(want)
         return self._then(self._go_on(want, now), now)
 
@@ -306,9 +305,9 @@ class Fetching:
                 effects.append(Reserve(want.object_id, want.nbytes))
         return effects
 
-    def _note(self, want: Want, node: bytes, again: bool = False) -> bool:
+    def _note(self, want: Want, node: bytes, unsure: bool = False) -> bool:
         # Our own store does not have it, whatever the table says: else nobody would have come here.
-        return node != self._me and node not in self._dead and want.note(node, again)
+        return node != self._me and node not in self._dead and want.note(node, unsure)
 
     def _heard(self, want: Want, holders: Iterable[bytes], now: float) -> list[FetchEffect]:
         news = [holder for holder in holders if self._note(want, holder)]

@@ -156,7 +156,7 @@ class Serving:
         out = _Outgoing(key, peer, transfer, object_id, offset, upto, small, now, now + _FIRST_WAIT_S, offset)
         self._transfers[key] = out
         self._takers.setdefault(object_id, {})[peer] = out
-        return [*effects, PinObject(object_id, key)]
+        return [PinObject(object_id, key), *effects]  # in this order, lest the object leaves between the two
 
     def on_credit(self, peer: bytes, transfer: int, upto: int, now: float) -> None:
         """FetchCredit: it has consumed all but a window before `upto`."""
@@ -199,7 +199,7 @@ class Serving:
         if out is None or out.nbytes >= 0:
             self._counts.ignored += 1
             return []
-        if out.sent >= nbytes:
+        if out.upto > nbytes:
             refusal = self._refusal(out.peer, out.transfer, out.object_id, "WRONG_SIZE", nbytes)
             self._forget(out)
             return [refusal, UnpinObject(out.object_id, key)]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
+from zmreg.model.record import Record
+
 FailureKind = Literal["system", "user", "cancelled"]
 
 # A task without an end to its retries still stops after killing this many workers in a row: each death costs the
@@ -16,8 +18,7 @@ QUARANTINE_AFTER: Final = 10
 _LOG_LINES: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
+class Death(Record):
     """A worker process that ended while it ran the task. `exit_code` < 0 is minus the signal, None is unknown."""
 
     exit_code: int | None
@@ -40,15 +41,13 @@ class Death:
         return f"exit {how}{name}{f' on {self.node}' if self.node else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Record):
     """Run it again. `attempt` is the number of the coming attempt, the first ever being 0; published to the task."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(Record):
     """The task is over. `reason` says why no further attempt is made; `deaths` is what it did to workers."""
 
     reason: str

@@ -61,13 +61,14 @@ _BUSY_PAUSE_S: Final = (0.05, 1.0)
 class Holder:
     """One node that has, or may have, the object."""
 
-    __slots__ = ("busy", "denials", "node", "not_before", "out", "silences")
+    __slots__ = ("busy", "denials", "node", "not_before", "out", "silences", "unsure")
 
     def __init__(self, node: bytes) -> None:
         self.node = node
         self.not_before = float("-inf")
         self.out = False  # has denied having it, or cannot be asked any more
-        self.denials = 0
+        self.denials = 0  # of what news had said
+        self.unsure = False  # named by one who is just sending it there
         self.silences = 0  # in a row
         self.busy = 0  # answers in a row that it has too much to do
 
@@ -84,7 +85,7 @@ class Holder:
 
     def denied(self) -> None:
         self.out = True
-        self.denials += 1
+        self.denials += not self.unsure
 
     def gave(self) -> None:
         self.silences = self.busy = 0
@@ -151,17 +152,15 @@ class Want:
     def under_way(self) -> bool:
         return self.life.state in UNDER_WAY
 
-    def note(self, node: bytes, again: bool) -> bool:
-        """`node` may have it: whether that is news. `again`: also if it has denied too often to believe news."""
+    def note(self, node: bytes, unsure: bool) -> bool:
+        """`node` may have it: whether that is of use. `unsure`: it may just be getting it, and denies it until then."""
         holder = self.holders.get(node)
         if holder is None:
-            self.holders[node] = Holder(node)
-            return True
-        if holder.out and (again or holder.denials < MAX_DENIALS):
-            holder.out = False
-            holder.not_before = float("-inf")
-            return True
-        return False
+            holder = self.holders[node] = Holder(node)
+        elif not holder.out or (holder.denials >= MAX_DENIALS and not unsure):
+            return False
+        holder.out, holder.unsure = False, unsure
+        return True
 
     def wake(self) -> None:
         """Somebody else has it now, so that who sent it there has less to do: all that were busy can be asked again."""

@@ -26,6 +26,8 @@ class Settings:
     """How long a creator waits for room in a full store before ObjectStoreFullError."""
     spill_bytes: int = 0
     """Cap of spilled bytes on disk; 0 = until 95 % of the disk is used."""
+    registry_scope: str = "all"
+    """Which objects' locations are told to all nodes: "all", "large" (1 MiB and more) or "owner" (none)."""
     log_to_driver: bool = True
     log_bytes_per_s: int = 1 << 20
     log_bytes_per_worker: int = 64 << 20

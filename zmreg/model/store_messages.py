@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from zmreg.model.record import Sentence
+
+# The whole reason of a refusal whose object is here already: a second run of a task may take this as success.
+ALREADY_HERE: Final = "the object is in this store already"
 
 
 class Allocate(Sentence):

@@ -72,6 +72,9 @@ class Mesh:
         self._shout = make(self._context, zmq.PUB, SHOUT)
         self._reach = make(self._context, zmq.ROUTER, GATE, name=me, mandatory=True)
         self._hear = make(self._context, zmq.SUB, SHOUT)
+        # A peer whose old connection we still think alive may come anew under its id: without this libzmq would take
+        # the new one for a namesake, and never deliver what it says. We send nothing by this socket that could go astray.
+        self._gate.setsockopt(zmq.ROUTER_HANDOVER, 1)
         for socket in (self._gate, self._shout):
             serve(socket, keys)
         for socket in (self._reach, self._hear):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from zmreg.model.errors import ActorExistsError, StaleRefError
 from zmreg.model.messages import ActorInputs, CreateActor, KillActor
+from zmreg.model.record import Record
 from zmreg.model.specs import Shape
 from zmreg.services.calls import Dep
 from zmreg.services.client import Client, is_former
@@ -21,8 +21,7 @@ from zmreg.wire.packed import Packed
 MAX_COPIES_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class ActorOrder:
+class ActorOrder(Record):
     """An actor as ordered by a user. `facts` go into handles that others get by name."""
 
     name: str

@@ -6,8 +6,8 @@ a lease is at hand. The rules it follows, and their bounds:
   `BATCH_BYTES` bytes, when a waiter arrives, or at the next turn of whoever pumps;
 - work sent ahead to one worker is about `AHEAD_US` of its measured time, at most `MAX_AHEAD` calls, at least one;
 - a task whose unfinished inputs are all queued on one worker rides there behind them (CHAINED).
-All methods run under the client's lock. An interrupt (Ctrl-C) may land in what one call costs, between any two calls of
-a function, and is repaired by `take_back` (services/submit.py); sending is shielded (docs/decisions/0006).
+All methods run under the client's lock. An interrupt may land on the way of a call, and is repaired in retreat.py;
+sending is shielded (docs/decisions/0006).
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class Lane:
         est = template.est_us
         task.est = UNKNOWN_US if est is None else est
         task.lane = self
-        self.buffer.append(task.row())  # first: what is outstanding and not collected has been sent (`take_back`)
+        self.buffer.append(task.row())  # first: what is outstanding and not collected has been sent (retreat.py)
         self.outstanding[task.counter] = task
         self.load += task.est
         self.buffered_bytes += len(task.payload)
@@ -215,22 +215,6 @@ class Lane:
                 rows, self.buffer = self.buffer, []
                 self.buffered_bytes = 0
                 self.wires.send(self.worker, batches.encode_calls(rows))
-
-    def take_back(self, task: Task) -> bool:
-        """Forget a task whose submission was interrupted, in the midst of `push` or before; False if it was sent."""
-        collected = [row for row in self.buffer if row[0] != task.counter]
-        if len(collected) == len(self.buffer) and task.counter in self.outstanding:
-            return False
-        self.outstanding.pop(task.counter, None)
-        if task in self.parked:
-            self.parked.remove(task)
-        self.buffer = collected
-        self.buffered_bytes = sum(len(row[2]) for row in collected)
-        self.load = sum((each.est for each in self.outstanding.values()), 0.0)
-        if collected:
-            self.wires.dirty.add(self)
-        task.lane = None
-        return True
 
     def answered(self, counter: int) -> Task | None:
         """Take the task off the lane; None if it is not here (a late or repeated answer)."""

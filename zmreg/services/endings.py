@@ -6,7 +6,6 @@ client's lock.
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable
 
@@ -42,16 +41,6 @@ class Endings:
         self.live.pop(task.counter, None)
         for entry in task.entries:
             entry.task = None
-
-    def take_back(self, first: int) -> None:
-        """A submission was interrupted: forget its calls, numbered from `first` on, unless they were sent."""
-        made = itertools.takewhile(lambda counter: counter >= first, reversed(self.live))
-        for task in [self.live[counter] for counter in made]:
-            if task.lane is not None and not task.lane.take_back(task):
-                continue
-            if task.peer is not None:
-                task.peer.withdraw(task)
-            self.end(task)
 
     def settle_all(self, task: Task, failure: bytes | Inherited) -> None:
         """Settle what is still pending of its entries with an error that need not be reported."""

@@ -140,7 +140,7 @@ class Borrowed(Entry):
         self.outbox = outbox
 
     def __del__(self) -> None:
-        if self.lends:
+        if getattr(self, "lends", 0):  # an interrupt may have ended __init__
             self.outbox.append((object_id(self.owner, self.counter), self.lends))
 
 
@@ -154,7 +154,9 @@ class Lifeline(Entry):
         self.outbox = outbox
 
     def __del__(self) -> None:
-        self.outbox.append(object_id(self.owner, self.counter))
+        outbox = getattr(self, "outbox", None)
+        if outbox is not None:  # an interrupt may have ended __init__
+            outbox.append(object_id(self.owner, self.counter))
 
 
 class Stored:

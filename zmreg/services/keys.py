@@ -117,10 +117,9 @@ def load(path: Path) -> ClusterKey:
     if len(text) <= _MAX_FILE_BYTES:
         try:
             return _parsed(text)
-        except json.JSONDecodeError:  # its `doc` is the whole text
-            problem = "it is not JSON"
         except (ValueError, KeyError, TypeError) as error:
             problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    # Here, where no error is handled any more: one that was may hold the whole text (json's does) and would be shown.
     raise AuthenticationError(f"{path} is no cluster key ({problem}); copy it again from a machine that has it")
 
 

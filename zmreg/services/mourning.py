@@ -76,6 +76,8 @@ class Mourning:
             node.post(client, word)
         node.store.process_died(process, adopted, sealed)
         node.adoption.process_died(process)
+        if node.fetcher is not None:
+            node.fetcher.process_died(process)
         node.head.process_died(process, word.reason, adopted)
         node.perform(node.leases.owner_died(process))
 

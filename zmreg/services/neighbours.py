@@ -18,18 +18,30 @@ from zmreg.model.ids import node_of
 from zmreg.model.messages import (
     Admitted,
     AskHead,
+    AskReplay,
+    AskSnapshot,
+    Beacon,
+    Delta,
     Fenced,
+    FetchCredit,
+    FetchObject,
+    FetchRefused,
+    FetchStop,
+    FetchWait,
     Join,
     Leaving,
     Message,
     NodeGone,
     NodeRecord,
     NotAdmitted,
+    SnapshotPart,
 )
 from zmreg.net.curve import DENIED, WRONG_KEY
 from zmreg.net.mesh import Mesh
+from zmreg.services.fetcher import Fetcher
 from zmreg.services.letters import Letters
-from zmreg.wire import codec
+from zmreg.services.registry import Registry
+from zmreg.wire import chunks, codec
 
 if TYPE_CHECKING:
     from zmreg.services.node import Node
@@ -47,6 +59,10 @@ _RECORD_S = 0.5
 _CHANGE_S = 0.02
 
 log = logging.getLogger("zmreg.neighbours")
+
+
+def _bytes(frame: Any) -> bytes:
+    return frame if isinstance(frame, bytes) else bytes(frame.bytes)
 
 
 class Neighbours:
@@ -72,6 +88,12 @@ class Neighbours:
         self._told_at = float("-inf")
         self._asked_at = float("-inf")
         self._began = time.monotonic()
+        self.fetcher = node.fetcher = Fetcher(node)
+        self.registry = node.registry = Registry(
+            node.me, self._publish, self.raw, self.fetcher.learned, node.settings.registry_scope
+        )
+        node.store.on_offered = self.registry.holds
+        node.store.on_gone = self.registry.holds_no_more
         node.ends.far = self.far
         for fd in mesh.fds:
             node.watch(fd, lambda: None)  # edge-triggered: `turn` drains them all
@@ -98,8 +120,10 @@ class Neighbours:
         self._perform(self.members.tick(now))
         self._say_record(now)
         self._give_up_unknown(now)
-        due = self.letters.tick(now)
-        return min(due, now + _CHANGE_S) if due is not None else None
+        dues = [self.fetcher.turn(now), self.letters.tick(now)]
+        if self.joined:
+            dues.append(self.registry.tick(now))
+        return min((due for due in dues if due is not None), default=None)
 
     def _hear(self, sender: bytes, frames: list[Any], now: float) -> None:
         if not frames:
@@ -109,7 +133,9 @@ class Neighbours:
             return
         if frames[0][:2] == b"ZR":
             self._on_raw(sender, frames[0], now)
-        elif not self.letters.hear(sender, frames, now):
+        elif chunks.is_chunk(frames[0]) and len(frames) == 2:
+            self.fetcher.on_chunk(frames[0], frames[1], now)
+        elif not self.letters.hear(sender, [_bytes(frame) for frame in frames], now):
             self._node.protocol_errors += 1
 
     def _on_raw(self, sender: bytes, frame: bytes, now: float) -> None:
@@ -135,8 +161,16 @@ class Neighbours:
                 self._learn(message, now)
             case Fenced(reason):
                 self._fenced(reason)
+            case FetchObject() | FetchCredit() | FetchStop() | FetchRefused() | FetchWait():
+                self.fetcher.on_message(sender, message, now)
+            case Delta() | Beacon() | AskReplay() | AskSnapshot() | SnapshotPart():
+                self.registry.on_message(sender, message, now)
             case _:
                 self._node.protocol_errors += 1
+
+    def send_frames(self, node: bytes, frames: tuple[bytes, memoryview]) -> None:
+        """A part of an object."""
+        self._mesh.send(node, frames)
 
     def raw(self, node: bytes, message: Message) -> bool:
         """Say something that is said again when it gets lost."""
@@ -229,7 +263,10 @@ class Neighbours:
         record = self._record()
         if since >= _RECORD_S or record != self._told:
             self._told, self._told_at = record, now
-            self._mesh.publish(codec.encode(record))
+            self._publish(record)
+
+    def _publish(self, message: Message) -> None:
+        self._mesh.publish(codec.encode(message))
 
     def _overhear(self, frame: bytes, now: float) -> None:
         try:
@@ -241,6 +278,10 @@ class Neighbours:
             self._perform(self.members.on_beat(message.node, now))
             self._learn(message, now)
             self._node.room_changed()
+        elif isinstance(message, Delta | Beacon):
+            self._perform(self.members.on_beat(message.node, now))
+            if self.members.record(message.node) is not None:
+                self.registry.on_message(message.node, message, now)
         else:
             self._node.protocol_errors += 1
 
@@ -317,6 +358,8 @@ class Neighbours:
             return
         self.letters.close(node)
         self._mesh.disconnect(node)
+        self.registry.forget(node)
+        self.fetcher.node_gone(node)
         waiting = self._waiting.pop(node, None)
         log.warning("node %s is gone: %s", node.hex(), reason)
         self._node.mourning.node_gone(node, reason, left)

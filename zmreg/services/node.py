@@ -63,12 +63,14 @@ from zmreg.net.sockets import Ends
 from zmreg.services import views
 from zmreg.services.adoption import Adoption
 from zmreg.services.far_head import FarHead
+from zmreg.services.fetcher import Fetcher
 from zmreg.services.head import Head
 from zmreg.services.mourning import Mourning
 from zmreg.services.neighbours import Neighbours
 from zmreg.services.nursery import Nursery
 from zmreg.services.overdue import Overdue
 from zmreg.services.printed import Output
+from zmreg.services.registry import Registry
 from zmreg.services.storekeeper import Storekeeper
 from zmreg.services.zygote import end_descendants, remove_session
 from zmreg.wire import batches, codec
@@ -101,7 +103,7 @@ class Node:
         )
         self.head: Head | FarHead = Head(self)
         arena = Path(config["arena"])
-        self.store = Storekeeper(arena, Path(config["spill"]), self.settings, self.post)
+        self.store = Storekeeper(self.me, arena, Path(config["spill"]), self.settings, self.post)
         self.overdue = Overdue(Path(config["session"]), self.nursery.kill)
         self.adoption = Adoption(self.me, self.post, self.store, lambda object_id: self.head.release(object_id))
         self.clients: dict[bytes, Hello] = {}
@@ -117,6 +119,8 @@ class Node:
         """Its id, if we listen on the network."""
         self.neighbours: Neighbours | None = None
         """The rest of the cluster, if we listen on the network."""
+        self.fetcher: Fetcher | None = None
+        self.registry: Registry
         self.ready: Callable[[], object] = _nothing
         """Called once, when clients may come."""
         self._poller = select.poll()
@@ -223,11 +227,13 @@ class Node:
             case Sealed():
                 self.store.on_sealed(sender, message)
             case Pin():
-                self.store.on_pin(sender, message, time.monotonic())
+                now = time.monotonic()
+                if self.fetcher is None or not self.fetcher.brings(sender, message, now):
+                    self.store.on_pin(sender, message, now)
             case Unpin():
                 self.store.on_unpin(sender, message)
             case FreeObjects():
-                self.store.on_free(message)
+                self._on_free(sender, message)
             case WantLeases(resources, locs, count, depth):
                 self.perform(self.leases.want(sender, Shape(resources, locs), count, depth))
                 self._offer_elsewhere()
@@ -371,6 +377,31 @@ class Node:
                 if offers:
                     nodes, counts = zip(*offers, strict=True)
                     self.post(owner, TryNodes(shape.resources, shape.locs, nodes, counts))
+
+    def _on_free(self, sender: bytes, message: FreeObjects) -> None:
+        """An owner needs these no more. Its own node tells the others that have copies."""
+        self.store.on_free(message)
+        if self.fetcher is None:
+            return
+        self.fetcher.freed(message.object_ids)
+        if node_of(sender) == self.me:
+            copies: dict[bytes, list[bytes]] = {}
+            for object_id in message.object_ids:
+                for holder, _, _ in self.registry.holders(object_id):
+                    copies.setdefault(holder, []).append(object_id)
+            for holder, object_ids in copies.items():
+                if holder != self.me:
+                    self.post(holder, FreeObjects(tuple(object_ids)))
+
+    def raw(self, node: bytes, message: Message) -> None:
+        """Say to a node what is said again when it gets lost."""
+        if self.neighbours is not None:
+            self.neighbours.raw(node, message)
+
+    def send_frames(self, node: bytes, frames: tuple[bytes, memoryview]) -> None:
+        """A part of an object, to another node."""
+        if self.neighbours is not None:
+            self.neighbours.send_frames(node, frames)
 
     def other_nodes(self) -> list[bytes]:
         """The ids of the nodes that live, but for ours."""

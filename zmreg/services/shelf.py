@@ -23,9 +23,9 @@ from zmreg.model.messages import (
     PinRefused,
     Sealed,
 )
+from zmreg.model.store_messages import ALREADY_HERE
 from zmreg.net.waiting import Waiter
 from zmreg.store.arena import Mapping
-from zmreg.store.objects import ALREADY_HERE
 
 
 class Sized(Protocol):

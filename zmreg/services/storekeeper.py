@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from zmreg.core.graves import Graves
 from zmreg.model.errors import ObjectStoreFullError, ZmregError
@@ -43,12 +43,38 @@ from zmreg.store.records import Pinned as PinnedHere
 from zmreg.store.spill import SpillDirectory
 
 Job = StartSpill | StartRestore | DropSpilled
+_KEY_BYTES = 16
+"""Readers are processes, 8 bytes, or transfers to other nodes (core/serving.py)."""
+
+
+class Own(Protocol):
+    """The node itself as creator and reader, when it moves objects between nodes (services/fetcher.py)."""
+
+    def granted(self, object_id: bytes, offset: int, claimed: bool) -> None:
+        """Room for an object that comes."""
+
+    def refused(self, object_id: bytes, reason: str) -> None:
+        """No room for it."""
+
+    def pinned(self, key: bytes, offset: int, nbytes: int) -> None:
+        """The transfer may read here."""
+
+    def missing(self, key: bytes, full: bool) -> None:
+        """The transfer cannot read it."""
 
 
 class Storekeeper:
     """Arena, table and spill files of one node. `poll_fd` becomes readable when a copy is done: call `finish`."""
 
-    def __init__(self, arena: Path, spill: Path, settings: Settings, post: Callable[[bytes, Message], object]) -> None:
+    def __init__(
+        self, me: bytes, arena: Path, spill: Path, settings: Settings, post: Callable[[bytes, Message], object]
+    ) -> None:
+        self._me = me
+        self.own: Own | None = None
+        self.on_offered: Callable[[bytes, int, bool], None] = lambda object_id, nbytes, primary: None
+        """Told of each object that is whole: (object id, nbytes, primary)."""
+        self.on_gone: Callable[[bytes], None] = lambda object_id: None
+        """Told of each of them that is no longer offered."""
         self.arena = arena
         self.nbytes = settings.object_store_bytes
         self.table = ObjectTable(self.nbytes)
@@ -80,6 +106,9 @@ class Storekeeper:
         if message.ok:
             self.perform(self.table.claimed(message.object_id))
             self.perform(self.table.seal(sender, message.object_id))
+            if self.table.contains(message.object_id):
+                nbytes, secondary = self.table.describe(message.object_id)
+                self.on_offered(message.object_id, nbytes, not secondary)
         else:
             self._deadlines.pop((sender, message.object_id), None)
             self.perform(self.table.abort(sender, message.object_id))
@@ -136,6 +165,29 @@ class Storekeeper:
             while now >= deadline and self.table.waits_for_room(process, object_id):
                 self.perform(self.table.pin_timed_out(process, object_id), full=True)
 
+    # -- for the node itself ------------------------------------------------------------------------------------------
+
+    def reserve(self, object_id: bytes, nbytes: int, now: float) -> None:
+        """Room for a copy of another node's object; answered through `own`."""
+        self._deadlines[self._me, object_id] = now + self._wait_s
+        self.perform(self.table.allocate(self._me, object_id, nbytes, now, secondary=True))
+
+    def write(self, offset: int, data: memoryview, claimed: bool) -> None:
+        """Write into reserved room. ObjectStoreFullError when the machine has no memory for pages not claimed yet."""
+        if not claimed:
+            self._mapping.claim(offset, len(data))
+        view = self._mapping.writable(offset, len(data))
+        view[:] = data
+        view.release()
+
+    def view(self, offset: int, nbytes: int) -> memoryview:
+        """Bytes of the arena, to be released soon."""
+        return self._mapping.writable(offset, nbytes)
+
+    def unpin(self, key: bytes, object_id: bytes) -> None:
+        """A transfer has read enough."""
+        self.perform(self.table.unpin(key, object_id))
+
     # -- effects ----------------------------------------------------------------------------------------------------
 
     def perform(self, effects: Iterable[StoreEffect], full: bool = False) -> None:
@@ -144,20 +196,32 @@ class Storekeeper:
             match effect:
                 case Granted(process, object_id, offset, nbytes, claimed):
                     self._deadlines.pop((process, object_id), None)
-                    self._post(process, Allocated(object_id, offset, nbytes, claimed))
+                    if process == self._me and self.own is not None:
+                        self.own.granted(object_id, offset, claimed)
+                    else:
+                        self._post(process, Allocated(object_id, offset, nbytes, claimed))
                 case Refused(process, object_id, reason):
                     self._deadlines.pop((process, object_id), None)
-                    self._post(process, AllocateRefused(object_id, reason))
+                    if process == self._me and self.own is not None:
+                        self.own.refused(object_id, reason)
+                    else:
+                        self._post(process, AllocateRefused(object_id, reason))
                 case PinnedHere(process, object_id, offset, nbytes):
                     self._read_by.pop((process, object_id), None)
-                    self._post(process, Pinned(object_id, offset, nbytes))
+                    if len(process) == _KEY_BYTES and self.own is not None:
+                        self.own.pinned(process, offset, nbytes)
+                    else:
+                        self._post(process, Pinned(object_id, offset, nbytes))
                 case Missing(process, object_id, reason):
                     self._read_by.pop((process, object_id), None)
-                    self._post(process, PinRefused(object_id, reason, full))
+                    if len(process) == _KEY_BYTES and self.own is not None:
+                        self.own.missing(process, full)
+                    else:
+                        self._post(process, PinRefused(object_id, reason, full))
                 case StartSpill() | StartRestore() | DropSpilled():
                     self._start(effect)
-                case Freed():
-                    continue
+                case Freed(object_id):
+                    self.on_gone(object_id)
                 case _:
                     assert_never(effect)
 

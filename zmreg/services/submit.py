@@ -12,6 +12,7 @@ from zmreg.model.ids import short
 from zmreg.services.calls import Dep, Pool, Task, Template
 from zmreg.services.client import Client
 from zmreg.services.entries import FAILED, INLINE, Entry, EntryRef
+from zmreg.services.retreat import interrupted
 from zmreg.services.running import running
 from zmreg.services.tasks import Tasks
 from zmreg.wire import payload
@@ -101,23 +102,12 @@ def submit_task(client: Client, template: Template, args: tuple[Any, ...], kwarg
                 tasks.start(task)
             tasks.submitted += 1
         except BaseException:
-            _interrupted(client, first)
+            interrupted(client, first)
             raise
         burst = tasks.submitted & 31 == 0
     if burst:
         client.pump.drain_now()
     return task
-
-
-def _interrupted(client: Client, first: int) -> None:
-    """Ctrl-C came in the midst of a submission: it is whole, or as if it had never been. Under the lock.
-
-    `first` is the first number that the submission may have used.
-    """
-    with client.shield():
-        client.tasks.take_back(first)
-        client.request_turn()
-        client.pump.wake()  # the wish may have been noted before, and the wake-up missed
 
 
 def new_task(client: Client, tasks: Tasks, template: Template, data: bytes) -> Task:
@@ -216,7 +206,7 @@ def submit_actor_call(
                 tasks.start(task)
             tasks.submitted += 1
         except BaseException:
-            _interrupted(client, first)
+            interrupted(client, first)
             raise
         burst = tasks.submitted & 31 == 0
     if burst:

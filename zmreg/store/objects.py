@@ -19,6 +19,7 @@ import heapq
 from collections.abc import Container
 from typing import Final
 
+from zmreg.model.store_messages import ALREADY_HERE
 from zmreg.store.records import (
     OFFERED,
     READABLE,
@@ -55,8 +56,6 @@ __all__ = [
     "StoreStatistics",
 ]
 
-# The whole reason of a Refused whose object is here already: a second run of a task may take this as success.
-ALREADY_HERE: Final = "the object is in this store already"
 # A full disk is tried again after 5 s, or as soon as one of our own files there is deleted.
 SPILL_RETRY_S: Final = 5.0
 _TOP_HOLDERS: Final = 5
@@ -268,6 +267,16 @@ class ObjectTable:
         """Whether the object can be read here: sealed, not freed; perhaps on disk."""
         entry = self._entries.get(object_id)
         return entry is not None and entry.state in OFFERED
+
+    def knows(self, object_id: bytes) -> bool:
+        """Whether the object is here in any state: a reader may wait for it."""
+        entry = self._entries.get(object_id)
+        return entry is not None and entry.state is not State.DOOMED
+
+    def describe(self, object_id: bytes) -> tuple[int, bool]:
+        """(nbytes, secondary copy) of an object that `knows`."""
+        entry = self._entries[object_id]
+        return entry.nbytes, entry.secondary
 
     def top(self, n: int) -> list[tuple[bytes, int, str, int]]:
         """The `n` largest objects as (object_id, nbytes, state, pins)."""

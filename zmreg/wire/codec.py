@@ -11,7 +11,6 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar, Final, NewType, Protocol
 
@@ -19,6 +18,7 @@ import msgpack
 
 from zmreg.model.errors import MessageTooLargeError, ProtocolError
 from zmreg.model.messages import Message
+from zmreg.model.record import Record
 
 MAGIC: Final = b"ZR"
 VERSION: Final = 1
@@ -42,8 +42,7 @@ class Kind(Protocol):
     KIND: ClassVar[int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(Record):
     """All that is known of one message class beforehand."""
 
     cls: type[Any]

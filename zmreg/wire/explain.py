@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType
 from typing import Final
+
+from zmreg.model.record import Record
 
 # 400 attempts of pickling, 12 levels: finds the culprit in any real argument within milliseconds, and ends on all.
 MAX_ATTEMPTS: Final = 400
@@ -16,8 +17,7 @@ MAX_DEPTH: Final = 12
 MAX_CHILDREN: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Culprit:
+class Culprit(Record):
     """The innermost thing that does not pickle: `path` from the value to it, and what it is."""
 
     path: str

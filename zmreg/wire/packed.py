@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from zmreg.model.errors import SerializationError
+from zmreg.model.record import Record
 
 PICKLE: Final = 0x80
 BUFFERS: Final = 0x01
@@ -108,8 +108,7 @@ class Packed:
         return f"<Packed {self.nbytes} bytes in {len(self._parts)} parts>"
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Record):
     """The parts of a contiguous form, as read-only views of it."""
 
     form: int

@@ -1,0 +1,257 @@
+"""Objects that move between nodes: what the machines of both ends decide (core/fetching.py, serving.py) is done here.
+
+A reader's pin of an object that is not in the store waits here while the object comes; then it is a pin like any other.
+The node is the creator of what it fetches and, in the name of each transfer, a reader of what it gives.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, assert_never
+
+from zmreg.core import fetch_effects as fx
+from zmreg.core.fetching import Fetching
+from zmreg.core.graves import Graves
+from zmreg.core.serving import Serving
+from zmreg.model.errors import ObjectStoreFullError
+from zmreg.model.ids import NODE_BYTES
+from zmreg.model.messages import (
+    FetchCredit,
+    FetchObject,
+    FetchRefused,
+    FetchStop,
+    FetchWait,
+    FreeObjects,
+    Message,
+    Pin,
+    PinRefused,
+    Sealed,
+)
+from zmreg.store.objects import ALREADY_HERE
+from zmreg.wire import chunks
+
+if TYPE_CHECKING:
+    from zmreg.services.node import Node
+
+FetchMessage = FetchObject | FetchCredit | FetchStop | FetchRefused | FetchWait
+
+_TICK_S = 0.1
+# reliability.md 3.2, after Ray: about 10 MB. A fetch that takes longer than so many frees leaves a copy until its node
+# needs the room.
+_FREED_KEPT = 100_000
+
+
+class Fetcher:
+    """One node's fetches from others, and what it gives them."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._store = node.store
+        self.fetching = Fetching(node.me, random.Random(node.me))
+        self.serving = Serving()
+        self._readers: dict[bytes, list[tuple[bytes, Pin]]] = {}
+        """Pins that wait for an object to come: (client, pin)."""
+        self._rooms: dict[bytes, tuple[int, bool]] = {}
+        """Where an object that comes is written: (offset in the arena, pages claimed)."""
+        self._freed = Graves(_FREED_KEPT)
+        self._ticked = 0.0
+        self.hits = 0
+        """Pins of objects of other nodes that were here already."""
+        node.store.own = self
+        self._now = 0.0
+
+    # -- readers ----------------------------------------------------------------------------------------------------
+
+    def brings(self, client: bytes, message: Pin, now: float) -> bool:
+        """Whether the object has to come first; then the pin is answered when it is here, or cannot be had."""
+        self._now = now
+        object_id = message.object_id
+        if self._store.table.knows(object_id):
+            self.hits += message.holder not in (b"", self._node.me)
+            return False
+        known = [(node, nbytes) for node, nbytes, _ in self._node.registry.holders(object_id) if node != self._node.me]
+        nbytes = message.nbytes or max((nbytes for _, nbytes in known), default=0)
+        holders = [node for node, _ in known]
+        if message.holder and message.holder != self._node.me:
+            holders.append(message.holder)
+        if not nbytes or not holders:
+            return False
+        self._readers.setdefault(object_id, []).append((client, message))
+        self._perform(self.fetching.want(object_id, nbytes, holders, now))
+        return True
+
+    def process_died(self, process: bytes) -> None:
+        """It waits for nothing any more."""
+        for object_id, waiting in list(self._readers.items()):
+            left = [each for each in waiting if each[0] != process]
+            if not left:
+                del self._readers[object_id]
+                self._perform(self.fetching.cancel(object_id, self._now))
+            else:
+                self._readers[object_id] = left
+
+    def freed(self, object_ids: Iterable[bytes]) -> None:
+        """Nobody needs these any more: what is under way is stopped."""
+        for object_id in object_ids:
+            self._freed.bury(object_id)
+            self.serving.freed(object_id)
+            if object_id in self.fetching:
+                self._perform(self.fetching.cancel(object_id, self._now))
+                self._refuse(object_id, "it was freed")
+
+    def learned(self, object_id: bytes, node: bytes) -> None:
+        """`node` is said to have it. A copy that was finished after the object was freed goes, too."""
+        if object_id in self._freed:
+            self._node.post(node, FreeObjects((object_id,)))
+        elif object_id in self.fetching:
+            self._perform(self.fetching.learn(object_id, node, self._now))
+
+    def node_gone(self, node: bytes) -> None:
+        """Nothing comes from there, and nothing has to go there."""
+        self._perform(self.fetching.node_gone(node, self._now))
+        self._serve(self.serving.peer_gone(node))
+
+    # -- what other nodes say ---------------------------------------------------------------------------------------
+
+    def on_message(self, sender: bytes, message: FetchMessage, now: float) -> None:
+        """A word about a transfer."""
+        self._now = now
+        match message:
+            case FetchObject(transfer, object_id, offset, upto):
+                self._serve(self.serving.on_request(sender, transfer, object_id, offset, upto, now))
+            case FetchCredit(transfer, upto):
+                self.serving.on_credit(sender, transfer, upto, now)
+            case FetchStop(transfer):
+                self._serve(self.serving.on_stop(sender, transfer))
+            case FetchRefused(transfer, reason, others, nbytes):
+                self._perform(self.fetching.on_refused(transfer, reason, others, nbytes, now))
+            case FetchWait(transfer):
+                self.fetching.on_wait(transfer, now)
+
+    def on_chunk(self, header: bytes, data: Any, now: float) -> None:
+        """A part of an object; `data` is bytes or a frame. ProtocolError for a header that is none."""
+        self._now = now
+        transfer, offset = chunks.unpack_chunk_header(header)
+        view = memoryview(data if isinstance(data, bytes) else data.buffer)
+        self._perform(self.fetching.on_chunk(transfer, offset, len(view), now), view)
+
+    # -- getting ----------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: Iterable[fx.FetchEffect], chunk: memoryview | None = None) -> None:
+        for effect in effects:
+            match effect:
+                case fx.Write(object_id, offset, _):
+                    assert chunk is not None
+                    if not self._write(object_id, offset, chunk):
+                        return
+                case fx.Request(holder, transfer, object_id, offset, upto):
+                    self._raw(holder, FetchObject(transfer, object_id, offset, upto))
+                case fx.Credit(holder, transfer, upto):
+                    self._raw(holder, FetchCredit(transfer, upto))
+                case fx.Stop(holder, transfer):
+                    self._raw(holder, FetchStop(transfer))
+                case fx.Reserve(object_id, nbytes):
+                    self._store.reserve(object_id, nbytes, self._now)
+                case fx.Release(object_id):
+                    self._rooms.pop(object_id, None)
+                    self._store.on_sealed(self._node.me, Sealed(object_id, False))
+                case fx.AskLocations(object_id):
+                    for node, _, _ in self._node.registry.holders(object_id):
+                        self._perform(self.fetching.learn(object_id, node, self._now))
+                    self._perform(self.fetching.no_more(object_id, self._now))
+                case fx.Completed(object_id):
+                    self._complete(object_id)
+                case fx.Failed(object_id, reason, tried):
+                    self._rooms.pop(object_id, None)
+                    asked = "; ".join(f"node {node[:NODE_BYTES].hex()}: {why}" for node, why in tried)
+                    self._refuse(object_id, f"{reason} (asked: {asked or 'nobody, no holder is known'})")
+                case _:
+                    assert_never(effect)
+
+    def granted(self, object_id: bytes, offset: int, claimed: bool) -> None:
+        """The store has room for it."""
+        self._rooms[object_id] = (offset, claimed)
+        self._perform(self.fetching.reserved(object_id, True, "", self._now))
+
+    def refused(self, object_id: bytes, reason: str) -> None:
+        """The store has none, or somebody made the object here meanwhile."""
+        if reason == ALREADY_HERE:
+            self._perform(self.fetching.cancel(object_id, self._now))
+            self._answer(object_id)
+        else:
+            self._perform(self.fetching.reserved(object_id, False, reason, self._now))
+
+    def _write(self, object_id: bytes, offset: int, chunk: memoryview) -> bool:
+        """Pages are claimed bit by bit: all at once would stop this loop for a second and more."""
+        base, claimed = self._rooms[object_id]
+        try:
+            self._store.write(base + offset, chunk, claimed)
+        except ObjectStoreFullError as error:
+            self._perform(self.fetching.cancel(object_id, self._now))
+            self._refuse(object_id, str(error))
+            return False
+        return True
+
+    def _complete(self, object_id: bytes) -> None:
+        self._rooms.pop(object_id, None)
+        self._store.on_sealed(self._node.me, Sealed(object_id, True))
+        self._answer(object_id)
+
+    def _answer(self, object_id: bytes) -> None:
+        for client, pin in self._readers.pop(object_id, ()):
+            self._store.on_pin(client, pin, self._now)
+
+    def _refuse(self, object_id: bytes, reason: str) -> None:
+        for client, _ in self._readers.pop(object_id, ()):
+            self._node.post(client, PinRefused(object_id, reason, False))
+
+    # -- giving -----------------------------------------------------------------------------------------------------
+
+    def _serve(self, effects: Iterable[fx.ServeEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case fx.PinObject(object_id, key):
+                    if self._store.table.contains(object_id):
+                        self._store.on_pin(key, Pin(object_id, 0, b""), self._now)
+                    else:
+                        self._serve(self.serving.missing(key))
+                case fx.UnpinObject(object_id, key):
+                    self._store.unpin(key, object_id)
+                case fx.SendChunk(peer, transfer, offset, arena_offset, nbytes):
+                    header = chunks.pack_chunk_header(transfer, offset)
+                    view = self._store.view(arena_offset, nbytes)
+                    self._node.send_frames(peer, (header, view))
+                    view.release()
+                case fx.Refuse(peer, transfer, reason, others, nbytes):
+                    self._raw(peer, FetchRefused(transfer, reason, others, nbytes))
+                case fx.SayWait(peer, transfer):
+                    self._raw(peer, FetchWait(transfer))
+                case _:
+                    assert_never(effect)
+
+    def pinned(self, key: bytes, offset: int, nbytes: int) -> None:
+        """The store keeps it in place for a transfer."""
+        self._serve(self.serving.pinned(key, offset, nbytes))
+
+    def missing(self, key: bytes, full: bool) -> None:
+        """The store does not have it for a transfer, or no memory to restore it to."""
+        self._serve(self.serving.missing(key, "NO_MEMORY" if full else "NOT_HERE"))
+
+    # -- turns and time ---------------------------------------------------------------------------------------------
+
+    def turn(self, now: float) -> float | None:
+        """A few chunks, and what time asks for. When to call again; None: when something comes."""
+        self._now = now
+        if self.serving.busy:
+            self._serve(self.serving.step())
+        if now - self._ticked >= _TICK_S and (len(self.fetching) or len(self.serving)):
+            self._ticked = now
+            self._perform(self.fetching.tick(now))
+            self._serve(self.serving.tick(now))
+        if self.serving.busy:
+            return now
+        return now + _TICK_S if len(self.fetching) or len(self.serving) else None
+
+    def _raw(self, node: bytes, message: Message) -> None:
+        self._node.raw(node, message)
