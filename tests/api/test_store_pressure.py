@@ -42,7 +42,7 @@ def store() -> dict[str, int]:
 
 def spill_files() -> list[Path]:
     from zmreg.services.client import current
-    from zmreg.services.launch import elsewhere
+    from zmreg.services.directories import elsewhere
 
     seat = current()
     assert seat is not None

@@ -506,6 +506,51 @@ def test_parts_come_in_any_order_and_twice() -> None:
     assert pair.state is PartState.LIVE and pair.equal()
 
 
+def test_a_late_part_of_a_snapshot_given_up_does_not_replace_the_newer_one() -> None:
+    pair = large_pair(3)
+    pair.beacon(answer=False)
+    old = pair.writer.on_message(READER, AskSnapshot(WRITER, TABLE, 0, -1, 0, 0, 3), pair.now)[1].message
+    for number in range(100, 116):
+        pair.publish(pair.writer.add(key(number), bytes(64_000)), lose=True)
+    least = pair.writer.last_seq
+    new = pair.writer.on_message(READER, AskSnapshot(WRITER, TABLE, 0, -1, least, 0, 9), pair.now)
+    assert isinstance(old, SnapshotPart) and isinstance(new[0].message, SnapshotPart)
+    assert old.cut < new[0].message.cut
+    pair.deliver(new[0].message, answer=False)
+    pair.deliver(old, answer=False)
+    assert counts(pair)["late"] == 1 and counts(pair)["restarts"] == 0
+    for answer in new[1:]:
+        pair.deliver(answer.message, answer=False)
+    assert pair.state is PartState.LIVE and pair.equal()
+
+
+@pytest.mark.parametrize("ask", [AskSnapshot(WRITER, TABLE, 0, -1, 0, 0, 1), AskReplay(WRITER, TABLE, 0, 1, 2)])
+def test_what_is_pending_is_published_before_a_snapshot_is_taken(ask: AskSnapshot | AskReplay) -> None:
+    writer = Publisher(WRITER, TABLE, ring_ops=1)
+    for number in range(3):
+        writer.add(key(number), b"v")
+        writer.flush(0.0)
+    writer.add(b"pending", b"v")
+    published, answer = writer.on_message(READER, ask, 0.0)
+    assert isinstance(published, Publish) and isinstance(answer.message, SnapshotPart)
+    assert answer.message.cut == writer.last_seq == 4 and b"pending" in answer.message.keys
+
+
+def test_what_is_held_back_and_overtaken_by_a_replay_is_let_go() -> None:
+    pair = Pair()
+    for number in range(1, 7):
+        pair.write(number, lose=True)
+    one, two, three, four, five, six = pair.lost
+    pair.deliver(one, answer=False)
+    pair.deliver(four, answer=False)
+    pair.deliver(Delta(WRITER, TABLE, 0, 2, two.keys + three.keys + four.keys, two.values + three.values + four.values))
+    assert pair.state is PartState.LIVE
+    pair.deliver(six, answer=False)
+    assert pair.reader._parts[WRITER].held.ops == 1
+    pair.deliver(five, answer=False)
+    assert pair.state is PartState.LIVE and pair.equal() and pair.reader._parts[WRITER].held.ops == 0
+
+
 def test_lost_parts_are_asked_for_again_and_only_they() -> None:
     pair = large_pair(9)
     pair.beacon(answer=False)

@@ -21,7 +21,7 @@ from typing import TypeVar
 import psutil
 
 from tests.footprint import describe, settled, ticks
-from zmreg.services.launch import elsewhere
+from zmreg.services.directories import elsewhere
 
 T = TypeVar("T")
 

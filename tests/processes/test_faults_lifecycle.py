@@ -14,7 +14,7 @@ import pytest
 import zmreg
 from tests.processes.drivers import ROOT, Driver
 from zmreg.model.errors import ClusterError
-from zmreg.services import launch
+from zmreg.services import directories, launch
 
 PATIENCE_S = 30
 
@@ -286,7 +286,7 @@ def test_C1_a_store_that_cannot_be_made_is_told(monkeypatch):
 def test_a_runtime_directory_that_others_can_enter_is_refused(monkeypatch):
     directory = tempfile.mkdtemp(prefix="zr-")  # shorter than tmp_path: a socket path holds 107 characters
     monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
-    root = launch.runtime_root()
+    root = directories.runtime_root()
     root.mkdir()
     root.chmod(0o755)
     with pytest.raises(ClusterError, match="0700"):

@@ -248,12 +248,11 @@ class Fetching:
 
     def tick(self, now: float) -> list[FetchEffect]:
         """Time passes; to be called some ten times a second while anything is wanted."""
-        slept = now - self._ticked_at - _SLEEP_S
-        self._ticked_at = now
+        since, self._ticked_at = self._ticked_at, now
         effects: list[FetchEffect] = []
         for want in list(self._wants.values()):
-            if slept > 0:
-                want.slept(slept)
+            if now - since > _SLEEP_S:
+                want.slept(since, now)
             if want.stage is Stage.FETCHING:
                 silent_s = now - want.word_at
                 patience_s = self.limits.stall_s * (1 << min(want.holders[want.holder].silences, 10))

@@ -193,10 +193,10 @@ class Want:
         """Nobody who may have it has answered when he was last asked."""
         return all(holder.silences for holder in self.candidates())
 
-    def slept(self, seconds: float) -> None:
-        """Our own process stood still for so long: that was nobody's silence."""
-        self.word_at += seconds
-        self.hope_at += seconds
+    def slept(self, since: float, now: float) -> None:
+        """Our own process stood still from `since` to `now`: that was nobody's silence."""
+        self.word_at = min(now, self.word_at + now - since)
+        self.hope_at = min(now, self.hope_at + now - since)
 
     def choose(self, now: float, loads: Mapping[bytes, int], random: Random) -> Holder | None:
         """Whom to ask now: who has least to do for us, then who was not busy, then by chance. None: nobody yet."""

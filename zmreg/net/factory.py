@@ -90,6 +90,10 @@ def make(context: Context, kind: int, profile: Profile, *, name: bytes = b"", ma
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     if profile.network:
         _fit_for_network(socket)
+        if kind == zmq.ROUTER:
+            # A peer that was cut off and is back before its end was noticed is the same node: ids are never used again.
+            # Without this its new connection would look healthy, and nothing it says would ever arrive.
+            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     return socket
 
 
@@ -131,6 +135,9 @@ def bind(socket: Socket, address: str) -> str:
 
 def connect(socket: Socket, address: str, name: bytes = b"") -> None:
     """Connect, as a ROUTER under the `name` by which it then sends there.
+
+    A fresh name each time: libzmq ends the process (`!has_out_pipe`) for one whose last connection it has not yet
+    cleared away, however long ago that was disconnected.
 
     Raises AuthenticationError for TCP without keys, ClusterError for an address that is none.
     """

@@ -2,7 +2,7 @@
 
 - `gate`, a ROUTER bound at the node's port: what other nodes say to this one arrives here;
 - `shout`, a PUB bound at a second port: this node's parts of the replicated tables leave here;
-- `reach`, a ROUTER that connects to the others' gates and names each connection by the node's id;
+- `reach`, a ROUTER that connects to the others' gates and numbers its connections;
 - `hear`, a SUB that connects to the others' PUBs.
 
 As with door and link (sockets.py), nothing is received on `reach` and nothing sent by `gate`. Nodes are known by their
@@ -11,6 +11,7 @@ As with door and link (sockets.py), nothing is received on `reach` and nothing s
 
 from __future__ import annotations
 
+import itertools
 import socket as sockets
 from collections.abc import Sequence
 from errno import ENOENT
@@ -19,7 +20,7 @@ from typing import Any
 import zmq
 
 from zmreg.model.errors import ClusterError
-from zmreg.net.curve import CurveKeys, Gatekeeper, Happening, Watch, dial, serve
+from zmreg.net.curve import DENIED, WRONG_KEY, CurveKeys, Gatekeeper, Happening, Watch, dial, serve
 from zmreg.net.factory import GATE, SHOUT, bind, connect, make
 
 _EVENTS = int(zmq.EVENTS)
@@ -60,28 +61,40 @@ def _port_of(bound: str) -> int:
     return int(bound.rpartition(":")[2])
 
 
+class _Line:
+    """The connections to one other node. `name` is what the gate's is called here, new with each connection."""
+
+    __slots__ = ("attempt", "gate", "name", "pub")
+
+    def __init__(self, gate: str) -> None:
+        self.name = b""
+        self.gate = gate
+        self.pub = ""
+        self.attempt = 0
+        """Which set of keys it is dialled with; only during a rotation there is more than one."""
+
+
 class Mesh:
     """Sockets to the other nodes. `send` never blocks; True proves nothing about delivery (core/courier.py does)."""
 
     def __init__(self, me: bytes, keys: CurveKeys, host: str, port: int, pub_port: int) -> None:
         """Binds both ports (0 = any free one). ClusterError when one is taken."""
         self.host = host
+        self._keys = keys
         self._context = zmq.Context(_IO_THREADS)
         self.gatekeeper = Gatekeeper(self._context, keys)
         self._gate = make(self._context, zmq.ROUTER, GATE, name=me)
         self._shout = make(self._context, zmq.PUB, SHOUT)
         self._reach = make(self._context, zmq.ROUTER, GATE, name=me, mandatory=True)
         self._hear = make(self._context, zmq.SUB, SHOUT)
-        # A peer whose old connection we still think alive may come anew under its id: without this libzmq would take
-        # the new one for a namesake, and never deliver what it says. We send nothing by this socket that could go astray.
-        self._gate.setsockopt(zmq.ROUTER_HANDOVER, 1)
         for socket in (self._gate, self._shout):
             serve(socket, keys)
         for socket in (self._reach, self._hear):
             dial(socket, keys)
         self._hear.setsockopt(zmq.SUBSCRIBE, b"")
         self._watch = Watch(self._context, self._reach)
-        self._known: dict[bytes, tuple[str, str]] = {}
+        self._lines: dict[bytes, _Line] = {}
+        self._names = itertools.count()
         try:
             self.port = _port_of(bind(self._gate, endpoint(host, port)))
             self.pub_port = _port_of(bind(self._shout, endpoint(host, pub_port)))
@@ -98,47 +111,80 @@ class Mesh:
     # -- who is there -----------------------------------------------------------------------------------------------
 
     def connect(self, node: bytes, host: str, port: int, pub_port: int = 0) -> None:
-        """Be able to send to a node, and hear its PUB when the port is given. Idempotent."""
-        if node in self._known:
-            return
+        """Be able to send to a node, and hear its PUB when the port is given. Idempotent.
+
+        There is one connection to a gate, whatever the node behind it is called: a gate takes two of one sender for the
+        same, and the newer would end the older, in turns.
+        """
         gate, pub = endpoint(host, port), endpoint(host, pub_port) if pub_port else ""
-        self._known[node] = gate, pub
-        connect(self._reach, gate, node)
-        if pub:
+        line = self._lines.get(node) or next((each for each in self._lines.values() if each.gate == gate), None)
+        if line is None:
+            line = _Line(gate)
+            self._dial(line)
+        self._lines[node] = line
+        if pub and not line.pub:
+            line.pub = pub
             connect(self._hear, pub)
 
     def disconnect(self, node: bytes) -> None:
         """Drop the connections to a node and what was queued for it."""
-        known = self._known.pop(node, None)
-        for socket, where in zip((self._reach, self._hear), known or (), strict=False):
+        line = self._lines.pop(node, None)
+        if line is not None and line not in self._lines.values():
+            self._hang_up(line)
+            self._watch.forget(line.gate)
+
+    def _dial(self, line: _Line) -> None:
+        line.name = b"%d" % next(self._names)
+        connect(self._reach, line.gate, line.name)
+
+    def _hang_up(self, line: _Line) -> None:
+        for socket, where in ((self._reach, line.gate), (self._hear, line.pub)):
             if where:
                 try:
                     socket.disconnect(where)
                 except zmq.ZMQError as error:
                     if error.errno not in (ENOENT, zmq.ENOTSOCK):
                         raise
-        if known is not None:
-            self._watch.forget(known[0])
+
+    def _redial(self, line: _Line) -> bool:
+        """During a rotation the other end may use the other set of keys; False when each was tried."""
+        if line.attempt + 1 >= len(self._keys.sets):
+            return False
+        line.attempt += 1
+        self._hang_up(line)
+        for socket in (self._reach, self._hear):
+            dial(socket, self._keys, line.attempt)
+        self._dial(line)
+        if line.pub:
+            connect(self._hear, line.pub)
+        for socket in (self._reach, self._hear):
+            dial(socket, self._keys)
+        return True
 
     def knows(self, node: bytes) -> bool:
         """Whether there is a connection to that node, up or coming up."""
-        return node in self._known
+        return node in self._lines
 
     def happenings(self, now: float) -> list[tuple[bytes, Happening]]:
         """What befell our connections to other gates since the last time: (node, happening)."""
-        found = self._watch.read(now)
-        if not found:
-            return []
-        by_gate = {gate: node for node, (gate, _) in self._known.items()}
-        return [(by_gate[each.endpoint], each) for each in found if each.endpoint in by_gate]
+        told = []
+        for each in self._watch.read(now):
+            nodes = [node for node, line in self._lines.items() if line.gate == each.endpoint]
+            if nodes and each.event in (WRONG_KEY, DENIED) and self._redial(self._lines[nodes[0]]):
+                continue
+            told += [(node, each) for node in nodes]
+        return told
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
     def send(self, node: bytes, frames: Sequence[bytes | memoryview]) -> bool:
         """Hand frames to the connection to `node`; False when there is none."""
+        line = self._lines.get(node)
+        if line is None:
+            return False
         last = len(frames) - 1
         try:
-            self._reach.send(node, _SEND_MORE)
+            self._reach.send(line.name, _SEND_MORE)
             for place, frame in enumerate(frames):
                 # A copy: libzmq reads later, when the arena may hold another object there (0.1 ms a MiB).
                 self._reach.send(frame, _NOBLOCK if place == last else _SEND_MORE)

@@ -133,7 +133,7 @@ class HandlerSwap:
 class Shield:
     """`with` it: what happens inside is whole. An interrupt comes at the next wait inside, or at the end.
 
-    It costs 1.2 us in the main thread of a driver, 0.3 elsewhere. No user code inside: that may take its time, and
+    It costs 1.3 us in the main thread of a driver, 0.5 elsewhere. No user code inside: that may take its time, and
     could not be interrupted.
     """
 

@@ -6,7 +6,10 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from zmreg.model.settings import Listening, Settings
 from zmreg.net.sockets import Ends
 from zmreg.services.descriptors import raise_limit
 from zmreg.services.node import Node
+from zmreg.services.sessions import Word, leave_word, start_time
 from zmreg.services.zygote import adopt_orphans, fork_zygote, remove_session
 
 
@@ -50,7 +54,7 @@ def main() -> None:
     node = None
     try:
         node = start(config)
-        node.ready = lambda: tell(b"R" + bytes.fromhex(config["node"]))
+        node.ready = partial(_open, node, tell)
         signal.signal(signal.SIGTERM, lambda *_: node.stop())
         node.run(config["driver_fd"])
     except BaseException as error:
@@ -62,6 +66,23 @@ def main() -> None:
         else:
             remove_session(config)
     sys.exit(node.exit_code)
+
+
+def _open(node: Node, tell: Callable[[bytes], None]) -> None:
+    """Programs and commands may come: those who look in the session directories first, then whoever started us."""
+    me = os.getpid()
+    listening = node.config["listening"] or {}
+    record = node.neighbours.view()[0] if node.neighbours is not None else None
+    leave_word(
+        Word(
+            session=node.config["session"], node=node.me.hex(), pid=me, started=start_time(me) or 0,
+            name=record.name if record is not None else socket.gethostname(),
+            is_head=node.neighbours is None or node.neighbours.is_head, attachable=not node.config["founder"],
+            cluster=node.cluster, address=f"{record.host}:{record.port}" if record is not None else "",
+            contact=listening.get("contact", ""), key_file=listening.get("key_file", ""),
+        )
+    )  # fmt: skip
+    tell(b"R" + node.me)
 
 
 def start(config: dict[str, Any]) -> Node:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from zmreg.model.errors import ObjectLostError, UnschedulableError, WorkerDiedError, ZmregError
 from zmreg.model.ids import node_of, short
-from zmreg.model.messages import CancelCall, KillOverdue, PartReady
+from zmreg.model.messages import CancelCall, CancelObject, KillOverdue, PartReady
 from zmreg.services.calls import Lane, Task, Wires, describe, first_unusable
 from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, Inherited, Outbox, Stored
 from zmreg.services.obituary import cancelled_failure
@@ -145,6 +145,13 @@ class Endings:
         if isinstance(home, Peer):  # it may have stood before others, waiting for an input
             home.advance()
 
+    def cancel_for_another(self, entry: Entry, message: CancelObject) -> None:
+        """Whoever holds a ref cannot know that an actor makes it, whose process stays: that call is told, no more."""
+        if entry.task is not None and isinstance(entry.task.peer, Peer):
+            self.cancel(entry, False, message.recursive)
+        else:
+            self.cancel(entry, message.force, message.recursive, message.grace_s)
+
     def settle_failed(self, task: Task, entry: Entry, failure: bytes) -> None:
         """Settle one entry with its call's own error, which is reported if nobody ever reads it."""
         if entry.seen is False:
@@ -155,6 +162,16 @@ class Endings:
                 entry.seen = Unread(describe(task, self.wires.me), failure, self.unread.append)
         entry.settle(FAILED, failure)
         entry.task = task.description()
+
+
+def check_grace(force: bool, grace_s: float | None) -> None:
+    """Raises ValueError."""
+    if grace_s is None:
+        return
+    if not 0 <= grace_s < float("inf"):
+        raise ValueError(f"grace={grace_s}: seconds are needed, from 0; None never kills")
+    if force:
+        raise ValueError("force=True kills at once and grace waits first: give one of them")
 
 
 def cancel_sent(task: Task, lane: Lane, force: bool, recursive: bool, grace_s: float | None = None) -> None:

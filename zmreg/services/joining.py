@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zmreg.model.errors import ClusterError
 from zmreg.model.messages import NodeRecord
@@ -20,8 +19,6 @@ from zmreg.services.neighbours import Neighbours
 if TYPE_CHECKING:
     from zmreg.services.node import Node
 
-LOOPBACK = ("127.", "::1", "localhost")
-NODE_FILE = "node.json"
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -56,19 +53,9 @@ def listen(node: Node, listening: Listening) -> None:
 
     node.cluster = key.cluster_id
     node.neighbours = Neighbours(node, mesh, record, contact)
-    _leave_word(node, listening, host, mesh.port)
 
 
-def _leave_word(node: Node, listening: Listening, host: str, port: int) -> None:
-    """For drivers and commands on this machine, which find the node by its session directory."""
-    word = {
-        "node": node.me.hex(),
-        "pid": os.getpid(),
-        "cluster": node.cluster,
-        "address": f"{host}:{port}",
-        "contact": listening.contact,
-        "key_file": listening.key_file,
-        "attachable": not node.config["founder"],
-    }
-    path = Path(node.config["session"]) / NODE_FILE
-    path.write_text(json.dumps(word))
+def read_word(session: Path) -> dict[str, Any]:
+    """What a listening node has left in its session directory. FileNotFoundError when it has none, or has ended."""
+    word: dict[str, Any] = json.loads((session / NODE_FILE).read_text())
+    return word

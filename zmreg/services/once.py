@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.services.entries import STORED, Entry, EntryRef
+from zmreg.wire.payload import LARGE_BYTES
 
 if TYPE_CHECKING:
     from zmreg.services.client import Client
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 KEEP: Final = 16
 KEEP_BYTES: Final = 512 << 20
 
-_KINDS: Final = frozenset({bytes, str})
+UNCHANGING: Final = frozenset({bytes, str})
 _Kept = tuple[Any, "weakref.ref[Entry]"]
 
 
@@ -50,16 +51,20 @@ class Once:
 
     def __init__(self) -> None:
         self._kept: dict[int, _Kept] = {}
+        self.over = LARGE_BYTES
+        """Values of at most so many bytes or characters may ride in messages."""
+
+    def takes(self, value: object) -> bool:
+        """Whether it is to be stored once."""
+        return type(value) in UNCHANGING and len(value) > self.over  # type: ignore[arg-type]
 
     def stand_in(
         self, client: Client, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """The arguments with an `Argument` for each large one. Raises ObjectStoreFullError."""
-        assert client.welcome is not None
-        limit = client.welcome.inline_limit
 
         def each(value: Any) -> Any:
-            return Argument(self._entry(client, value)) if type(value) in _KINDS and len(value) > limit else value
+            return Argument(self._entry(client, value)) if self.takes(value) else value
 
         return tuple([each(arg) for arg in args]), {name: each(value) for name, value in kwargs.items()}
 

@@ -1,6 +1,6 @@
 """Ctrl-C in the midst of a submission: what was sent is whole, what was not is as if it had never been.
 
-Submitting a call takes 2.5 us, and a shield around it would take another 1.2. So an interrupt may land there, after any
+Submitting a call takes 2.3 us, and a shield around it would take another 1.3. So an interrupt may land there, after any
 function that is called on the way, and what it leaves is found out here (docs/decisions/0006). Two things make that
 possible: sending is shielded, and a row is collected before its task is outstanding.
 """

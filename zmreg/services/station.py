@@ -59,10 +59,10 @@ from zmreg.net.sockets import Ends
 from zmreg.net.waiting import Interrupts, Shield, Waiter
 from zmreg.services.callbacks import Callbacks
 from zmreg.services.calls import Lane, Pool
+from zmreg.services.endings import check_grace
 from zmreg.services.entries import FAILED, Entry, Outbox, Stored
 from zmreg.services.obituary import UNKNOWN
 from zmreg.services.once import Once
-from zmreg.services.peers import Peer
 from zmreg.services.questions import Questions
 from zmreg.services.sharing import Sharing
 from zmreg.services.shelf import Shelf
@@ -167,7 +167,7 @@ class Station:
             Resolve: sharing.on_resolve,
             Resolved: sharing.on_resolved,
             Goodbye: lambda sender, _: sharing.on_goodbye(sender),
-            CancelObject: lambda _, m: self._cancel_for_another(sharing.entry_for(m.object_id), m),
+            CancelObject: lambda _, m: tasks.cancel_for_another(sharing.entry_for(m.object_id), m),
             Answer: lambda _, m: self.questions.on_answer(m),
             ActorRefused: lambda _, m: self.questions.on_refused(m),
             LogLines: lambda _, m: self.show_log(m),
@@ -194,6 +194,7 @@ class Station:
 
     def _welcomed(self, message: Welcome) -> None:
         self.welcome = message
+        self.once.over = max(self.once.over, message.inline_limit)
         self.shelf.opened(message.arena, message.arena_bytes)
         self._arrived.finish()
 
@@ -382,22 +383,10 @@ class Station:
 
     def cancel(self, entry: Entry, force: bool, recursive: bool, grace_s: float | None = None) -> None:
         """Cancel the task behind an entry; any holder may. ValueError: a bad grace, or an own actor's call by force."""
-        if grace_s is not None:
-            if not 0 <= grace_s < float("inf"):
-                raise ValueError(f"grace={grace_s}: seconds are needed, from 0; None never kills")
-            if force:
-                raise ValueError("force=True kills at once and grace waits first: give one of them")
+        check_grace(force, grace_s)
         with self.shield(), self.lock:
             self.check()
             if entry.owner == self.me:
                 self.tasks.cancel(entry, force, recursive, grace_s)
             else:
                 self.post(entry.owner, CancelObject(entry.object_id, force, recursive, grace_s))
-
-    def _cancel_for_another(self, entry: Entry, message: CancelObject) -> None:
-        """Whoever holds a ref cannot know that an actor makes it, whose process stays: that call is told, no more."""
-        task = entry.task
-        if task is not None and isinstance(task.peer, Peer):
-            self.cancel(entry, False, message.recursive)
-        else:
-            self.cancel(entry, message.force, message.recursive, message.grace_s)

@@ -13,6 +13,7 @@ from zmreg.services.calls import Dep, Pool, Task, Template
 from zmreg.services.client import Client
 from zmreg.services.entries import FAILED, INLINE, Entry, EntryRef
 from zmreg.services.retreat import interrupted
+from zmreg.services.once import UNCHANGING
 from zmreg.services.running import running
 from zmreg.services.tasks import Tasks
 from zmreg.wire import payload
@@ -20,8 +21,6 @@ from zmreg.wire.packed import Packed
 
 _NOTHING = b"\x80\x05)."
 """An empty tuple, pickled."""
-
-_UNCHANGING = frozenset({bytes, str})
 
 WHOLE_ARGUMENTS = -1
 """Position of the dependency that stands for all arguments at once."""
@@ -47,15 +46,15 @@ def pack_arguments(
     """
     if not args and not kwargs:
         return _NOTHING, None, None
-    for arg in (*args, *kwargs.values()) if kwargs else args:
-        if type(arg) in _UNCHANGING and len(arg) >= payload.LARGE_BYTES:
-            args, kwargs = client.once.stand_in(client, args, kwargs)
-            break
+    if kwargs and any(map(client.once.takes, kwargs.values())):
+        args, kwargs = client.once.stand_in(client, args, kwargs)
     deps: list[Dep] | None = None
     for position, arg in enumerate(args):
         if isinstance(arg, EntryRef):
             deps = deps or []
             deps.append((position, arg._entry))
+        elif type(arg) in UNCHANGING and client.once.takes(arg):
+            return pack_arguments(client, *client.once.stand_in(client, args, kwargs), what)
     if deps is not None:
         args = tuple(None if isinstance(arg, EntryRef) else arg for arg in args)
     if kwargs and any(isinstance(value, EntryRef) for value in kwargs.values()):

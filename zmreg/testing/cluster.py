@@ -1,0 +1,134 @@
+"""A cluster of several real nodes on this machine, for tests: node processes with their own stores, ports and workers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from zmreg.model.errors import ClusterError
+from zmreg.model.settings import Listening, Settings
+from zmreg.services import keys
+from zmreg.services.joining import read_word
+from zmreg.services.launch import Launched, launch
+
+# Several stores share this machine's memory.
+STORE_BYTES = 256 << 20
+END_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TestNode:
+    """One node of a `LocalCluster`."""
+
+    __test__ = False  # for pytest, which would collect it by its name
+
+    node_id: str
+    """As in `zmreg.nodes()`."""
+    pid: int
+    """Of the node's daemon."""
+    address: str
+    """HOST:PORT of its gate."""
+    session: Path
+    """Its directory of sockets and logs."""
+
+
+class LocalCluster:
+    """Starts nodes on loopback, the first one as the head; a context manager that ends them all.
+
+    >>> with LocalCluster(nodes=[{"num_cpus": 2}, {"num_cpus": 1, "locs": {"gpu-box"}}]) as cluster:
+    ...     zmreg.init(address=cluster.address)
+    """
+
+    def __init__(self, nodes: Iterable[Mapping[str, Any]] = ({},), *, state_dir: str = "") -> None:
+        """Each of `nodes` has fields of `Settings` (`num_cpus`, `resources`, `locs`, `object_store_bytes`, ...) and of
+        `Listening` (`name`, `port`, ...). `state_dir`: where the head keeps what survives its restart.
+
+        Raises ClusterError when a node does not come up; those that did are ended then.
+        """
+        self._directory = Path(tempfile.mkdtemp(prefix="zmreg-test-"))
+        self._state_dir = state_dir
+        self._nodes: dict[str, tuple[TestNode, Launched]] = {}
+        self.address = ""
+        try:
+            keys.create(self._directory / "key")
+            self.key_file = str(self._directory / "key" / keys.KEY_FILE)
+            for spec in nodes:
+                self.add_node(**spec)
+        except BaseException:
+            self.close()
+            raise
+
+    def add_node(self, **spec: Any) -> TestNode:
+        """Start one more node; returns when it has joined."""
+        listens = {name: spec.pop(name) for name in list(spec) if name in Listening.__dataclass_fields__}
+        if not self.address:
+            listens.setdefault("state_dir", self._state_dir)
+        spec = {"num_cpus": 1.0, "object_store_bytes": STORE_BYTES, **spec}
+        spec["num_cpus"] = float(spec["num_cpus"])
+        spec["locs"] = tuple(spec.get("locs", ()))
+        spec["resources"] = dict(spec.get("resources", {}))
+        listens = {"key_file": self.key_file, "contact": self.address, "name": f"n{len(self._nodes) + 1}", **listens}
+        launched = launch(Settings(**spec), Listening(**listens), founder=False)
+        word = read_word(launched.session)
+        node = TestNode(launched.node.hex(), launched.process.pid, word["address"], launched.session)
+        self._nodes[node.node_id] = (node, launched)
+        self.address = self.address or node.address
+        return node
+
+    @property
+    def nodes(self) -> list[TestNode]:
+        """Those that were started and not ended, the head first."""
+        return [node for node, _ in self._nodes.values()]
+
+    def node(self, node_id: str) -> TestNode:
+        """One of them. ClusterError when there is none of that id."""
+        return self._find(node_id)[0]
+
+    def kill_node(self, node_id: str) -> None:
+        """kill -9 of the node's daemon. Returns when it is gone; its workers end by themselves."""
+        self.signal_node(node_id, signal.SIGKILL)
+        _, launched = self._nodes.pop(node_id)
+        launched.wait_end(END_TIMEOUT_S)
+
+    def signal_node(self, node_id: str, number: int) -> None:
+        """Send a signal (SIGSTOP, SIGCONT, ...) to the node's daemon alone."""
+        os.kill(self._find(node_id)[0].pid, number)
+
+    def end_node(self, node_id: str) -> None:
+        """Have the node leave in peace."""
+        node, launched = self._find(node_id)
+        del self._nodes[node.node_id]
+        launched.process.terminate()
+        launched.wait_end(END_TIMEOUT_S)
+
+    def _find(self, node_id: str) -> tuple[TestNode, Launched]:
+        found = self._nodes.get(node_id)
+        if found is None:
+            raise ClusterError(f"no node {node_id} here; there are {', '.join(self._nodes) or 'none'}")
+        return found
+
+    def close(self) -> None:
+        """End every node, the head last, and remove what was written. Idempotent."""
+        for node_id in reversed(list(self._nodes)):
+            node, launched = self._nodes.pop(node_id)
+            if launched.process.poll() is None:
+                os.kill(node.pid, signal.SIGCONT)  # a stopped one cannot end
+                launched.process.terminate()
+            launched.wait_end(END_TIMEOUT_S)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<LocalCluster {self.address} [{len(self._nodes)} nodes]>"
