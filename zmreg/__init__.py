@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from zmreg.api.executor import Executor
     from zmreg.api.functions import RemoteFunction
     from zmreg.api.refs import ObjectRef
+    from zmreg.api.strategies import NodeAffinitySchedulingStrategy
 
 from zmreg.model.version import VERSION
 
@@ -43,6 +44,7 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "Executor",
+    "NodeAffinitySchedulingStrategy",
     "ObjectRef",
     "RemoteFunction",
     "as_completed",
@@ -95,6 +97,7 @@ _HOMES = {
     "zmreg.api.executor": ("Executor",),
     "zmreg.api.functions": ("RemoteFunction",),
     "zmreg.api.refs": ("ObjectRef",),
+    "zmreg.api.strategies": ("NodeAffinitySchedulingStrategy",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -194,6 +194,13 @@ def test_fault_18_when_the_link_is_back_all_that_is_unacknowledged_goes_again() 
     assert Courier().connected() == []
 
 
+def test_what_had_arrived_before_the_cut_is_skipped_and_all_behind_it_goes_again() -> None:
+    courier = filled(40, nbytes=100 * KIB)
+    assert sent_by(courier.connected()) == list(range(1, 11))
+    assert sent_by(courier.on_ack(20)) == list(range(21, 31))
+    assert sent_by(courier.on_ack(30)) == list(range(31, 41))
+
+
 def test_nothing_is_sent_while_the_link_is_known_to_be_down() -> None:
     courier = filled(2)
     courier.accept(1, 0, 10)

@@ -63,7 +63,7 @@ def later(fetching: Fetching, since: float, seconds: float) -> list[FetchEffect]
     return effects
 
 
-# -- one transfer, from its beginning to its end ------------------------------------------------------------------------
+# -- one transfer, from its beginning to its end -----------------------------------------------------------------------
 
 
 def test_d12_credit_follows_when_half_the_window_is_consumed() -> None:
@@ -131,7 +131,7 @@ def test_cancel_gives_back_the_room_and_stops_the_holder() -> None:
     assert fetching.statistics().late_chunks == 1
 
 
-# -- what goes wrong ----------------------------------------------------------------------------------------------------
+# -- what goes wrong ---------------------------------------------------------------------------------------------------
 
 
 def test_d16_a_dead_holders_transfer_goes_on_elsewhere_at_the_byte_it_had_reached() -> None:
@@ -289,7 +289,7 @@ def test_another_size_than_was_promised_is_a_refusal() -> None:
     assert failed == Failed(X, "no node has it", ((A, "it has it with another size (7 bytes)"),))
 
 
-# -- whom it asks -------------------------------------------------------------------------------------------------------
+# -- whom it asks ------------------------------------------------------------------------------------------------------
 
 
 def test_d6_the_holder_with_the_fewest_of_our_transfers_is_asked() -> None:
@@ -353,7 +353,7 @@ def test_being_told_to_wait_is_hope_and_silence_afterwards_is_not() -> None:
     assert isinstance(rest[-1], Failed)
 
 
-# -- bounds -------------------------------------------------------------------------------------------------------------
+# -- bounds ------------------------------------------------------------------------------------------------------------
 
 
 def reserves(effects: list[FetchEffect]) -> list[bytes]:

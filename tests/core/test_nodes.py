@@ -176,6 +176,7 @@ def test_fault_12_without_a_head_the_others_go_on_and_nobody_is_declared_dead() 
         HeadLost(HEAD, "silent for 10.0 s"),
     ]
     assert members.usable(B) and not members.usable(C) and members.head_lost
+    assert members.on_beat(C, 600.5) == [Recovered(C)] and members.head_lost
     assert members.on_beat(HEAD, 601.0) == [Recovered(HEAD), HeadBack(HEAD)]
     assert not members.head_lost
 

@@ -21,7 +21,7 @@ def test_fields_by_position_and_by_name_in_their_order() -> None:
 
 
 def test_patterns_see_the_fields() -> None:
-    match WantLeases((("CPU", 10_000),), (), 2, 1):
+    match WantLeases((("CPU", 10_000),), (), "", 2, 1, True):
         case WantLeases(resources, locs, count=count):
             assert (resources, locs, count) == ((("CPU", 10_000),), (), 2)
 

@@ -142,8 +142,9 @@ def test_a_short_timeout_is_kept_and_not_spun_away(seat: Seat) -> None:
 
 def test_the_io_thread_takes_over_when_nobody_waits_and_ends_at_once(tmp_path: Path, seat: Seat, peer: Ends) -> None:
     seat.pump.start()
+    one = seat.until(b"one")
     say(peer, b"one")
-    assert seat.pump.wait(seat.until(b"one"), LONG_S)  # a caller: the I/O thread is parked now
+    assert seat.pump.wait(one, LONG_S)  # a caller: the I/O thread is parked now
     seat.came.clear()
     say(peer, b"two")
     assert seat.came.wait(LONG_S)

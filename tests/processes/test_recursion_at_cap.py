@@ -194,9 +194,9 @@ def test_c9_nobody_helps_himself_any_more_once_a_worker_was_granted():
     helping = Helping(SimpleNamespace(host=None))
     one, gpu = Shape.of(1), Shape.of(1, 1)
     for shape in (one, one, gpu):
-        helping.on_cap(WorkersAtCap(shape.resources, shape.locs))
+        helping.on_cap(WorkersAtCap(shape.resources, shape.locs, ""))
     assert helping._capped == [one], "a GPU would have to be booked"
-    helping.on_grant(LeaseGranted(gpu.resources, gpu.locs, b"worker01"))
+    helping.on_grant(LeaseGranted(gpu.resources, gpu.locs, "", b"worker01"))
     assert helping._capped == [one]
-    helping.on_grant(LeaseGranted(one.resources, one.locs, b"worker01"))
+    helping.on_grant(LeaseGranted(one.resources, one.locs, "", b"worker01"))
     assert helping._capped == []

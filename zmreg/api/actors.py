@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from zmreg.api import options as opts
 from zmreg.api.functions import Signature, several
 from zmreg.api.refs import ObjectRef
+from zmreg.api.strategies import strategy_of
 from zmreg.model.errors import GetTimeoutError, PendingCallsLimitError
 from zmreg.model.specs import Shape, actor_shapes
 from zmreg.services.acting import ActorOrder, create_actor, find_actor, kill_actor
@@ -192,7 +193,8 @@ class ActorClass(Generic[T]):
                 return found
         ordered = not is_async_class(self._cls) and (options.get("max_concurrency") or 1) == 1
         shape = {name: options.get(name) for name in ("num_cpus", "num_gpus", "resources", "memory")}
-        place, hold = actor_shapes(**shape, locs=options.get("locs") or ())
+        strategy = strategy_of(options.get("scheduling_strategy"))
+        place, hold = actor_shapes(**shape, locs=options.get("locs") or (), strategy=strategy)
         order = ActorOrder(
             name=options.get("name") or "",
             namespace=namespace,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from zmreg.api.strategies import strategy_of
 from zmreg.model.specs import Shape
 
 TASK_OPTIONS: dict[str, Any] = {
@@ -65,7 +66,6 @@ def check_task_options(options: Mapping[str, Any]) -> None:
     _check_count(options, "max_retries", least=-1)
     _check_count(options, "max_calls", least=0)
     exceptions_of(options.get("retry_exceptions", False))
-    _check_strategy(options)
 
 
 def check_actor_options(options: Mapping[str, Any]) -> None:
@@ -82,13 +82,6 @@ def check_actor_options(options: Mapping[str, Any]) -> None:
         raise ValueError("get_if_exists=True needs name=...")
     if options.get("lifetime") not in (None, "detached", "non_detached"):
         raise ValueError(f"lifetime={options['lifetime']!r}: use None or 'detached'")
-    _check_strategy(options)
-
-
-def _check_strategy(options: Mapping[str, Any]) -> None:
-    strategy = options.get("scheduling_strategy")
-    if strategy not in (None, "DEFAULT", "SPREAD"):
-        raise ValueError(f"scheduling_strategy={strategy!r}: use None, 'DEFAULT' or 'SPREAD'")
 
 
 def _check_count(options: Mapping[str, Any], name: str, least: int) -> None:
@@ -105,7 +98,7 @@ def shape_of(options: Mapping[str, Any]) -> Shape:
     """The resource shape of a task. ValueError, TypeError as core-api row 5 has them."""
     return Shape.of(
         options.get("num_cpus"), options.get("num_gpus"), options.get("resources"), options.get("locs") or (),
-        options.get("memory"),
+        options.get("memory"), strategy_of(options.get("scheduling_strategy")),
     )  # fmt: skip
 
 

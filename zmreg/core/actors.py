@@ -323,6 +323,11 @@ class ActorBook:
         actor = self._actors.get(actor_id) or self._dead.get(actor_id)
         return None if actor is None else actor.life.state
 
+    def worker(self, actor_id: bytes) -> bytes:
+        """The worker that is the actor now; empty while it has none."""
+        actor = self._actors.get(actor_id)
+        return b"" if actor is None else actor.worker
+
     def restarts(self, actor_id: bytes) -> int:
         """How often the actor was restarted; 0 when unknown."""
         actor = self._actors.get(actor_id) or self._dead.get(actor_id)

@@ -31,7 +31,7 @@ from zmreg.core.effects import (
 from zmreg.core.graves import Graves
 from zmreg.core.lease_plan import Lenders, Outlook, Queue, Supply, without_hope
 from zmreg.core.seats import Claim, Seats
-from zmreg.model.specs import CPU, GPU, Shape, to_amount
+from zmreg.model.specs import CPU, GPU, NEAR, ON, TRY, Shape, to_amount
 
 # After a failed start: 0.1 s, doubled up to 5 s. A pids limit or full memory does not end within milliseconds.
 _BACKOFF_S: Final = 0.1
@@ -41,6 +41,10 @@ _GIVE_UP_STARTS: Final = 3
 
 # Distinct shapes remembered to recognise one seen before; a node sees a handful.
 _SHAPES_KEPT: Final = 1_000
+
+
+Totals = tuple[Mapping[str, int], frozenset[str]]
+"""What a node has in all, in 1/10000 units, and its locs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,9 @@ class LeaseBook:
         self._starts = Backoff(_BACKOFF_S, _MAX_BACKOFF_S)
         self._gone = Graves()
         self._now = 0.0
-        self.others: list[tuple[Mapping[str, int], frozenset[str]]] = []
+        self.prefix = b""
+        """How ids of this node's own owners begin."""
+        self.others: list[Totals] = []
         """What other nodes have in total, and their locs: who can be served there is not refused here."""
 
     def want(self, owner: bytes, shape: Shape, count: int, depth: int = 0) -> list[LeaseEffect]:
@@ -186,7 +192,8 @@ class LeaseBook:
     def unserved(self) -> list[tuple[bytes, Shape, int]]:
         """Who waits here for leases, of what, and how many are missing: others may have room for them."""
         found = [(claim.owner, claim.place, claim.count - len(claim.seats)) for claim in self._leases.values()]
-        return [(owner, place, missing) for owner, place, missing in found if owner is not None and missing > 0]
+        free = [each for each in found if not each[1].strategy.startswith((ON, TRY, NEAR))]
+        return [(owner, place, missing) for owner, place, missing in free if owner is not None and missing > 0]
 
     def owners(self) -> set[bytes]:
         """Everybody with a claim for leases."""
@@ -215,6 +222,15 @@ class LeaseBook:
         """What the worker's lease or actor holds of each resource, as users type amounts; empty for an idle one."""
         seat = self._seats.by_worker.get(worker)
         return {} if seat is None or seat.claim is None else seat.claim.hold.to_floats()
+
+    def use_of(self, worker: bytes) -> str:
+        """What a worker is to the book: "idle", "leased", "actor", "blocked" or "stopping"; empty if it is unknown."""
+        seat = self._seats.by_worker.get(worker)
+        if seat is None:
+            return ""
+        if seat.stopping or seat.blocked:
+            return "stopping" if seat.stopping else "blocked"
+        return "idle" if seat.claim is None else "leased" if seat.leased else "actor"
 
     def fits_node(self, shape: Shape) -> bool:
         """Whether this node could ever serve the shape."""
@@ -317,7 +333,7 @@ class LeaseBook:
     def _give_up_infeasible(self) -> list[LeaseEffect]:
         effects: list[LeaseEffect] = []
         for claim in [claim for claim in self._claims() if not claim.feasible]:
-            if claim.owner is not None and any(_serves(other, claim.place) for other in self.others):
+            if claim.owner is not None and self._may_go_elsewhere(claim.owner, claim.place):
                 claim.infeasible_since = None
                 continue
             if claim.infeasible_since is None:
@@ -328,6 +344,11 @@ class LeaseBook:
                 effects.append(Infeasible(claim.owner, claim.actor_id, claim.place, reason))
                 self._drop(claim)
         return effects
+
+    def _may_go_elsewhere(self, owner: bytes, place: Shape) -> bool:
+        """Owners of other nodes have been sent here, and some insist on this node: for the rest the others count."""
+        bound = place.strategy.startswith((ON, TRY, NEAR)) or not owner.startswith(self.prefix)
+        return not bound and any(_serves(other, place) for other in self.others)
 
     # -- booking -------------------------------------------------------------------------------------------------
 
@@ -368,7 +389,7 @@ class LeaseBook:
             self._leases.pop((claim.owner, claim.place), None)
 
 
-def _serves(node: tuple[Mapping[str, int], frozenset[str]], shape: Shape) -> bool:
+def _serves(node: Totals, shape: Shape) -> bool:
     total, locs = node
     return shape.fits(total) and locs.issuperset(shape.locs)
 

@@ -6,10 +6,10 @@ queue there for a while, never a wrong result: each node's own lease book has th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from zmreg.model.messages import NodeRecord
-from zmreg.model.specs import CPU, UNIT, Shape
+from zmreg.model.specs import CPU, ON, SPREAD, UNIT, Shape, node_named_in
 
 
 def can(node: NodeRecord, shape: Shape) -> bool:
@@ -32,15 +32,30 @@ def load(node: NodeRecord) -> float:
     return (node.workers + node.waiting) / max(1, dict(node.total).get(CPU, 0) / UNIT)
 
 
-def choose(nodes: Sequence[NodeRecord], shape: Shape, default: bytes) -> bytes:
-    """The node for one actor of this shape: with room now, else able at all, least loaded; `default` when none is able.
+def choose(nodes: Sequence[NodeRecord], shape: Shape, placed: Mapping[bytes, int]) -> bytes | None:
+    """The node for one actor of this shape; None when none is able, or the one it has to be on is not.
 
+    With room now, else able at all, and least loaded; with SPREAD fewest of the actors `placed` so far (node -> count).
     Between equals the first of `nodes` is taken.
     """
     able = [node for node in nodes if can(node, shape)]
+    named = node_named_in(shape.strategy)
+    if named:
+        if any(node.node == named for node in able):
+            return named
+        if shape.strategy.startswith(ON):
+            return None
     if not able:
-        return default
+        return None
+    if shape.strategy == SPREAD:
+        return min(able, key=lambda node: (placed.get(node.node, 0), load(node))).node
     return min(able, key=lambda node: (not room(node, shape), load(node))).node
+
+
+def everywhere(nodes: Iterable[NodeRecord], shape: Shape) -> tuple[bytes, ...]:
+    """All nodes that could serve the shape, those with most room first."""
+    able = [node for node in nodes if can(node, shape)]
+    return tuple(node.node for node in sorted(able, key=lambda node: -room(node, shape)))
 
 
 def elsewhere(others: Iterable[NodeRecord], shape: Shape, count: int, feasible_here: bool) -> list[tuple[bytes, int]]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice, takewhile
 from typing import Final
 
 from zmreg.core.index import DIGEST_MASK, Admit, Rows, RowStore, everything, row_hash
@@ -27,11 +28,9 @@ from zmreg.model.replica_messages import AskReplay, AskSnapshot, Beacon, Delta, 
 FLUSH_S: Final = 0.01
 FLUSH_BYTES: Final = 32 << 10
 BEACON_S: Final = 0.5
-# 65,536 operations on locations are 1.6 MB on the wire. The bytes bound tables with larger rows.
+# 65,536 operations on locations are 1.6 MB on the wire. The bytes bound tables with larger rows, and every replay.
 RING_OPS: Final = 65_536
 RING_BYTES: Final = 8 << 20
-# One answer to a replay; the next is asked for when this one has arrived.
-REPLAY_BYTES: Final = 1 << 20
 PART_BYTES: Final = 255 << 10
 # Rows say where things are; what is large belongs into the store.
 MAX_ROW_BYTES: Final = 64 << 10
@@ -203,8 +202,7 @@ class Publisher:
         return self.on_ask_snapshot(peer, message, now)
 
     def on_ask_replay(self, peer: bytes, ask: AskReplay, now: float) -> list[PublisherEffect]:
-        """The batches asked for, the oldest first, up to REPLAY_BYTES; the first part of a snapshot when the ring has
-        forgotten them."""
+        """The batches asked for, the oldest first; the first part of a snapshot when the ring has forgotten them."""
         if (other := self._other_life(peer, ask, now)) is not None:
             return other
         if ask.first > self.last_seq:
@@ -213,15 +211,8 @@ class Publisher:
             published = self.flush(now)
             return published + self._parts(peer, self._begin(ask.first, now), 0, 1)
         self._counts["replays"] += 1
-        answers: list[PublisherEffect] = []
-        size = 0
-        for place in range(self._place_of(ask.first), len(self._ring)):
-            delta, nbytes = self._ring[place]
-            size += nbytes
-            if delta.first_seq >= ask.until or (answers and size > REPLAY_BYTES):
-                break
-            answers.append(SendTo(peer, delta))
-        return answers
+        kept = islice(self._ring, self._place_of(ask.first), None)
+        return [SendTo(peer, delta) for delta, _ in takewhile(lambda each: each[0].first_seq < ask.until, kept)]
 
     def _place_of(self, seq: int) -> int:
         """Where in the ring the batch with operation `seq` is."""

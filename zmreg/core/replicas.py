@@ -217,8 +217,8 @@ class Replica:
     def _begin_again(self, part: Part, why: str) -> None:
         """The snapshot that is read, or was to be replaced by a replay, is too old."""
         part.held.clear()
-        if part.state is PartState.UNKNOWN:
-            return
+        if not part.life.can(PartMove.OUTRUN):
+            return  # UNKNOWN or LIVE: nothing has been asked for yet
         self._counts["restarts"] += 1
         part.life.move(PartMove.OUTRUN, why)
         self._fall_behind(part)

@@ -30,6 +30,8 @@ class CreateActor(Sentence):
     """What get_actor() needs to build a handle elsewhere, packed by the client."""
     waiting: bool
     """Inputs of the constructor are not there yet: the name is taken now, `ActorInputs` follows with the rows."""
+    strategy: str = ""
+    """Where it is to be placed (model/specs.py)."""
 
 
 class ActorRefused(Sentence):

@@ -55,5 +55,6 @@ class TryNodes(Sentence):
     KIND: ClassVar[int] = 49
     resources: Resources
     locs: tuple[str, ...]
+    strategy: str
     nodes: tuple[bytes, ...]
     counts: tuple[int, ...]

@@ -213,8 +213,11 @@ class WantLeases(Sentence):
     KIND: ClassVar[int] = 10
     resources: Resources
     locs: tuple[str, ...]
+    strategy: str
     count: int
     depth: int
+    book: bool
+    """False: only tell me which nodes have room, yourself included."""
 
 
 class LeaseGranted(Sentence):
@@ -223,6 +226,7 @@ class LeaseGranted(Sentence):
     KIND: ClassVar[int] = 11
     resources: Resources
     locs: tuple[str, ...]
+    strategy: str
     worker: bytes
 
 
@@ -246,6 +250,7 @@ class Unschedulable(Sentence):
     KIND: ClassVar[int] = 14
     resources: Resources
     locs: tuple[str, ...]
+    strategy: str
     reason: str
     cannot_start: bool
 
@@ -263,6 +268,7 @@ class WorkersAtCap(Sentence):
     KIND: ClassVar[int] = 16
     resources: Resources
     locs: tuple[str, ...]
+    strategy: str
 
 
 # -- calls -------------------------------------------------------------------------------------------------------------

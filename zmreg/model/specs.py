@@ -16,10 +16,25 @@ CPU: Final = "CPU"
 GPU: Final = "GPU"
 MEMORY: Final = "memory"
 
+# Strategies, beside the default "". Those that end in a colon have a node's id behind it, in hex.
+SPREAD: Final = "SPREAD"
+ON: Final = "ON:"
+"""There and nowhere else."""
+TRY: Final = "TRY:"
+"""There, also if that means to wait; elsewhere only when that node is gone or can never serve it."""
+NEAR: Final = "NEAR:"
+"""There if it goes soon: the inputs are there."""
+
 # These have arguments of their own; inside `resources` they would be a second, silently different, amount.
 _RESERVED: Final = {CPU: "num_cpus", GPU: "num_gpus", MEMORY: "memory"}
 # Slack for binary floats: 0.1 + 0.2 is meant as 0.3. A thousandth of a unit is far finer than any amount.
 _SLACK: Final = 1e-3
+
+
+def node_named_in(strategy: str) -> bytes:
+    """The id of the node that a strategy names; empty when it names none."""
+    _, colon, node = strategy.partition(":")
+    return bytes.fromhex(node) if colon else b""
 
 
 def to_units(name: str, amount: object) -> int:
@@ -54,6 +69,9 @@ class Shape:
 
     resources: tuple[tuple[str, int], ...] = ()
     locs: tuple[str, ...] = ()
+    strategy: str = ""
+    """Where, as far as it is asked for: "" is near the inputs, then here, then elsewhere; SPREAD; or ON, TRY or NEAR
+    with a node's id (hex) behind it."""
 
     @classmethod
     def of(
@@ -63,6 +81,7 @@ class Shape:
         resources: Mapping[str, float] | None = None,
         locs: Iterable[str] = (),
         memory: float | None = None,
+        strategy: str = "",
     ) -> Shape:
         """The shape of what a user typed. `num_cpus=None` is a task's default of 1; `memory` is in bytes.
 
@@ -75,15 +94,19 @@ class Shape:
             if name in _RESERVED:
                 raise ValueError(f"resources={{{name!r}: ...}} is ambiguous: use the argument {_RESERVED[name]}=")
             units[name] = to_units(f"resources[{name!r}]", amount)
-        return cls.of_units(units, locs)
+        return cls.of_units(units, locs, strategy)
 
     @classmethod
-    def of_units(cls, units: Mapping[str, int], locs: Iterable[str] = ()) -> Shape:
+    def of_units(cls, units: Mapping[str, int], locs: Iterable[str] = (), strategy: str = "") -> Shape:
         """The canonical shape of amounts that are in 1/10000 units already."""
         if isinstance(locs, str):
             raise TypeError(f"locs must be a set of names, not the one string {locs!r}; write {{{locs!r}}}")
         kept = tuple(sorted((name, amount) for name, amount in units.items() if amount))
-        return cls(kept, tuple(sorted(set(locs))))
+        return cls(kept, tuple(sorted(set(locs))), strategy)
+
+    def with_strategy(self, strategy: str) -> Shape:
+        """The same, elsewhere."""
+        return Shape(self.resources, self.locs, strategy)
 
     def fits(self, available: Mapping[str, int]) -> bool:
         """Whether every amount is there at once. Locs are the caller's to check: they are never used up."""
@@ -101,6 +124,8 @@ class Shape:
         parts = [f"{to_amount(amount):g} {name}" for name, amount in self.resources]
         if self.locs:
             parts.append(f"locs {', '.join(self.locs)}")
+        if self.strategy:
+            parts.append(f"strategy {self.strategy}")
         return ", ".join(parts) or "nothing"
 
     def __repr__(self) -> str:
@@ -113,10 +138,11 @@ def actor_shapes(
     resources: Mapping[str, float] | None = None,
     locs: Iterable[str] = (),
     memory: float | None = None,
+    strategy: str = "",
 ) -> tuple[Shape, Shape]:
     """(place, hold) of an actor: with nothing given, 1 CPU to be placed and 0 while alive; else all of it for life."""
     names = tuple(locs) if not isinstance(locs, str) else locs
-    place = Shape.of(num_cpus, num_gpus, resources, names, memory)
+    place = Shape.of(num_cpus, num_gpus, resources, names, memory, strategy)
     given = num_cpus is not None or num_gpus is not None or bool(resources) or memory is not None
     return place, place if given else Shape((), place.locs)
 

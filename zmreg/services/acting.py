@@ -67,7 +67,7 @@ def create_actor(
             CreateActor(
                 actor_id, order.name, order.namespace, order.class_name, order.place.resources, order.hold.resources,
                 order.place.locs, order.max_restarts, order.detached, order.max_concurrency, blob, data,
-                b"" if waiting else inputs(), handle, bool(waiting),
+                b"" if waiting else inputs(), handle, bool(waiting), order.place.strategy,
             )
         )  # fmt: skip
         if waiting:

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 from zmreg.core.tasks import Death
-from zmreg.model.ids import node_of, object_id, short
-from zmreg.model.messages import Definition, LeaseReturned, Message, Steal, WantLeases
+from zmreg.model.ids import object_id, short
+from zmreg.model.messages import Definition, Message
 from zmreg.model.specs import Shape
 from zmreg.net.waiting import Shield
 from zmreg.services.callbacks import Callbacks
@@ -33,7 +32,6 @@ MAX_AHEAD = 256
 # Receiving, unpickling and answering: what a call costs its worker beside the function itself.
 CALL_COST_US = 5.0
 UNKNOWN_US = AHEAD_US + 1
-LEASE_IDLE_S = 1.0
 
 Dep = tuple[int | str, Entry]
 
@@ -60,7 +58,7 @@ class Template:
         self.retry_exceptions: bool | tuple[type[BaseException], ...] = False
         self.est_us: float | None = None
         self.tiny_calls = 0
-        self.pool: Pool | None = None
+        self.pool: TaskHome | None = None
 
 
 class Task:
@@ -108,7 +106,7 @@ class Task:
     def description(self) -> Task | None:
         """What `ref.retry()` submits again; None for an actor's call. Without the entries: they hold it, and a cycle
         would outlive them."""
-        if not isinstance(self.peer, Pool):
+        if self.peer is None or not self.peer.is_pool:
             return None
         copy = Task(self.counter, self.template, self.payload, self.depth)
         copy.peer, copy.deps, copy.pins = self.peer, self.deps, self.pins
@@ -121,6 +119,8 @@ class Task:
 
 class TaskHome(Protocol):
     """Where a task waits to be sent, and where it goes back to: a pool, or an actor's peer."""
+
+    is_pool: bool
 
     def place(self, task: Task) -> None:
         """Inputs are ready: send or queue."""
@@ -240,187 +240,6 @@ class Lane:
                 self.push(task)
 
 
-class Pool:
-    """The tasks of one resource shape and the leased workers that run them."""
-
-    def __init__(self, wires: Wires, shape: Shape, restart: Callable[[Task], None]) -> None:
-        """`restart(task)` looks at a task's inputs again and places it anew."""
-        self.wires = wires
-        self.shape = shape
-        self.queue: deque[Task] = deque()
-        self.lanes: list[Lane] = []
-        self.told = 0
-        """Leases that our own node was told we would use; `far`: the same for other nodes."""
-        self.far: dict[bytes, int] = {}
-        self._restart = restart
-
-    def place(self, task: Task) -> None:
-        """Send to the lane with the least work ahead, or queue and ask the node for leases."""
-        if not self.queue:
-            best = None
-            for lane in self.lanes:
-                if lane.roomy and not lane.closed and not lane.recalled and (best is None or lane.load < best.load):
-                    best = lane
-            if best is not None:
-                best.push(task)
-                return
-        self.queue.append(task)
-        self.ask(task.depth)
-
-    def ask(self, depth: int) -> None:
-        """Tell the node how many leases would be used; again only when that has doubled."""
-        want = self.held_at(self.wires.node) + len(self.queue)
-        if want > self.told:
-            with self.wires.shield():
-                self.tell(1 << (want - 1).bit_length(), depth)
-
-    def withdraw(self, task: Task) -> bool:
-        """Take a queued task out."""
-        try:
-            self.queue.remove(task)
-        except ValueError:
-            return False
-        return True
-
-    def granted(self, lane: Lane) -> None:
-        """The node lends a worker."""
-        lane.idle_since = self.wires.now()
-        self.lanes.append(lane)
-        self.refill(lane)
-
-    def refill(self, lane: Lane) -> None:
-        """Keep the right amount of work ahead of this lane."""
-        if lane.recalled:
-            if not lane.outstanding:
-                self.give_back(lane)
-            return
-        if lane.closed:
-            return
-        if lane.parked:
-            lane.unpark()
-        queue = self.queue
-        while queue and lane.roomy:
-            lane.push(queue.popleft())
-        if not queue:
-            self.lower()
-            if not lane.outstanding:
-                lane.idle_since = self.wires.now()
-                self._steal_for(lane)
-
-    def tell(self, level: int, depth: int = 0) -> None:
-        """State the level anew."""
-        self.told = level
-        self.wires.post(self.wires.node, WantLeases(self.shape.resources, self.shape.locs, level, depth))
-
-    def held_at(self, node: bytes) -> int:
-        """Leases of workers of that node."""
-        if not self.far:  # all are our own node's
-            return len(self.lanes) if node == self.wires.node else 0
-        return sum(node_of(lane.worker) == node for lane in self.lanes)
-
-    def try_nodes(self, nodes: tuple[bytes, ...], counts: tuple[int, ...]) -> None:
-        """Other nodes have room for what waits here: ask them."""
-        left = len(self.queue)
-        for node, room in zip(nodes, counts, strict=True):
-            level = self.held_at(node) + min(left, room)
-            if left > 0 and level > self.far.get(node, 0):
-                self._tell_far(node, level, self.queue[0].depth)
-            left -= room
-
-    def _tell_far(self, node: bytes, level: int, depth: int = 0) -> None:
-        self.far[node] = level
-        self.wires.post(node, WantLeases(self.shape.resources, self.shape.locs, level, depth))
-
-    def node_gone(self, node: bytes) -> None:
-        """Nothing more is to be had there."""
-        self.far.pop(node, None)
-
-    def _steal_for(self, idle: Lane) -> None:
-        """Have the busiest worker give back half of what it has not started."""
-        busiest = None
-        for lane in self.lanes:
-            ahead = len(lane.outstanding) - 1
-            if ahead > 0 and not lane.stealing and lane is not idle and (busiest is None or lane.load > busiest.load):
-                busiest = lane
-        if busiest is not None and busiest.load > AHEAD_US / 4:
-            busiest.stealing = True
-            busiest.flush()
-            self.wires.post(busiest.worker, Steal((len(busiest.outstanding)) // 2))
-
-    def gave_back(self, lane: Lane, counters: tuple[int, ...], blocked: bool) -> None:
-        """The worker has not started these and never will. A blocked worker is sent nothing until it answers."""
-        lane.stealing = False
-        tasks = [task for counter in counters if (task := lane.answered(counter)) is not None]
-        # Its words may cross: a worker that has answered everything does not wait any more, and no answer is to come.
-        lane.closed = blocked and bool(lane.outstanding)
-        if blocked:
-            tasks += lane.parked
-            lane.parked.clear()
-        for task in tasks:
-            self._restart(task)
-        if not blocked:
-            self.refill(lane)
-
-    def lost(self, lane: Lane) -> list[Task]:
-        """The worker is gone. Returns what it had, in sending order; what was only parked is placed anew."""
-        if lane in self.lanes:
-            self.lanes.remove(lane)
-        parked, lane.parked = lane.parked, deque()
-        tasks = list(lane.outstanding.values())
-        lane.outstanding.clear()
-        for task in tasks:
-            task.lane = None
-        for task in parked:
-            task.lane = None
-            self._restart(task)
-        self.lower()
-        return tasks
-
-    def give_back(self, lane: Lane) -> None:
-        """Return a lease that has nothing outstanding; harmless when that was done already."""
-        if lane not in self.lanes:
-            return
-        self.lanes.remove(lane)
-        parked, lane.parked = lane.parked, deque()
-        self.lower()
-        self.wires.post(node_of(lane.worker), LeaseReturned(lane.worker))
-        for task in parked:
-            task.lane = None
-            self._restart(task)
-
-    def lower(self) -> None:
-        """Nothing is queued: want no more leases than there are. Said before a lease goes back, or it would return."""
-        if self.queue:
-            return
-        held = self.held_at(self.wires.node)
-        if self.told > held:
-            self.tell(held)
-        for node, told in list(self.far.items()):
-            held = self.held_at(node)
-            if told > held:
-                self._tell_far(node, held)
-            if not held:
-                del self.far[node]
-
-    def recall(self, worker: bytes) -> None:
-        """The node wants this lease back: nothing more is sent, and what was not started comes home."""
-        for lane in self.lanes:
-            if lane.worker == worker:
-                lane.recalled = True
-                if lane.outstanding:
-                    lane.flush()
-                    self.wires.post(worker, Steal(len(lane.outstanding)))
-                else:
-                    self.give_back(lane)
-                return
-
-    def tick(self, now: float, idle_s: float = LEASE_IDLE_S) -> None:
-        """Return leases that nobody used for `idle_s` seconds."""
-        for lane in list(self.lanes):
-            if not lane.outstanding and not lane.parked and not self.queue and now - lane.idle_since >= idle_s:
-                self.give_back(lane)
-
-
 def riding_lane(task: Task) -> Lane | None:
     """The one lane on which all pending inputs of `task` are queued, if there is one and the task may ride there."""
     lane = None
@@ -462,4 +281,4 @@ def pending_inputs(task: Task) -> list[Entry]:
     return list({id(entry): entry for entry in task.inputs() if entry.state == PENDING}.values())
 
 
-__all__ = ["STORED", "Dep", "Lane", "Pool", "Task", "TaskHome", "Template", "Wires"]
+__all__ = ["STORED", "Dep", "Lane", "Task", "TaskHome", "Template", "Wires"]

@@ -10,10 +10,11 @@ from typing import Any
 
 from zmreg.model.errors import ClusterError, ZmregError
 from zmreg.model.ids import ProcessId, new_driver_id
-from zmreg.model.settings import Settings
+from zmreg.model.settings import Listening, Settings
 from zmreg.net.waiting import HandlerSwap
 from zmreg.services.client import Client, set_current
 from zmreg.services.launch import Launched, launch
+from zmreg.wire import payload
 
 CONNECT_TIMEOUT_S = 15.0
 END_TIMEOUT_S = 5.0
@@ -31,17 +32,25 @@ class Embedded:
 
     def close(self) -> None:
         """Shut down: the client leaves, the node ends its workers and removes everything."""
-        if self.client.closed is None and self.wanted.get("log_to_driver"):
-            with contextlib.suppress(ZmregError):  # what was printed last is shown before the node is told to end
-                self.client.ask("output", timeout=OUTPUT_TIMEOUT_S)
+        _show_last_output(self.client, self.wanted)
         self.client.close(None)
         self.launched.wait_end(END_TIMEOUT_S)
         os.close(self.pidfd)
 
 
-def embed(settings: Settings, wanted: dict[str, Any]) -> Embedded:
-    """Start a node and take a seat. ClusterError when that fails; nothing is left behind then."""
-    launched = launch(settings)
+def _show_last_output(client: Client, wanted: dict[str, Any]) -> None:
+    """What was printed last is shown before we leave."""
+    if client.closed is None and wanted.get("log_to_driver"):
+        with contextlib.suppress(ZmregError):
+            client.ask("output", timeout=OUTPUT_TIMEOUT_S)
+
+
+def embed(settings: Settings, wanted: dict[str, Any], listening: Listening | None = None) -> Embedded:
+    """Start a node, which with `listening` joins a cluster, and take a seat.
+
+    ClusterError when that fails; nothing is left behind then.
+    """
+    launched = launch(settings, listening, meanwhile=payload.warm)
     client = None
     pidfd = os.pidfd_open(launched.process.pid)
     try:
@@ -69,6 +78,7 @@ class Attached:
 
     def close(self) -> None:
         """Leave. The node and its cluster go on."""
+        _show_last_output(self.client, self.wanted)
         self.client.close(None)
         os.close(self.pidfd)
 

@@ -7,6 +7,7 @@ through the nodes that have the workers, its own or another. What the others hav
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, assert_never
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 # An owner's message takes a millisecond; whoever uses a handle of an actor that was refused hears so after this.
 EARLY_S = 5.0
+# As long as the lease book waits for what no node has (core/leases.py).
+INFEASIBLE_S = 2.0
 
 
 class Head:
@@ -52,6 +55,8 @@ class Head:
         """How each living actor was ordered: what a restart, and a handle by name, is made from."""
         self._places: dict[bytes, bytes] = {}
         """The node that was asked to host an actor, or does."""
+        self._unplaced: dict[bytes, float] = {}
+        """Actors for which no node is able, each with the time when that is final."""
         self._early: dict[bytes, tuple[float, list[tuple[bytes, Message]]]] = {}
         """What was said of actors that are not known yet: (until when to keep it, senders and messages)."""
 
@@ -147,6 +152,7 @@ class Head:
     def tick(self, now: float) -> None:
         """Restarts that had to wait; and nothing is kept for the dead."""
         self.perform(self.actors.tick(now))
+        self._retry_unplaced(now)
         for actor_id in [each for each, (until, _) in self._early.items() if now > until]:
             self._early_is_over(actor_id)
         if len(self.creations) > len(self.actors):
@@ -184,13 +190,31 @@ class Head:
     def _place(self, actor_id: bytes) -> None:
         """Have the best node host the actor."""
         creation = self.creations[actor_id]
-        place = Shape(creation.place, creation.locs)
-        chosen = self._node.choose_for_actor(place)
+        place = Shape(creation.place, creation.locs, creation.strategy)
+        chosen = self._node.choose_for_actor(place, Counter(self._places.values()))
+        if chosen is None:
+            self._unplaced.setdefault(actor_id, time.monotonic() + INFEASIBLE_S)
+            return
+        self._unplaced.pop(actor_id, None)
         self._places[actor_id] = chosen
         word = PlaceActor(actor_id, creation.class_name, creation.place, creation.hold, creation.locs)
         self._node.tell(chosen, word)
 
+    def _retry_unplaced(self, now: float) -> None:
+        """Actors that no node could host are tried again, as nodes join, until their time is over."""
+        for actor_id, until in list(self._unplaced.items()):
+            if actor_id not in self.actors:
+                del self._unplaced[actor_id]
+                continue
+            self._place(actor_id)
+            if actor_id in self._unplaced and now > until:
+                del self._unplaced[actor_id]
+                creation = self.creations[actor_id]
+                place = Shape(creation.place, creation.locs, creation.strategy)
+                self.unplaceable(actor_id, f"asked for [{place}], and no node of the cluster has that in total")
+
     def _unplace(self, actor_id: bytes) -> None:
+        self._unplaced.pop(actor_id, None)
         place = self._places.pop(actor_id, None)
         if place is not None:
             self._node.tell(place, UnplaceActor(actor_id))

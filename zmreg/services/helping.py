@@ -26,7 +26,8 @@ from zmreg.model.messages import LeaseGranted, WorkersAtCap
 from zmreg.model.specs import CPU, Shape
 from zmreg.net.waiting import Waiter
 from zmreg.services import arrivals
-from zmreg.services.calls import Lane, Pool, Task
+from zmreg.services.calls import Lane, Task
+from zmreg.services.pools import Pool
 from zmreg.wire import batches
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ _FRAMES = 30
 
 class OwnHands:
     """Where calls come from that a worker runs itself: nothing is sent ahead, and nothing rides."""
+
+    is_pool = False
 
     def place(self, task: Task) -> None:
         """Calls are placed in their pool, never here."""

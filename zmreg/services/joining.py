@@ -6,7 +6,7 @@ import os
 import platform
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zmreg.model.errors import ClusterError
 from zmreg.model.messages import NodeRecord
@@ -14,25 +14,22 @@ from zmreg.model.settings import Listening
 from zmreg.model.version import VERSION
 from zmreg.net.mesh import Mesh, advertised
 from zmreg.services import keys
+from zmreg.services.addresses import is_loopback, split_address
 from zmreg.services.neighbours import Neighbours
 
 if TYPE_CHECKING:
     from zmreg.services.node import Node
 
 
-
-def split_address(address: str) -> tuple[str, int]:
-    """(host, port) of `HOST:PORT` or `[V6]:PORT`. ValueError when it is neither."""
-    host, _, port = address.strip().removeprefix("tcp://").rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
-        raise ValueError(f"address {address!r} is not HOST:PORT, e.g. 192.168.1.10:7550")
-    return host.strip("[]"), int(port)
-
-
 def listen(node: Node, listening: Listening) -> None:
     """Open the ports; join, if there is somebody to join. Raises AuthenticationError, ClusterError."""
     key = keys.load(Path(listening.key_file))
     contact = split_address(listening.contact) if listening.contact else None
+    if contact is not None and is_loopback(listening.host) and not is_loopback(contact[0]) and not listening.advertise:
+        raise ClusterError(
+            f"a node that listens on {listening.host} cannot be reached from {contact[0]}: give an address of this "
+            "machine that can, with --host"
+        )
     pub_port = listening.pub_port or (listening.port + 1 if listening.port else 0)
     mesh = Mesh(node.me, key.keys, listening.host, listening.port, pub_port)
     try:
@@ -53,9 +50,3 @@ def listen(node: Node, listening: Listening) -> None:
 
     node.cluster = key.cluster_id
     node.neighbours = Neighbours(node, mesh, record, contact)
-
-
-def read_word(session: Path) -> dict[str, Any]:
-    """What a listening node has left in its session directory. FileNotFoundError when it has none, or has ended."""
-    word: dict[str, Any] = json.loads((session / NODE_FILE).read_text())
-    return word

@@ -65,6 +65,13 @@ class Letters:
         self.couriers.pop(node, None)
         self._partial.pop(node, None)
 
+    def connected(self, node: bytes) -> None:
+        """The link to a node is up again: what was on it may be lost."""
+        courier = self.couriers.get(node)
+        if courier is not None:
+            self._touched.add(node)
+            self._perform(node, courier.connected())
+
     def send(self, node: bytes, destination: bytes, origin: bytes, frame: bytes) -> None:
         """Send a letter to a process of `node`, for which letters are open."""
         courier = self.couriers[node]

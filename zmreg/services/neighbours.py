@@ -36,10 +36,11 @@ from zmreg.model.messages import (
     NotAdmitted,
     SnapshotPart,
 )
-from zmreg.net.curve import DENIED, WRONG_KEY
+from zmreg.net.curve import DENIED, LOST, OPEN, UNREACHABLE, WRONG_KEY
 from zmreg.net.mesh import Mesh
 from zmreg.services.fetcher import Fetcher
 from zmreg.services.letters import Letters
+from zmreg.services.probes import Probes
 from zmreg.services.registry import Registry
 from zmreg.wire import chunks, codec
 
@@ -88,6 +89,7 @@ class Neighbours:
         self._told_at = float("-inf")
         self._asked_at = float("-inf")
         self._began = time.monotonic()
+        self._probes = Probes(node, self._refused)
         self.fetcher = node.fetcher = Fetcher(node)
         self.registry = node.registry = Registry(
             node.me, self._publish, self.raw, self.fetcher.learned, node.settings.registry_scope
@@ -110,14 +112,18 @@ class Neighbours:
         while (frame := self._mesh.overhear()) is not None:
             self._overhear(frame, now)
         for node, happening in self._mesh.happenings(now):
-            if node == CONTACT and happening.event in (DENIED, WRONG_KEY):
+            if node != CONTACT:
+                self._on_link(node, happening.event)
+            elif happening.event in (DENIED, WRONG_KEY):
                 raise AuthenticationError(
-                    f"{happening.endpoint} does not let us in: {happening.detail}. Copy the cluster's key file from "
-                    "the head's machine (`zmreg key show` says where it is) and pass it with --key"
+                    f"{happening.endpoint} does not let us in with the key in "
+                    f"{self._node.config['listening']['key_file']}: {happening.detail}. Copy the cluster's key file "
+                    "from the head's machine (`zmreg key show` says where it is there), and say where it is with --key"
                 )
         if not self.joined:
             self._ask_in(now)
         self._perform(self.members.tick(now))
+        self._probes.tick(now)
         self._say_record(now)
         self._give_up_unknown(now)
         dues = [self.fetcher.turn(now), self.letters.tick(now)]
@@ -175,6 +181,17 @@ class Neighbours:
     def raw(self, node: bytes, message: Message) -> bool:
         """Say something that is said again when it gets lost."""
         return self._mesh.send(node, (codec.encode(message),))
+
+    def _on_link(self, node: bytes, event: str) -> None:
+        if event == OPEN:
+            self.letters.connected(node)
+        elif event in (LOST, UNREACHABLE):
+            record = self.members.record(node)
+            if record is not None:
+                self._probes.ask(node, record.host, record.port)
+
+    def _refused(self, node: bytes) -> None:
+        self._perform(self.members.on_refused(node, time.monotonic()))
 
     # -- joining ----------------------------------------------------------------------------------------------------
 
@@ -392,5 +409,8 @@ class Neighbours:
         return list(self.letters.couriers)
 
     def close(self, linger_ms: int) -> None:
-        """Close the ports."""
+        """Say that we go, unless we were told to, and close the ports."""
+        if self.joined and self._node.exit_code != EXIT_FENCED:
+            for other in self.others():
+                self._node.post(other, Leaving(b""))
         self._mesh.close(linger_ms)

@@ -9,21 +9,20 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, assert_never
 
 from zmreg.core import effects as fx
 from zmreg.core import placement
-from zmreg.core.leases import LeaseBook
+from zmreg.core.leases import LeaseBook, Totals
 from zmreg.model.errors import ProtocolError
-from zmreg.model.ids import node_of
+from zmreg.model.ids import NODE_BYTES, node_of
 from zmreg.model.messages import (
     ActorHosted,
     ActorUnplaceable,
     Adopt,
     Allocate,
-    Answer,
     Ask,
     Blocked,
     Borrow,
@@ -72,8 +71,9 @@ from zmreg.services.overdue import Overdue
 from zmreg.services.printed import Output
 from zmreg.services.registry import Registry
 from zmreg.services.storekeeper import Storekeeper
+from zmreg.services.visitors import Visitors
 from zmreg.services.zygote import end_descendants, remove_session
-from zmreg.wire import batches, codec
+from zmreg.wire import codec
 
 TICK_S = 0.2
 # At the end workers get this long for their atexit handlers before they are killed.
@@ -101,6 +101,7 @@ class Node:
             keep_idle=cpus,
             idle_s=self.settings.idle_worker_s,
         )
+        self.leases.prefix = self.me[:NODE_BYTES]
         self.head: Head | FarHead = Head(self)
         arena = Path(config["arena"])
         self.store = Storekeeper(self.me, arena, Path(config["spill"]), self.settings, self.post)
@@ -108,8 +109,7 @@ class Node:
         self.adoption = Adoption(self.me, self.post, self.store, lambda object_id: self.head.release(object_id))
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
-        self._drivers: dict[bytes, int] = {}
-        """Those that are no children of ours, each with a descriptor that tells of its end."""
+        self.visitors = Visitors(self)
         self._hosting: dict[bytes, str] = {}
         """Actors that wait for a worker here: their classes' names."""
         self.protocol_errors = 0
@@ -234,9 +234,8 @@ class Node:
                 self.store.on_unpin(sender, message)
             case FreeObjects():
                 self._on_free(sender, message)
-            case WantLeases(resources, locs, count, depth):
-                self.perform(self.leases.want(sender, Shape(resources, locs), count, depth))
-                self._offer_elsewhere()
+            case WantLeases():
+                self._on_want(sender, message)
             case LeaseReturned(worker):
                 self.perform(self.leases.returned(sender, worker))
             case Blocked(blocked):
@@ -251,9 +250,8 @@ class Node:
                 self.adoption.adopt(sender, message)
             case Resolve() | Borrow() | BorrowSettled() | Unborrow() | Holds():
                 self.adoption.on_message(sender, message)
-            case Ask(request, topic, key):
-                found = views.answer(self, topic, key)
-                self.post(sender, Answer(request, found is not None, batches.pack_plain(found)))
+            case Ask():
+                views.hear(self, sender, message)
             case PlaceActor() | UnplaceActor() | KillProcess():
                 self._for_the_head(sender, message)
             case ProcessDied():
@@ -269,14 +267,17 @@ class Node:
         child = self.nursery.children.get(sender)
         if child is None and message.role == "worker":
             return  # it died while this was under way
+        if message.role == "observer":
+            self.visitors.attend(sender, message.pid, self.ends.forget)
+            return
         self.clients[sender] = message
         if message.role == "driver" and not self._is_founder(message):
-            self._attend(sender, message.pid)
+            self.visitors.attend(sender, message.pid, self.mourning.driver_gone)
         self.post(
             sender,
             Welcome(
                 self.me, str(self.store.arena), self.store.nbytes, self.settings.inline_limit_bytes,
-                self.settings.namespace, self.settings.num_cpus,
+                self.settings.namespace, views.cpus(self),
             ),
         )  # fmt: skip
         if child is not None:
@@ -286,36 +287,18 @@ class Node:
     def _on_goodbye(self, sender: bytes) -> None:
         hello = self.clients.get(sender)
         if hello is None:
+            self.visitors.farewell(sender)
             return
         self.leaving.add(sender)
         if self._is_founder(hello):
             self.stopping = True
         elif hello.role == "driver":
-            self._bid_farewell(sender)
+            self.visitors.farewell(sender)
         self.nursery.spare(sender)  # it has run its users' code to the end, but others may wait for results of its own
 
     def _is_founder(self, hello: Hello) -> bool:
         """The driver that started this node, which ends with it."""
         return hello.role == "driver" and hello.pid == self.config["founder"]
-
-    def _attend(self, driver: bytes, pid: int) -> None:
-        """Notice the end of a driver that is no child of ours."""
-        try:
-            fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self.mourning.driver_gone(driver)
-            return
-
-        self._drivers[driver] = fd
-        self.watch(fd, lambda: self._bid_farewell(driver))
-
-    def _bid_farewell(self, driver: bytes) -> None:
-        """A driver has left or died."""
-        fd = self._drivers.pop(driver, -1)
-        if fd >= 0:
-            self.unwatch(fd)
-            os.close(fd)
-            self.mourning.driver_gone(driver)
 
     def _for_the_head(self, head: bytes, message: PlaceActor | UnplaceActor | KillProcess) -> None:
         """What the head, which may be us, wants of us as the node of an actor."""
@@ -347,11 +330,11 @@ class Node:
         else:
             self.post(node, message)
 
-    def choose_for_actor(self, place: Shape) -> bytes:
-        """The node that is to host an actor of this shape."""
+    def choose_for_actor(self, place: Shape, placed: Mapping[bytes, int]) -> bytes | None:
+        """The node that is to host an actor of this shape; None when no node can. `placed`: actors on each node."""
         if self.neighbours is None:
             return self.me
-        return placement.choose(self.neighbours.view(), place, self.me)
+        return placement.choose(self.neighbours.view(), place, placed)
 
     def admitted(self, head: bytes) -> None:
         """We are one of them now."""
@@ -361,9 +344,22 @@ class Node:
     def room_changed(self) -> None:
         """Another node came, went, or has told what it has free: who waits here may be served there."""
         if self.neighbours is not None:
-            totals = [(dict(each.total), frozenset(each.locs)) for each in self.neighbours.view()[1:]]
+            totals: list[Totals] = [(dict(each.total), frozenset(each.locs)) for each in self.neighbours.view()[1:]]
             self.leases.others = totals
             self._offer_elsewhere()
+
+    def _on_want(self, owner: bytes, message: WantLeases) -> None:
+        shape = Shape(message.resources, message.locs, message.strategy)
+        if message.book:
+            self.perform(self.leases.want(owner, shape, message.count, message.depth))
+            self._offer_elsewhere()
+            return
+        nodes = placement.everywhere(self.neighbours.view(), shape) if self.neighbours is not None else ()
+        counts = tuple(message.count for _ in nodes)
+        if nodes:
+            self.post(owner, TryNodes(shape.resources, shape.locs, shape.strategy, nodes, counts))
+        else:  # our own book says why not
+            self.perform(self.leases.want(owner, shape, message.count, message.depth))
 
     def _offer_elsewhere(self) -> None:
         """Owners on this node who wait are told which nodes have room for them."""
@@ -376,7 +372,7 @@ class Node:
                 offers = placement.elsewhere(others, shape, missing, self.leases.fits_node(shape))
                 if offers:
                     nodes, counts = zip(*offers, strict=True)
-                    self.post(owner, TryNodes(shape.resources, shape.locs, nodes, counts))
+                    self.post(owner, TryNodes(shape.resources, shape.locs, shape.strategy, nodes, counts))
 
     def _on_free(self, sender: bytes, message: FreeObjects) -> None:
         """An owner needs these no more. Its own node tells the others that have copies."""
@@ -428,19 +424,20 @@ class Node:
                 case fx.StopWorker(worker):
                     self.nursery.end(worker, time.monotonic(), self._ask_to_exit)
                 case fx.Granted(owner, shape, worker):
-                    self.post(owner, LeaseGranted(shape.resources, shape.locs, worker))
+                    self.post(owner, LeaseGranted(shape.resources, shape.locs, shape.strategy, worker))
                 case fx.Recall(owner, worker):
                     self.post(owner, LeaseRecalled(worker))
                 case fx.Hosted(actor_id, worker):
                     self._hosted(actor_id, worker)
                 case fx.Infeasible(owner, actor_id, shape, reason) | fx.CannotStart(owner, actor_id, shape, reason):
                     if owner is not None:
-                        cannot_start = isinstance(effect, fx.CannotStart)
-                        self.post(owner, Unschedulable(shape.resources, shape.locs, reason, cannot_start))
+                        none_now = isinstance(effect, fx.CannotStart)
+                        word = Unschedulable(shape.resources, shape.locs, shape.strategy, reason, none_now)
+                        self.post(owner, word)
                     if actor_id is not None:
                         self.tell(self.head_node(), ActorUnplaceable(actor_id, reason))
                 case fx.AtCap(owner, shape):
-                    self.post(owner, WorkersAtCap(shape.resources, shape.locs))
+                    self.post(owner, WorkersAtCap(shape.resources, shape.locs, shape.strategy))
                 case _:
                     assert_never(effect)
 

@@ -63,6 +63,8 @@ class Peer:
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
+    is_pool = False
+
     def place(self, task: Task) -> None:
         """Queue a call and send what can be sent."""
         if self._death is not None:

@@ -63,7 +63,7 @@ class Questions:
 
     def refusal(self, actor_id: bytes) -> str:
         """Why the head refused an actor that was just ordered; empty when it did not."""
-        self.ask("ping")  # the node answers in order: by then a refusal has come
+        self.ask("actor", "\0")  # the head answers in order: by then a refusal has come
         return self._refused.pop(actor_id, "")
 
     def on_answer(self, message: Answer) -> None:

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from zmreg.model.errors import ClusterError
 from zmreg.model.record import Record
 from zmreg.services.directories import remove, runtime_root
 
@@ -77,22 +78,23 @@ def leave_word(word: Word) -> None:
     fresh.rename(path)
 
 
-def read_word(session: Path) -> Word | None:
-    """The word left in a session directory; None when there is none, or none of ours."""
+def read_word(session: Path) -> Word:
+    """The word left in a session directory. ClusterError when there is none, or none of ours."""
     try:
         read: dict[str, Any] = json.loads((session / NODE_FILE).read_text())
         return Word(**{name: read[name] for name in Word.__match_args__})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ClusterError(f"no node is up in {session}: {error}") from None
 
 
 def running() -> list[Word]:
     """The nodes of this user that are up on this machine: heads first, then the oldest."""
     found = []
     for session in _directories():
-        word = read_word(session) if is_held(session) else None
-        if word is not None and word.lives():
-            found.append(word)
+        if is_held(session):
+            with contextlib.suppress(ClusterError):  # it starts or ends just now
+                found.append(read_word(session))
+    found = [word for word in found if word.lives()]
     return sorted(found, key=lambda word: (not word.is_head, word.started, word.node))
 
 

@@ -58,11 +58,12 @@ from zmreg.net.pump import Pump
 from zmreg.net.sockets import Ends
 from zmreg.net.waiting import Interrupts, Shield, Waiter
 from zmreg.services.callbacks import Callbacks
-from zmreg.services.calls import Lane, Pool
+from zmreg.services.calls import Lane
 from zmreg.services.endings import check_grace
 from zmreg.services.entries import FAILED, Entry, Outbox, Stored
 from zmreg.services.obituary import UNKNOWN
 from zmreg.services.once import Once
+from zmreg.services.pools import Pool
 from zmreg.services.questions import Questions
 from zmreg.services.sharing import Sharing
 from zmreg.services.shelf import Shelf
@@ -372,7 +373,7 @@ class Station:
     def _on_node_gone(self, message: NodeGone) -> None:
         """Every process on it is gone, and nobody can tell what it was at."""
         prefix = message.node[:NODE_BYTES]
-        for pool in self.tasks.pools.values():
+        for pool in list(self.tasks.pools.values()):  # what waits there may open another
             pool.node_gone(message.node)
         for process in self.tasks.processes_on(prefix) | self.sharing.processes_on(prefix) | {message.node}:
             reason = f"its node is gone: {message.reason}"

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from zmreg.model.ids import short
-from zmreg.services.calls import Dep, Pool, Task, Template
+from zmreg.services.calls import Dep, Task, Template
 from zmreg.services.client import Client
 from zmreg.services.entries import FAILED, INLINE, Entry, EntryRef
-from zmreg.services.retreat import interrupted
 from zmreg.services.once import UNCHANGING
+from zmreg.services.retreat import interrupted
 from zmreg.services.running import running
 from zmreg.services.tasks import Tasks
 from zmreg.wire import payload
@@ -213,4 +213,4 @@ def submit_actor_call(
     return task
 
 
-__all__ = ["Pool", "define", "submit_actor_call", "submit_task"]
+__all__ = ["define", "submit_actor_call", "submit_task"]

@@ -21,13 +21,11 @@ from zmreg.model.messages import (
     Unschedulable,
     WatchActor,
 )
-from zmreg.model.specs import Shape
+from zmreg.model.specs import NEAR, ON, TRY, Shape
 from zmreg.services.advice import TINY_US, count_tiny
 from zmreg.services.calls import (
     CALL_COST_US,
-    LEASE_IDLE_S,
     Lane,
-    Pool,
     Task,
     Template,
     Wires,
@@ -40,8 +38,12 @@ from zmreg.services.endings import Endings
 from zmreg.services.entries import INLINE, STORED, Borrowed, Entry, Stored
 from zmreg.services.obituary import cancelled_failure, count_begun, one_more_attempt, worker_died
 from zmreg.services.peers import Peer
+from zmreg.services.pools import LEASE_IDLE_S, Pool
 from zmreg.services.sharing import Sharing
 from zmreg.wire import batches, payload
+
+# Below this an input is moved in less time than it takes to ask another node for a worker.
+NEAR_BYTES = 1 << 20
 
 
 class Tasks(Endings):
@@ -74,7 +76,7 @@ class Tasks(Endings):
         """The pool of a shape, made on first use."""
         pool = self.pools.get(shape)
         if pool is None:
-            pool = self.pools[shape] = Pool(self.wires, shape, self.start)
+            pool = self.pools[shape] = Pool(self.wires, shape, self.start, self._elsewhere)
         return pool
 
     def blob_of(self, digest: bytes, worker: bytes) -> bytes:
@@ -122,7 +124,35 @@ class Tasks(Endings):
                         self.sharing.want(entry)
                 if isinstance(home, Pool):
                     return
+            elif isinstance(home, Pool) and not home.shape.strategy:
+                home = task.peer = self._near_inputs(task, home)
         home.place(task)
+
+    def _near_inputs(self, task: Task, home: Pool) -> Pool:
+        """The pool for the node that has most of the task's input bytes, if moving them would cost more than asking."""
+        held: dict[bytes, int] = {}
+        for entry in task.inputs():
+            value = entry.value
+            if isinstance(value, Stored):
+                held[value.holder] = held.get(value.holder, 0) + value.nbytes
+        if not held or (len(held) == 1 and self.wires.node in held and not home.is_far):
+            return home
+        best = max(held, key=lambda node: held[node])
+        if held[best] - held.get(self.wires.node, 0) * (best != self.wires.node) < NEAR_BYTES:
+            return home
+        return self.pool_for(home.shape.with_strategy(NEAR + best.hex()))
+
+    def _elsewhere(self, task: Task) -> None:
+        """The node that the task's strategy names is gone, or of no use."""
+        assert isinstance(task.peer, Pool)
+        shape = task.peer.shape
+        if shape.strategy.startswith(ON):
+            node = shape.strategy.removeprefix(ON)
+            text = f"{describe(task, self.wires.me)} can never run: node {node}, where it has to, is not in the cluster"
+            self.fail(task, UnschedulableError(text))
+        else:
+            task.peer = self.pool_for(shape.with_strategy(""))
+            task.peer.place(task)
 
     def _input_there(self, task: Task, entry: Entry) -> None:
         task.waiting -= 1
@@ -231,7 +261,7 @@ class Tasks(Endings):
 
     def on_grant(self, message: LeaseGranted) -> None:
         """A worker to send to."""
-        pool = self.pool_for(Shape(message.resources, message.locs))
+        pool = self.pool_for(Shape(message.resources, message.locs, message.strategy))
         worker = message.worker
         if self.lanes.get(worker) in pool.lanes:  # said twice: what was sent meanwhile must stay known
             return
@@ -244,16 +274,19 @@ class Tasks(Endings):
 
     def on_try_nodes(self, message: TryNodes) -> None:
         """Our node cannot serve all of a shape now; others could."""
-        pool = self.pools.get(Shape(message.resources, message.locs))
+        pool = self.pools.get(Shape(message.resources, message.locs, message.strategy))
         if pool is not None:
             pool.try_nodes(message.nodes, message.counts)
 
     def on_unschedulable(self, message: Unschedulable) -> None:
         """Nobody can ever meet this shape, or no process could be started for it."""
-        pool = self.pool_for(Shape(message.resources, message.locs))
+        pool = self.pool_for(Shape(message.resources, message.locs, message.strategy))
+        if pool.shape.strategy.startswith((TRY, NEAR)) and not message.cannot_start:
+            pool.go_anywhere()
+            return
         queue = list(pool.queue)
         pool.queue.clear()
-        pool.told = len(pool.lanes)
+        pool.told = {node: pool.held_at(node) for node in pool.told}
         for task in queue:
             what = describe(task, self.wires.me)
             if message.cannot_start:
@@ -310,7 +343,7 @@ class Tasks(Endings):
 
     def tick(self, now: float, idle_s: float = LEASE_IDLE_S) -> None:
         """Give back leases nobody used for `idle_s` seconds."""
-        for pool in self.pools.values():
+        for pool in list(self.pools.values()):
             pool.tick(now, idle_s)
 
     def fail_everything(self, error: ZmregError) -> None:

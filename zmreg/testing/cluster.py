@@ -1,4 +1,4 @@
-"""A cluster of several real nodes on this machine, for tests: node processes with their own stores, ports and workers."""
+"""A cluster of several real nodes on this machine, for tests: processes with stores, ports and workers of their own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 from zmreg.model.errors import ClusterError
 from zmreg.model.settings import Listening, Settings
 from zmreg.services import keys
-from zmreg.services.joining import read_word
 from zmreg.services.launch import Launched, launch
+from zmreg.services.sessions import read_word
 
 # Several stores share this machine's memory.
 STORE_BYTES = 256 << 20
@@ -77,7 +77,7 @@ class LocalCluster:
         listens = {"key_file": self.key_file, "contact": self.address, "name": f"n{len(self._nodes) + 1}", **listens}
         launched = launch(Settings(**spec), Listening(**listens), founder=False)
         word = read_word(launched.session)
-        node = TestNode(launched.node.hex(), launched.process.pid, word["address"], launched.session)
+        node = TestNode(launched.node.hex(), launched.process.pid, word.address, launched.session)
         self._nodes[node.node_id] = (node, launched)
         self.address = self.address or node.address
         return node
