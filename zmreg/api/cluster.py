@@ -21,23 +21,27 @@ from zmreg.services.client import Client
 from zmreg.services.seats import client, on_first_use
 
 if TYPE_CHECKING:
-    from zmreg.services.embedding import Embedded
+    from zmreg.services.embedding import Attached, Embedded
+    from zmreg.services.finding import JoinAt
+    from zmreg.services.sessions import Word
 
 T = TypeVar("T")
 
 _guard = threading.RLock()
-_embedded: Embedded | None = None
+_embedded: Embedded | Attached | None = None
 _ending = False
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterInfo:
-    """What `init` returns: where the cluster is. A context manager that shuts it down at the end."""
+    """What `init` returns: where the cluster is. A context manager that calls `shutdown` at the end."""
 
     address: str
+    """HOST:PORT of a node, for other programs' `init`; "local" for a cluster of one's own, which nobody can join."""
     node_id: str
     session: str
     num_cpus: float
+    """Of all nodes together, at the time of `init`."""
 
     def __enter__(self) -> ClusterInfo:
         return self
@@ -60,57 +64,95 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
     namespace: str | None = None,
     log_to_driver: bool = True,
     ignore_reinit_error: bool = False,
+    key: str | os.PathLike[str] | None = None,
     **more: Any,
 ) -> ClusterInfo:
-    """Start a cluster of one node as a child process of this program, and take a seat in it.
+    """Take a seat in a cluster: the one at `address`, one that runs on this machine, or a new one of one's own.
 
-    Calling it again with the same arguments gives the same cluster; with other arguments it is an error unless
-    `ignore_reinit_error`. Further keywords are fields of `Settings` (`inline_limit_bytes`, `max_workers`, ...).
-    Raises ClusterError when the node cannot start, RuntimeError for a second, different init, ValueError for bad
-    values.
+    `address`: None is what ZMREG_ADDRESS or zmreg.toml say, else a cluster of yours on this machine, else "local", a
+    new node as a child of this program; "auto" as None, but an error without a cluster; or HOST:PORT of any node, with
+    the cluster's key file `key` if this machine has no node of it. Further keywords are fields of `Settings`.
+    Calling it again with the same arguments gives the same seat; with others it is an error unless
+    `ignore_reinit_error`. Raises ClusterError when there is no such cluster or it cannot be reached, AuthenticationError
+    for a wrong key, RuntimeError for a second, different init, ValueError for bad values.
     """
     global _embedded
     if _ending:
         raise ClusterError("no cluster can be started any more: the interpreter is ending")
-    if address not in (None, "local"):
-        raise ValueError(f"address={address!r}: only a cluster of its own ('local') can be started in this version")
     wanted = {
-        "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": dict(resources or {}), "locs": tuple(locs or ()),
-        "object_store_bytes": object_store_bytes, "namespace": namespace, "log_to_driver": log_to_driver, **more,
+        "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources and dict(resources),
+        "locs": tuple(locs or ()) or None, "object_store_bytes": object_store_bytes, "namespace": namespace,
+        "log_to_driver": log_to_driver, "address": address, "key": key and os.fspath(key), **more,
     }  # fmt: skip
     with _guard:
         seat = seats.current()
         if seat is not None and seat.pid == os.getpid() and seat.closed is None:
-            if _embedded is None or ignore_reinit_error or _embedded.wanted == wanted:
-                return _info(seat)
+            info = _info(seat)
+            if _embedded is None or ignore_reinit_error or not _different(_embedded.wanted, wanted, info):
+                return info
             raise RuntimeError(
-                f"zmreg.init() was called before, with {_different(_embedded.wanted, wanted)} otherwise; call "
+                f"zmreg.init() was called before, with {_different(_embedded.wanted, wanted, info)} otherwise; call "
                 "zmreg.shutdown() first, or pass ignore_reinit_error=True to keep the running cluster"
             )
-        # Late: subprocess, tempfile, shutil and json are for those who start a node, not for all who import zmreg.
-        from zmreg.services.embedding import embed
-
-        settings = _settings(wanted)
         if _embedded is not None and _embedded.client.pid == os.getpid():
             _embedded.close()  # its node is gone: threads and sockets are still there
-        _embedded = embed(settings, wanted)
-        _embedded.client.show_log = _print_log
+            _embedded = None
+        _embedded = _come(wanted)
+        _embedded.client.show_log = _print_log if log_to_driver else _show_nothing
         return _info(_embedded.client)
 
 
-def _different(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def _come(wanted: Mapping[str, Any]) -> Embedded | Attached:
+    """Take a seat where the arguments, the environment and the files say."""
+    # Late: subprocess, tempfile, shutil and json are for those who start a node, not for all who import zmreg.
+    from zmreg.services import config
+    from zmreg.services.embedding import attach, embed
+    from zmreg.services.finding import JoinAt, find
+
+    known = config.values()
+    found = find(wanted["address"], wanted["key"], known)
+    kept = dict(wanted)
+    settings = _settings(wanted, known, found)
+    if found is None:
+        return embed(settings, kept)
+    if isinstance(found, JoinAt):
+        return embed(settings, kept, found.listening())
+    return attach(found, kept)
+
+
+def _different(old: Mapping[str, Any], new: Mapping[str, Any], running: ClusterInfo) -> str:
+    """What a second init wants otherwise, as text. No address is no wish for another cluster."""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    if new["address"] in (None, running.address):
+        names = [name for name in names if name != "address"]
     return ", ".join(f"{name}={old.get(name)!r} (now {new.get(name)!r})" for name in names)
 
 
-def _settings(wanted: Mapping[str, Any]) -> Settings:
-    known = set(Settings.__dataclass_fields__)
+# What a node is given when it starts; a running one has it already.
+_OF_A_DRIVER = ("address", "key", "log_to_driver")
+
+
+def _settings(wanted: Mapping[str, Any], known: Mapping[str, Any], found: Word | JoinAt | None) -> Settings:
+    """For the node to be started: arguments before what the environment and the files say."""
+    fields = set(Settings.__dataclass_fields__)
     for name in wanted:
-        if name not in known:
-            raise TypeError(f"init() got an unexpected keyword argument {name!r}; it takes {', '.join(sorted(known))}")
-    values = {name: value for name, value in wanted.items() if value is not None}
-    values.setdefault("num_cpus", float(os.cpu_count() or 1))
+        if name not in fields and name not in _OF_A_DRIVER:
+            raise TypeError(f"init() got an unexpected keyword argument {name!r}; it takes {', '.join(sorted(fields))}")
+    given = {name: value for name, value in wanted.items() if value is not None and name in fields}
+    address = getattr(found, "address", "")
+    if found is not None and hasattr(found, "attachable"):
+        useless = [name for name in given if name not in _OF_A_DRIVER]
+        if useless:
+            raise ValueError(
+                f"the cluster at {address} runs already, and {', '.join(useless)} cannot be changed any more: leave it "
+                "out, or pass address='local' for a cluster of your own"
+            )
+    defaults = {name: value for name, value in known.items() if name in fields}
+    # A node that joins for this program alone offers nothing of this machine unless asked to.
+    values: dict[str, Any] = {"num_cpus": float(os.cpu_count() or 1), **defaults} if found is None else {"num_cpus": 0.0}
+    values |= given
     values["num_cpus"] = float(values["num_cpus"])
+    values["log_to_driver"] = wanted["log_to_driver"] and defaults.get("log_to_driver", True)
     for name in ("num_cpus", "num_gpus", "object_store_bytes"):
         if values.get(name, 0) < 0:
             raise ValueError(f"{name}={values[name]} is negative")
@@ -118,12 +160,19 @@ def _settings(wanted: Mapping[str, Any]) -> Settings:
 
 
 def _info(seat: Client) -> ClusterInfo:
+    from zmreg.services.sessions import read_word
+
     assert seat.welcome is not None
-    return ClusterInfo("local", seat.node.hex(), str(seat.session), seat.welcome.num_cpus)
+    word = read_word(seat.session)
+    address = word.address if word.attachable else word.contact
+    return ClusterInfo(address or "local", seat.node.hex(), str(seat.session), seat.welcome.num_cpus)
 
 
 def shutdown() -> None:
-    """Leave, and end the cluster that `init` started. Idempotent; decorated functions work again after a new `init`."""
+    """Leave. A cluster that `init` started ends, one that it found goes on.
+
+    Idempotent; decorated functions work again after a new `init`.
+    """
     global _embedded
     with _guard:
         embedded, _embedded = _embedded, None
@@ -144,6 +193,10 @@ def is_initialized() -> bool:
     """Whether this process has a seat in a living cluster."""
     seat = seats.current()
     return seat is not None and seat.closed is None and seat.pid == os.getpid()
+
+
+def _show_nothing(_: LogLines) -> None:
+    """Asked for: log_to_driver=False."""
 
 
 def _print_log(message: LogLines) -> None:
@@ -318,7 +371,8 @@ def cancel(ref: ObjectRef[Any], force: bool = False, recursive: bool = True, gra
 
 
 def nodes() -> list[dict[str, Any]]:
-    """One dict a node: NodeID, Alive, Resources, Locs, ..."""
+    """One dict a node: NodeID, Alive, Resources, Locs, ...; this machine's first, those that are gone (Alive False, with
+    a Reason) last."""
     listing: list[dict[str, Any]] = client().ask("nodes")
     return listing
 

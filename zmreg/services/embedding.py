@@ -14,6 +14,7 @@ from zmreg.model.settings import Listening, Settings
 from zmreg.net.waiting import HandlerSwap
 from zmreg.services.client import Client, set_current
 from zmreg.services.launch import Launched, launch
+from zmreg.services.sessions import Word
 from zmreg.wire import payload
 
 CONNECT_TIMEOUT_S = 15.0
@@ -83,12 +84,13 @@ class Attached:
         os.close(self.pidfd)
 
 
-def attach(session: Path, node: ProcessId, pid: int, wanted: dict[str, Any]) -> Attached:
+def attach(word: Word, wanted: dict[str, Any]) -> Attached:
     """Take a seat at a running node of this machine. ClusterError when it does not answer."""
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(word.pid)
     except ProcessLookupError:
-        raise ClusterError(f"the node of {session} is gone; `zmreg start` starts another") from None
+        raise ClusterError(f"the node {word.title()} is gone; `zmreg start` starts another") from None
+    session, node, pid = Path(word.session), ProcessId(word.node_id), word.pid
     client = None
     try:
         client = Client(session, new_driver_id(node), node, HandlerSwap())

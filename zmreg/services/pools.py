@@ -8,7 +8,7 @@ hot path, as calls.py; all methods run under the client's lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 
 from zmreg.model.ids import node_of
 from zmreg.model.messages import LeaseReturned, Steal, WantLeases
@@ -20,16 +20,25 @@ LEASE_IDLE_S = 1.0
 NEAR_S = 0.25
 
 
+class Office(Protocol):
+    """What pools need from the book of all tasks."""
+
+    def start(self, task: Task) -> None:
+        """Look at its inputs again and place it anew."""
+
+    def elsewhere(self, task: Task) -> None:
+        """The node that its strategy names is of no use: find another pool for it, or fail it."""
+
+    def return_idle(self, wanting: Pool) -> None:
+        """Give back leases that other pools do not use just now: they may be what this one asks for."""
+
+
 class Pool:
     """The tasks of one shape and the leased workers that run them."""
 
     is_pool = True
 
-    def __init__(
-        self, wires: Wires, shape: Shape, restart: Callable[[Task], None], elsewhere: Callable[[Task], None]
-    ) -> None:
-        """`restart(task)` looks at a task's inputs again and places it anew; `elsewhere(task)` finds another pool for
-        it, or fails it, when the node that the strategy names is of no use."""
+    def __init__(self, wires: Wires, shape: Shape, office: Office) -> None:
         self.wires = wires
         self.shape = shape
         self.queue: deque[Task] = deque()
@@ -38,8 +47,8 @@ class Pool:
         """The node to ask first."""
         self.told: dict[bytes, int] = {}
         """Leases that each node was told we would use."""
-        self._restart = restart
-        self._elsewhere = elsewhere
+        self._office = office
+        self._restart = office.start
         self._waiting_since = 0.0
 
     def place(self, task: Task) -> None:
@@ -62,6 +71,7 @@ class Pool:
         want = self.held_at(self.first) + len(self.queue)
         if want > self.told.get(self.first, 0):
             with self.wires.shield():
+                self._office.return_idle(self)
                 self.tell(self.first, 1 << (want - 1).bit_length(), depth, self.shape.strategy != SPREAD)
 
     def withdraw(self, task: Task) -> bool:
@@ -137,7 +147,7 @@ class Pool:
         queue, self.queue = self.queue, deque()
         self.lower()
         for task in queue:
-            self._elsewhere(task)
+            self._office.elsewhere(task)
 
     def _steal_for(self, idle: Lane) -> None:
         """Have the busiest worker give back half of what it has not started."""
@@ -214,6 +224,12 @@ class Pool:
                 else:
                     self.give_back(lane)
                 return
+
+    def return_idle(self) -> None:
+        """Give back what is not used at this moment."""
+        for lane in list(self.lanes):
+            if not lane.outstanding and not lane.parked and not self.queue:
+                self.give_back(lane)
 
     def tick(self, now: float, idle_s: float = LEASE_IDLE_S) -> None:
         """Return leases that nobody used for `idle_s` seconds."""

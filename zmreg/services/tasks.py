@@ -76,7 +76,7 @@ class Tasks(Endings):
         """The pool of a shape, made on first use."""
         pool = self.pools.get(shape)
         if pool is None:
-            pool = self.pools[shape] = Pool(self.wires, shape, self.start, self._elsewhere)
+            pool = self.pools[shape] = Pool(self.wires, shape, self)
         return pool
 
     def blob_of(self, digest: bytes, worker: bytes) -> bytes:
@@ -142,7 +142,13 @@ class Tasks(Endings):
             return home
         return self.pool_for(home.shape.with_strategy(NEAR + best.hex()))
 
-    def _elsewhere(self, task: Task) -> None:
+    def return_idle(self, wanting: Pool) -> None:
+        """Give back leases that other pools do not use just now: they may be what this one asks for."""
+        for pool in self.pools.values():
+            if pool is not wanting:
+                pool.return_idle()
+
+    def elsewhere(self, task: Task) -> None:
         """The node that the task's strategy names is gone, or of no use."""
         assert isinstance(task.peer, Pool)
         shape = task.peer.shape
