@@ -337,6 +337,8 @@ PARTS: dict[str, Callable[[str], Table | str]] = {
     "actor-words": words("core.actors.MOVES"),
     "object-states": lifecycle("store.records.MOVES", "WAITING", "GONE"),
     "object-words": words("store.records.MOVES"),
+    "fetch-states": lifecycle("core.wants.MOVES", "QUEUED", "ENDED"),
+    "fetch-words": words("core.wants.MOVES"),
     "error-tree": error_tree,
     "errors": error_table,
     "init": init_arguments,

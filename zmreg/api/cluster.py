@@ -22,8 +22,6 @@ from zmreg.services.seats import client, on_first_use
 
 if TYPE_CHECKING:
     from zmreg.services.embedding import Attached, Embedded
-    from zmreg.services.finding import JoinAt
-    from zmreg.services.sessions import Word
 
 T = TypeVar("T")
 
@@ -73,8 +71,8 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
     new node as a child of this program; "auto" as None, but an error without a cluster; or HOST:PORT of any node, with
     the cluster's key file `key` if this machine has no node of it. Further keywords are fields of `Settings`.
     Calling it again with the same arguments gives the same seat; with others it is an error unless
-    `ignore_reinit_error`. Raises ClusterError when there is no such cluster or it cannot be reached, AuthenticationError
-    for a wrong key, RuntimeError for a second, different init, ValueError for bad values.
+    `ignore_reinit_error`. Raises ClusterError when there is no such cluster or it cannot be reached,
+    AuthenticationError for a wrong key, RuntimeError for a second, different init, ValueError for bad values.
     """
     global _embedded
     if _ending:
@@ -107,17 +105,26 @@ def _come(wanted: Mapping[str, Any]) -> Embedded | Attached:
     # Late: subprocess, tempfile, shutil and json are for those who start a node, not for all who import zmreg.
     from zmreg.services import config
     from zmreg.services.embedding import attach, embed
-    from zmreg.services.finding import JoinAt, find
+    from zmreg.services.finding import find
+    from zmreg.services.sessions import Word
 
+    _check(wanted)
     known = config.values()
     found = find(wanted["address"], wanted["key"], known)
-    kept = dict(wanted)
-    settings = _settings(wanted, known, found)
-    if found is None:
-        return embed(settings, kept)
-    if isinstance(found, JoinAt):
-        return embed(settings, kept, found.listening())
-    return attach(found, kept)
+    given = {name: value for name, value in wanted.items() if value is not None and name not in _OF_A_DRIVER}
+    if isinstance(found, Word):
+        if given:
+            raise ValueError(
+                f"the cluster at {found.address} runs already, and {', '.join(given)} cannot be changed any more: "
+                "leave it out, or pass address='local' for a cluster of your own"
+            )
+        return attach(found, dict(wanted))
+    defaults = {name: value for name, value in known.items() if name in Settings.__dataclass_fields__}
+    forward = wanted["log_to_driver"] and defaults.get("log_to_driver", True)
+    if found is not None:  # a node that joins for this program alone offers nothing of this machine unless asked to
+        defaults = {"num_cpus": 0.0}
+    settings = _settings({**defaults, **given, "log_to_driver": forward})
+    return embed(settings, dict(wanted), None if found is None else found.listening())
 
 
 def _different(old: Mapping[str, Any], new: Mapping[str, Any], running: ClusterInfo) -> str:
@@ -128,35 +135,23 @@ def _different(old: Mapping[str, Any], new: Mapping[str, Any], running: ClusterI
     return ", ".join(f"{name}={old.get(name)!r} (now {new.get(name)!r})" for name in names)
 
 
-# What a node is given when it starts; a running one has it already.
 _OF_A_DRIVER = ("address", "key", "log_to_driver")
+"""Arguments that are for us, and not for a node that starts."""
 
 
-def _settings(wanted: Mapping[str, Any], known: Mapping[str, Any], found: Word | JoinAt | None) -> Settings:
-    """For the node to be started: arguments before what the environment and the files say."""
+def _check(wanted: Mapping[str, Any]) -> None:
     fields = set(Settings.__dataclass_fields__)
     for name in wanted:
         if name not in fields and name not in _OF_A_DRIVER:
             raise TypeError(f"init() got an unexpected keyword argument {name!r}; it takes {', '.join(sorted(fields))}")
-    given = {name: value for name, value in wanted.items() if value is not None and name in fields}
-    address = getattr(found, "address", "")
-    if found is not None and hasattr(found, "attachable"):
-        useless = [name for name in given if name not in _OF_A_DRIVER]
-        if useless:
-            raise ValueError(
-                f"the cluster at {address} runs already, and {', '.join(useless)} cannot be changed any more: leave it "
-                "out, or pass address='local' for a cluster of your own"
-            )
-    defaults = {name: value for name, value in known.items() if name in fields}
-    # A node that joins for this program alone offers nothing of this machine unless asked to.
-    values: dict[str, Any] = {"num_cpus": float(os.cpu_count() or 1), **defaults} if found is None else {"num_cpus": 0.0}
-    values |= given
-    values["num_cpus"] = float(values["num_cpus"])
-    values["log_to_driver"] = wanted["log_to_driver"] and defaults.get("log_to_driver", True)
     for name in ("num_cpus", "num_gpus", "object_store_bytes"):
-        if values.get(name, 0) < 0:
-            raise ValueError(f"{name}={values[name]} is negative")
-    return Settings(**values)
+        if (wanted[name] or 0) < 0:
+            raise ValueError(f"{name}={wanted[name]} is negative")
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    cpus = values.get("num_cpus", os.cpu_count() or 1)
+    return Settings(**{**values, "num_cpus": float(cpus)})
 
 
 def _info(seat: Client) -> ClusterInfo:
@@ -371,8 +366,8 @@ def cancel(ref: ObjectRef[Any], force: bool = False, recursive: bool = True, gra
 
 
 def nodes() -> list[dict[str, Any]]:
-    """One dict a node: NodeID, Alive, Resources, Locs, ...; this machine's first, those that are gone (Alive False, with
-    a Reason) last."""
+    """One dict a node: NodeID, Alive, Resources, Locs, ...; this machine's first, those that are gone last (Alive is
+    False then, and Reason says why)."""
     listing: list[dict[str, Any]] = client().ask("nodes")
     return listing
 

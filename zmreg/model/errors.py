@@ -29,6 +29,7 @@ ZmregError
   MessageTooLargeError, QuotaExceededError
   ClusterError                  (ConnectionError)
     HeadUnavailableError, AuthenticationError, VersionMismatchError, StaleRefError, ForkedContextError
+    StateLockedError            another head of this cluster runs
     ProtocolError               a peer sent bytes that are no message of ours
   InternalError                 ours: please report, with the story attached
 
@@ -365,6 +366,10 @@ class HeadUnavailableError(ClusterError):
 
 class AuthenticationError(ClusterError):
     """The peer refused our key, or we its; the text names the key file."""
+
+
+class StateLockedError(ClusterError):
+    """Another head of this cluster runs: one state directory serves one process; the text names it."""
 
 
 class VersionMismatchError(ClusterError):

@@ -82,8 +82,8 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _checked(kind: str, value: object, where: str) -> object:
-    """The value as its setting has it. Integers do for floats, lists for tuples; nothing else is turned into another."""
+def _checked(kind: str, value: object, where: str) -> Any:
+    """The value as its setting has it. Integers do for floats, lists for tuples; nothing else is converted."""
     match kind, value:
         case ("str", str()) | ("bool", bool()):
             return value

@@ -6,6 +6,7 @@ the user whose node it is. Without one, this process needs a node of its own tha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +34,9 @@ class JoinAt(Record):
         return Listening(self.key_file, host=host_for(self.address), contact=self.address, name=name)
 
 
-def find(address: str | None, key: str | None = None, settings: Mapping[str, Any] | None = None) -> Word | JoinAt | None:
+def find(
+    address: str | None, key: str | os.PathLike[str] | None = None, settings: Mapping[str, Any] | None = None
+) -> Word | JoinAt | None:
     """The cluster that is meant; None: there is none, or a new one is wanted.
 
     `settings` are those of `config.values()`, if they are known already. Raises ClusterError for "auto" without a
@@ -64,7 +67,7 @@ def find(address: str | None, key: str | None = None, settings: Mapping[str, Any
     return JoinAt(address, str(key_file(key)))
 
 
-def only_one(words: Sequence[Word], key: str | None = None) -> Word | None:
+def only_one(words: Sequence[Word], key: str | os.PathLike[str] | None = None) -> Word | None:
     """The best of some nodes of one cluster; None when there are none. ClusterError when they are of several."""
     if key and words:
         from zmreg.services import keys  # late, as below: most have one cluster, and need no key to use it
@@ -85,12 +88,12 @@ def require_same_keys(path: Path, word: Word) -> None:
     given, theirs = keys.load(path), keys.load(Path(word.key_file))
     if not given.keys.accepted & theirs.keys.accepted:
         raise AuthenticationError(
-            f"{path} is the key of cluster {given.cluster_id}, and {word.address} is of {word.cluster}, whose key is in "
-            f"{word.key_file}"
+            f"{path} is the key of cluster {given.cluster_id}, and {word.address} is of {word.cluster}, whose key is "
+            f"in {word.key_file}"
         )
 
 
-def key_file(given: str | None) -> Path:
+def key_file(given: str | os.PathLike[str] | None) -> Path:
     """The file with the key to join with: the given one, or the only one there is. Raises AuthenticationError."""
     from zmreg.services import keys
 

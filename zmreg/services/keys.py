@@ -89,7 +89,7 @@ def create(directory: Path, cluster_id: str = "") -> ClusterKey:
 
     Raises AuthenticationError when there are keys already, UnsafeKeyFileError when the directory is open to others.
     """
-    _make_private(directory)
+    make_private(directory)
     _require_private(directory)
     made = ClusterKey(cluster_id or new_cluster_id(), CurveKeys((new_key_set(1),)))
     _write_new(directory / KEY_FILE, _text(made))
@@ -154,10 +154,10 @@ def export(source: Path, target: Path) -> ClusterKey:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def _make_private(directory: Path) -> None:
-    """As mkdir with `parents`, which leaves the mode of parents to the umask."""
+def make_private(directory: Path) -> None:
+    """A directory of mode 0700, and its parents as well: mkdir leaves their mode to the umask."""
     if not directory.exists():
-        _make_private(directory.parent)
+        make_private(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""Starting a node as a child process. Never unpickles, and loads nothing that does: the command line starts nodes, too."""
+"""Starting a node as a child process. Loads nothing that unpickles: the command line starts nodes, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody who only asks: a command's short visit to a node, and by letters to all others. Owns and unpickles nothing."""
+"""Somebody who only asks: a command's short visit to a node, and by letters to all others. Unpickles nothing."""
 
 from __future__ import annotations
 

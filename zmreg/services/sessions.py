@@ -207,4 +207,3 @@ def remove_when_free(session: Path) -> None:
                 return
     finally:
         os.close(fd)
-
