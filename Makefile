@@ -1,6 +1,6 @@
 # Every target makes the virtual environment it needs: on a new machine, python3 >= 3.11 and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench docs lint format clean
+.PHONY: help demo test chaos simulate bench docs lint format clean
 
 OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
@@ -26,6 +26,10 @@ test: $(READY)  ## the whole suite
 
 chaos: $(READY)  ## kill -9 of random processes, 50 times: nothing may be left, nobody may hang (ZMREG_CHAOS_SEED=n)
 	ZMREG_CHAOS=$${ZMREG_CHAOS:-50} $(BIN)/python -m pytest tests/processes/test_leftovers.py -k random_moments $(ARGS)
+
+simulate: $(READY)  ## the registry under bad weather: 1,000 small clusters and 10 of 1,000 nodes (ARGS="--first n")
+	$(BIN)/python -m zmreg.testing.registry --seeds 1000 $(ARGS)
+	$(BIN)/python -m zmreg.testing.registry --seeds 10 --nodes 1000 $(ARGS)
 
 bench: $(PEERS)  ## zmreg beside its peers, in one run, as a table of ratios
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -51,6 +51,20 @@ CONSTANTS = (
     ("api.coordination.MAX_CHUNK", "items"),
     ("api.coordination.AHEAD_PER_CPU", "chunks"),
 )
+REGISTRY_LIMITS = (
+    ("core.publishing.FLUSH_S", "s"),
+    ("core.publishing.FLUSH_BYTES", "bytes"),
+    ("core.publishing.BEACON_S", "s"),
+    ("core.publishing.RING_OPS", "operations"),
+    ("core.publishing.RING_BYTES", "bytes"),
+    ("core.publishing.PART_BYTES", "bytes"),
+    ("core.publishing.MAX_ROW_BYTES", "bytes"),
+    ("core.replicas.RETRY_S", "s"),
+    ("core.replicas.SILENT_S", "s"),
+    ("core.replicas.HELD_OPS", "operations"),
+    ("core.replicas.WINDOW_PARTS", "parts"),
+    ("core.replicas.CREDIT_PARTS", "parts"),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -326,6 +340,26 @@ def figures(_old: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+# -- the registry ------------------------------------------------------------------------------------------------------
+
+
+def scale_costs(_old: str) -> str:
+    """What the registry costs a node, by the number of nodes and the scope."""
+    from docs import scale
+
+    head = ("nodes", "scope", "entries", "memory", "traffic in, and out", "of a core", "connections")
+    rows = [scale.cost(nodes, scope) for nodes in scale.NODES for scope in ("all", "large", "owner")]
+    return "\n".join([_line(head), "|---" * len(head) + "|", *map(_line, rows)]) + "\n"
+
+
+def scale_simulated(_old: str) -> str:
+    """Messages and bytes by arithmetic and by simulation."""
+    from docs import scale
+
+    head = ("nodes", "by arithmetic", "simulated", "with a tenth lost")
+    return "\n".join([_line(head), "|---" * len(head) + "|", *map(_line, scale.comparison())]) + "\n"
+
+
 # -- pages -------------------------------------------------------------------------------------------------------------
 
 PARTS: dict[str, Callable[[str], Table | str]] = {
@@ -346,6 +380,11 @@ PARTS: dict[str, Callable[[str], Table | str]] = {
     "task-options": options("TASK_OPTIONS"),
     "actor-options": options("ACTOR_OPTIONS"),
     "method-options": options("METHOD_OPTIONS"),
+    "part-states": lifecycle("core.replica_parts.MOVES", "UNKNOWN", "DEAD"),
+    "part-words": words("core.replica_parts.MOVES"),
+    "registry-limits": constants(REGISTRY_LIMITS),
+    "scale-costs": scale_costs,
+    "scale-simulated": scale_simulated,
     "proofs": proofs,
     "figures": figures,
 }

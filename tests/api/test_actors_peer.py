@@ -14,6 +14,7 @@ from zmreg.core.leases import LeaseBook
 from zmreg.model.errors import ActorDiedError, ActorUnavailableError
 from zmreg.model.messages import ActorState, CreateActor, KillActor, Message, ProcessDied, WatchActor
 from zmreg.model.specs import Shape
+from zmreg.services.callbacks import Callbacks
 from zmreg.services.calls import Lane, Task, Template
 from zmreg.services.entries import FAILED, INLINE, Entry
 from zmreg.services.head import EARLY_S, Head
@@ -34,6 +35,7 @@ class Wires:
         self.lock = threading.RLock()
         self.sent: deque[list[batches.Row]] = deque()
         self.answer: Any = None
+        self.callbacks = Callbacks()
 
     def post(self, peer: bytes, message: Message) -> bool:
         return True
@@ -184,6 +186,18 @@ class FakeNode:
     def post(self, peer: bytes, message: Message) -> bool:
         self.posted.append((peer, message))
         return True
+
+    def tell(self, node: bytes, message: Message) -> None: ...
+
+    @property
+    def placing(self) -> FakeNode:
+        return self
+
+    def choose_for_actor(self, place: Shape, placed: Any) -> bytes:
+        return NODE
+
+    def other_nodes(self) -> list[bytes]:
+        return []
 
     def perform(self, effects: Any) -> None: ...
 

@@ -50,6 +50,8 @@ class Admitted(Sentence):
     inline_limit: int
     namespace: str
     records: tuple[bytes, ...]
+    gone: tuple[bytes, ...]
+    """Nodes that have died or left lately."""
 
 
 class NotAdmitted(Sentence):

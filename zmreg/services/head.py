@@ -191,7 +191,7 @@ class Head:
         """Have the best node host the actor."""
         creation = self.creations[actor_id]
         place = Shape(creation.place, creation.locs, creation.strategy)
-        chosen = self._node.choose_for_actor(place, Counter(self._places.values()))
+        chosen = self._node.placing.choose_for_actor(place, Counter(self._places.values()))
         if chosen is None:
             self._unplaced.setdefault(actor_id, time.monotonic() + INFEASIBLE_S)
             return

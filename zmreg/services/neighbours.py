@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from zmreg.core import nodes as fx
 from zmreg.core.nodes import Members, NodeState
-from zmreg.model.errors import AuthenticationError, ClusterError, ProtocolError, VersionMismatchError
+from zmreg.model.errors import ProtocolError
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
     Admitted,
@@ -36,8 +36,9 @@ from zmreg.model.messages import (
     NotAdmitted,
     SnapshotPart,
 )
-from zmreg.net.curve import DENIED, LOST, OPEN, UNREACHABLE, WRONG_KEY
+from zmreg.net.curve import LOST, OPEN, UNREACHABLE
 from zmreg.net.mesh import Mesh
+from zmreg.services.admission import CONTACT, Admission
 from zmreg.services.fetcher import Fetcher
 from zmreg.services.letters import Letters
 from zmreg.services.probes import Probes
@@ -47,10 +48,6 @@ from zmreg.wire import chunks, codec
 if TYPE_CHECKING:
     from zmreg.services.node import Node
 
-# The first node we speak to, whose id we do not know yet. A node's id never ends so.
-CONTACT = b"contact!"
-_JOIN_AGAIN_S = 0.5
-JOIN_TIMEOUT_S = 15.0
 EXIT_FENCED = 75
 """Exit code (EX_TEMPFAIL) of a node that was declared dead: start it anew."""
 # A letter to a node that nobody has told us of waits this long: news of a node and of its processes take two ways.
@@ -76,10 +73,7 @@ class Neighbours:
         self._node = node
         self._mesh = mesh
         self._record = record
-        self._contact = contact
         self.is_head = contact is None
-        self.joined = contact is None
-        self.epoch = 0
         self.members = Members(node.me, self.is_head)
         self.letters = Letters(mesh, self._deliver, self._gave_up)
         self._head = self.members.head or b""
@@ -87,8 +81,6 @@ class Neighbours:
         """Letters to nodes that are not known yet: (until when, letters)."""
         self._told: NodeRecord | None = None
         self._told_at = float("-inf")
-        self._asked_at = float("-inf")
-        self._began = time.monotonic()
         self._probes = Probes(node, self._refused)
         self.fetcher = node.fetcher = Fetcher(node)
         self.registry = node.registry = Registry(
@@ -99,8 +91,7 @@ class Neighbours:
         node.ends.far = self.far
         for fd in mesh.fds:
             node.watch(fd, lambda: None)  # edge-triggered: `turn` drains them all
-        if contact is not None:
-            mesh.connect(CONTACT, *contact)
+        self.admission = Admission(self, node, mesh, record, contact)
 
     # -- in every turn of the node's loop --------------------------------------------------------------------------
 
@@ -114,14 +105,9 @@ class Neighbours:
         for node, happening in self._mesh.happenings(now):
             if node != CONTACT:
                 self._on_link(node, happening.event)
-            elif happening.event in (DENIED, WRONG_KEY):
-                raise AuthenticationError(
-                    f"{happening.endpoint} does not let us in with the key in "
-                    f"{self._node.config['listening']['key_file']}: {happening.detail}. Copy the cluster's key file "
-                    "from the head's machine (`zmreg key show` says where it is there), and say where it is with --key"
-                )
-        if not self.joined:
-            self._ask_in(now)
+            else:
+                self.admission.on_link(happening)
+        self.admission.turn(now)
         self._perform(self.members.tick(now))
         self._probes.tick(now)
         self._say_record(now)
@@ -151,20 +137,10 @@ class Neighbours:
             self._node.protocol_errors += 1
             return
         match message:
-            case Join(record):
-                self._on_join(sender, record, now)
-            case Admitted():
-                self._on_admitted(message, now)
-            case NotAdmitted(kind, reason):
-                if not self.joined:
-                    raise (VersionMismatchError if kind in ("version", "python") else ClusterError)(reason)
-            case AskHead(host, port):
-                if not self.joined:
-                    self._mesh.disconnect(CONTACT)
-                    self._mesh.connect(CONTACT, host, port)
-                    self._asked_at = float("-inf")
+            case Join() | Admitted() | NotAdmitted() | AskHead():
+                self.admission.hear(sender, message, now)
             case NodeRecord():
-                self._learn(message, now)
+                self.learn(message, now)
             case Fenced(reason):
                 self._fenced(reason)
             case FetchObject() | FetchCredit() | FetchStop() | FetchRefused() | FetchWait():
@@ -193,73 +169,15 @@ class Neighbours:
     def _refused(self, node: bytes) -> None:
         self._perform(self.members.on_refused(node, time.monotonic()))
 
-    # -- joining ----------------------------------------------------------------------------------------------------
+    @property
+    def joined(self) -> bool:
+        """Whether we are one of them."""
+        return self.admission.joined
 
-    def _ask_in(self, now: float) -> None:
-        if now - self._began > JOIN_TIMEOUT_S:
-            host, port = self._contact or ("", 0)
-            raise ClusterError(
-                f"no node answered at {host}:{port} within {JOIN_TIMEOUT_S:.0f} s; is the address right?"
-            )
-        if now - self._asked_at >= _JOIN_AGAIN_S:
-            self._asked_at = now
-            self.raw(CONTACT, Join(codec.encode(self._record())))
+    # -- who they are ------------------------------------------------------------------------------------------------
 
-    def _on_join(self, sender: bytes, encoded: bytes, now: float) -> None:
-        record = codec.decode(encoded)
-        if not isinstance(record, NodeRecord) or record.node != sender:
-            raise ProtocolError("a Join without the record of its sender")
-        self._mesh.connect(record.node, record.host, record.port, record.pub_port)
-        if not self.is_head:
-            head = self.members.record(self.head)
-            if head is not None:
-                self.raw(sender, AskHead(head.host, head.port))
-            return
-        problem = self._objection(record)
-        if problem is not None:
-            self.raw(sender, problem)
-            return
-        known = [each for each in self.members.records() if each.node not in (sender, self._node.me)]
-        settings = self._node.settings
-        self.raw(
-            sender,
-            Admitted(
-                self._node.cluster, self.epoch, settings.inline_limit_bytes, settings.namespace,
-                tuple(codec.encode(each) for each in (self._record(), *known)),
-            ),
-        )  # fmt: skip
-        self._learn(record, now)
-        for other in self.others():
-            if other != sender:
-                self._node.post(other, record)
-
-    def _objection(self, record: NodeRecord) -> NotAdmitted | None:
-        mine = self._record()
-        if record.version != mine.version:
-            text = f"zmreg {record.version} cannot join a cluster of zmreg {mine.version}: install the same on both"
-            return NotAdmitted("version", text)
-        if record.python.rpartition(".")[0] != mine.python.rpartition(".")[0]:
-            text = (
-                f"Python {record.python} cannot join a cluster of Python {mine.python}: functions pickled by one minor "
-                "version do not run on another; use the same minor version on both machines"
-            )
-            return NotAdmitted("python", text)
-        return None
-
-    def _on_admitted(self, message: Admitted, now: float) -> None:
-        if self.joined:
-            return
-        self.joined = True
-        self.epoch = message.epoch
-        self._mesh.disconnect(CONTACT)
-        for encoded in message.records:
-            record = codec.decode(encoded)
-            if isinstance(record, NodeRecord):
-                self._learn(record, now)
-                self.raw(record.node, self._record())
-        self._node.admitted(self.head)
-
-    def _learn(self, record: NodeRecord, now: float) -> None:
+    def learn(self, record: NodeRecord, now: float) -> None:
+        """A node's record: its own word, or the head's."""
         if record.node == self._node.me:
             return
         self._perform(self.members.on_record(record, now))
@@ -293,8 +211,8 @@ class Neighbours:
             return
         if isinstance(message, NodeRecord):
             self._perform(self.members.on_beat(message.node, now))
-            self._learn(message, now)
-            self._node.room_changed()
+            self.learn(message, now)
+            self._node.placing.room_changed()
         elif isinstance(message, Delta | Beacon):
             self._perform(self.members.on_beat(message.node, now))
             if self.members.record(message.node) is not None:
@@ -348,7 +266,7 @@ class Neighbours:
                     log.warning("%s: node %s, %s", type(effect).__name__, node.hex(), reason)
                 case fx.Joined(node) | fx.Recovered(node) | fx.HeadBack(node):
                     log.info("%s: node %s", type(effect).__name__, node.hex())
-                    self._node.room_changed()
+                    self._node.placing.room_changed()
                 case _:
                     assert_never(effect)
 
@@ -363,7 +281,7 @@ class Neighbours:
         now = time.monotonic()
         match message:
             case NodeRecord():
-                self._learn(message, now)
+                self.learn(message, now)
             case NodeGone(node, reason):
                 self._perform(self.members.on_declared_dead(node, reason))
             case Leaving():

@@ -9,18 +9,14 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
-from zmreg.core import effects as fx
-from zmreg.core import placement
-from zmreg.core.leases import LeaseBook, Totals
+from zmreg.core.leases import LeaseBook
 from zmreg.model.errors import ProtocolError
 from zmreg.model.ids import NODE_BYTES, node_of
 from zmreg.model.messages import (
-    ActorHosted,
-    ActorUnplaceable,
     Adopt,
     Allocate,
     Ask,
@@ -34,8 +30,6 @@ from zmreg.model.messages import (
     Holds,
     KillOverdue,
     KillProcess,
-    LeaseGranted,
-    LeaseRecalled,
     LeaseReturned,
     Leaving,
     LogLines,
@@ -47,27 +41,26 @@ from zmreg.model.messages import (
     ProcessDied,
     Resolve,
     Sealed,
-    TryNodes,
     Unborrow,
     Unpin,
     UnplaceActor,
-    Unschedulable,
     WantLeases,
     Welcome,
-    WorkersAtCap,
 )
 from zmreg.model.settings import Settings
-from zmreg.model.specs import UNIT, Shape
+from zmreg.model.specs import UNIT
 from zmreg.net.sockets import Ends
 from zmreg.services import views
 from zmreg.services.adoption import Adoption
 from zmreg.services.far_head import FarHead
 from zmreg.services.fetcher import Fetcher
 from zmreg.services.head import Head
+from zmreg.services.loop import Loop
 from zmreg.services.mourning import Mourning
 from zmreg.services.neighbours import Neighbours
 from zmreg.services.nursery import Nursery
 from zmreg.services.overdue import Overdue
+from zmreg.services.placing import Placing
 from zmreg.services.printed import Output
 from zmreg.services.registry import Registry
 from zmreg.services.storekeeper import Storekeeper
@@ -82,10 +75,11 @@ END_S = 0.15
 LINGER_MS = 200
 
 
-class Node:
+class Node(Loop):
     """One machine's daemon, which is the head as well while there is only one."""
 
     def __init__(self, config: dict[str, Any], settings: Settings, ends: Ends, nursery: tuple[Any, int]) -> None:
+        super().__init__()
         self.config = config
         self.settings = settings
         self.me = ends.me
@@ -110,10 +104,9 @@ class Node:
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
         self.visitors = Visitors(self)
-        self._hosting: dict[bytes, str] = {}
-        """Actors that wait for a worker here: their classes' names."""
+        self.placing = Placing(self)
+        self.perform = self.placing.perform
         self.protocol_errors = 0
-        self.stopping = False
         self.exit_code = 0
         self.cluster = ""
         """Its id, if we listen on the network."""
@@ -123,20 +116,8 @@ class Node:
         self.registry: Registry
         self.ready: Callable[[], object] = _nothing
         """Called once, when clients may come."""
-        self._poller = select.poll()
-        self._sources: dict[int, Callable[[], object]] = {}
 
     # -- the loop ---------------------------------------------------------------------------------------------------
-
-    def watch(self, fd: int, ready: Callable[[], object]) -> None:
-        """Call `ready()` whenever the descriptor is readable. The edge-triggered ones of ZeroMQ are drained anyway."""
-        self._sources[fd] = ready
-        self._poller.register(fd, select.POLLIN)
-
-    def unwatch(self, fd: int) -> None:
-        """Not any more. Before the descriptor is closed."""
-        if self._sources.pop(fd, None) is not None:
-            self._poller.unregister(fd)
 
     def run(self, driver_fd: int) -> None:
         """Serve until the driver that started us leaves or dies (-1: there is none), or somebody says stop."""
@@ -160,14 +141,7 @@ class Node:
                 until = min(due, self.neighbours.turn(now) or due)
             if self.stopping or self.ends.pending():
                 continue
-            for fd, _ in self._poller.poll(max(0.0, (until - now) * 1e3)):
-                ready = self._sources.get(fd)
-                if ready is not None:
-                    ready()
-
-    def stop(self) -> None:
-        """Have the loop end."""
-        self.stopping = True
+            self.sleep(until - now)
 
     def _hear_nursery(self) -> None:
         fd = self.nursery.channel.fileno()
@@ -235,7 +209,7 @@ class Node:
             case FreeObjects():
                 self._on_free(sender, message)
             case WantLeases():
-                self._on_want(sender, message)
+                self.placing.on_want(sender, message)
             case LeaseReturned(worker):
                 self.perform(self.leases.returned(sender, worker))
             case Blocked(blocked):
@@ -253,7 +227,7 @@ class Node:
             case Ask():
                 views.hear(self, sender, message)
             case PlaceActor() | UnplaceActor() | KillProcess():
-                self._for_the_head(sender, message)
+                self.placing.for_the_head(message)
             case ProcessDied():
                 self.mourning.far_death(message)
             case NodeRecord() | NodeGone() | Leaving():
@@ -300,25 +274,6 @@ class Node:
         """The driver that started this node, which ends with it."""
         return hello.role == "driver" and hello.pid == self.config["founder"]
 
-    def _for_the_head(self, head: bytes, message: PlaceActor | UnplaceActor | KillProcess) -> None:
-        """What the head, which may be us, wants of us as the node of an actor."""
-        match message:
-            case PlaceActor(actor_id, class_name, place, hold, locs):
-                self._hosting[actor_id] = class_name
-                self.perform(self.leases.host(actor_id, Shape(place, locs), Shape(hold, locs)))
-            case UnplaceActor(actor_id):
-                self._hosting.pop(actor_id, None)
-                self.perform(self.leases.unhost(actor_id))
-            case KillProcess(worker, reason):
-                if worker not in self.leaving:  # an actor that has ended in peace: see `_on_goodbye`
-                    self.nursery.kill(worker, reason)
-
-    def _hosted(self, actor_id: bytes, worker: bytes) -> None:
-        child = self.nursery.children.get(worker)
-        if child is not None:
-            child.name, child.is_actor = self._hosting.pop(actor_id, child.name), True
-        self.tell(self.head_node(), ActorHosted(actor_id, worker))
-
     def head_node(self) -> bytes:
         """The head's id."""
         return self.neighbours.head if self.neighbours is not None else self.me
@@ -330,49 +285,10 @@ class Node:
         else:
             self.post(node, message)
 
-    def choose_for_actor(self, place: Shape, placed: Mapping[bytes, int]) -> bytes | None:
-        """The node that is to host an actor of this shape; None when no node can. `placed`: actors on each node."""
-        if self.neighbours is None:
-            return self.me
-        return placement.choose(self.neighbours.view(), place, placed)
-
     def admitted(self, head: bytes) -> None:
         """We are one of them now."""
         self.head = FarHead(self, head)
         self.ready()
-
-    def room_changed(self) -> None:
-        """Another node came, went, or has told what it has free: who waits here may be served there."""
-        if self.neighbours is not None:
-            totals: list[Totals] = [(dict(each.total), frozenset(each.locs)) for each in self.neighbours.view()[1:]]
-            self.leases.others = totals
-            self._offer_elsewhere()
-
-    def _on_want(self, owner: bytes, message: WantLeases) -> None:
-        shape = Shape(message.resources, message.locs, message.strategy)
-        if message.book:
-            self.perform(self.leases.want(owner, shape, message.count, message.depth))
-            self._offer_elsewhere()
-            return
-        nodes = placement.everywhere(self.neighbours.view(), shape) if self.neighbours is not None else ()
-        counts = tuple(message.count for _ in nodes)
-        if nodes:
-            self.post(owner, TryNodes(shape.resources, shape.locs, shape.strategy, nodes, counts))
-        else:  # our own book says why not
-            self.perform(self.leases.want(owner, shape, message.count, message.depth))
-
-    def _offer_elsewhere(self) -> None:
-        """Owners on this node who wait are told which nodes have room for them."""
-        if self.neighbours is None:
-            return
-        unserved = [each for each in self.leases.unserved() if node_of(each[0]) == self.me]
-        if unserved:
-            others = self.neighbours.view()[1:]
-            for owner, shape, missing in unserved:
-                offers = placement.elsewhere(others, shape, missing, self.leases.fits_node(shape))
-                if offers:
-                    nodes, counts = zip(*offers, strict=True)
-                    self.post(owner, TryNodes(shape.resources, shape.locs, shape.strategy, nodes, counts))
 
     def _on_free(self, sender: bytes, message: FreeObjects) -> None:
         """An owner needs these no more. Its own node tells the others that have copies."""
@@ -413,36 +329,6 @@ class Node:
             self.adoption.on_message(origin, message)
 
     # -- what is done -----------------------------------------------------------------------------------------------
-
-    def perform(self, effects: Iterable[fx.LeaseEffect]) -> None:
-        """Do what the lease book decided."""
-        for effect in effects:
-            match effect:
-                case fx.StartWorker():
-                    if not self.stopping:
-                        self.nursery.start()
-                case fx.StopWorker(worker):
-                    self.nursery.end(worker, time.monotonic(), self._ask_to_exit)
-                case fx.Granted(owner, shape, worker):
-                    self.post(owner, LeaseGranted(shape.resources, shape.locs, shape.strategy, worker))
-                case fx.Recall(owner, worker):
-                    self.post(owner, LeaseRecalled(worker))
-                case fx.Hosted(actor_id, worker):
-                    self._hosted(actor_id, worker)
-                case fx.Infeasible(owner, actor_id, shape, reason) | fx.CannotStart(owner, actor_id, shape, reason):
-                    if owner is not None:
-                        none_now = isinstance(effect, fx.CannotStart)
-                        word = Unschedulable(shape.resources, shape.locs, shape.strategy, reason, none_now)
-                        self.post(owner, word)
-                    if actor_id is not None:
-                        self.tell(self.head_node(), ActorUnplaceable(actor_id, reason))
-                case fx.AtCap(owner, shape):
-                    self.post(owner, WorkersAtCap(shape.resources, shape.locs, shape.strategy))
-                case _:
-                    assert_never(effect)
-
-    def _ask_to_exit(self, worker: bytes) -> None:
-        self.post(worker, Exit(False))
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

@@ -217,8 +217,7 @@ class Registry:
             own = node.publisher
             beacon = own.beacon()
             if name != me and (
-                own.due() == float("-inf")
-                or replica.state_of(name) is not PartState.LIVE
+                replica.state_of(name) is not PartState.LIVE
                 or replica.position_of(name) != (own.incarnation, beacon.last_seq, beacon.count, beacon.digest)
             ):
                 return False

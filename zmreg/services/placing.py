@@ -1,0 +1,129 @@
+"""Which worker for whom, at one node: what owners and the head ask for, what the lease book says, who else has room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, assert_never
+
+from zmreg.core import effects as fx
+from zmreg.core import placement
+from zmreg.core.leases import Totals
+from zmreg.model.ids import node_of
+from zmreg.model.messages import (
+    ActorHosted,
+    ActorUnplaceable,
+    Exit,
+    KillProcess,
+    LeaseGranted,
+    LeaseRecalled,
+    PlaceActor,
+    TryNodes,
+    UnplaceActor,
+    Unschedulable,
+    WantLeases,
+    WorkersAtCap,
+)
+from zmreg.model.specs import Shape
+
+if TYPE_CHECKING:
+    from zmreg.services.node import Node
+
+
+class Placing:
+    """The lease book's hands, and the node's view of the others' room."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._hosting: dict[bytes, str] = {}
+        """Actors that wait for a worker here: their classes' names."""
+
+    def room_changed(self) -> None:
+        """Another node came, went, or has told what it has free: who waits here may be served there."""
+        if self._node.neighbours is not None:
+            totals: list[Totals] = [
+                (dict(each.total), frozenset(each.locs)) for each in self._node.neighbours.view()[1:]
+            ]
+            self._node.leases.others = totals
+            self._offer_elsewhere()
+
+    def on_want(self, owner: bytes, message: WantLeases) -> None:
+        shape = Shape(message.resources, message.locs, message.strategy)
+        if message.book:
+            self.perform(self._node.leases.want(owner, shape, message.count, message.depth))
+            self._offer_elsewhere()
+            return
+        nodes = placement.everywhere(self._node.neighbours.view(), shape) if self._node.neighbours is not None else ()
+        counts = tuple(message.count for _ in nodes)
+        if nodes:
+            self._node.post(owner, TryNodes(shape.resources, shape.locs, shape.strategy, nodes, counts))
+        else:  # our own book says why not
+            self.perform(self._node.leases.want(owner, shape, message.count, message.depth))
+
+    def _offer_elsewhere(self) -> None:
+        """Owners on this node who wait are told which nodes have room for them."""
+        if self._node.neighbours is None:
+            return
+        unserved = [each for each in self._node.leases.unserved() if node_of(each[0]) == self._node.me]
+        if unserved:
+            others = self._node.neighbours.view()[1:]
+            for owner, shape, missing in unserved:
+                offers = placement.elsewhere(others, shape, missing, self._node.leases.fits_node(shape))
+                if offers:
+                    nodes, counts = zip(*offers, strict=True)
+                    self._node.post(owner, TryNodes(shape.resources, shape.locs, shape.strategy, nodes, counts))
+
+    def choose_for_actor(self, place: Shape, placed: Mapping[bytes, int]) -> bytes | None:
+        """The node that is to host an actor of this shape; None when no node can. `placed`: actors on each node."""
+        if self._node.neighbours is None:
+            return self._node.me
+        return placement.choose(self._node.neighbours.view(), place, placed)
+
+    def for_the_head(self, message: PlaceActor | UnplaceActor | KillProcess) -> None:
+        """What the head, which may be us, wants of us as the node of an actor."""
+        match message:
+            case PlaceActor(actor_id, class_name, place, hold, locs):
+                self._hosting[actor_id] = class_name
+                self.perform(self._node.leases.host(actor_id, Shape(place, locs), Shape(hold, locs)))
+            case UnplaceActor(actor_id):
+                self._hosting.pop(actor_id, None)
+                self.perform(self._node.leases.unhost(actor_id))
+            case KillProcess(worker, reason):
+                if worker not in self._node.leaving:  # an actor that has ended in peace: see `_on_goodbye`
+                    self._node.nursery.kill(worker, reason)
+
+    def _hosted(self, actor_id: bytes, worker: bytes) -> None:
+        child = self._node.nursery.children.get(worker)
+        if child is not None:
+            child.name, child.is_actor = self._hosting.pop(actor_id, child.name), True
+        self._node.tell(self._node.head_node(), ActorHosted(actor_id, worker))
+
+    def perform(self, effects: Iterable[fx.LeaseEffect]) -> None:
+        """Do what the lease book decided."""
+        for effect in effects:
+            match effect:
+                case fx.StartWorker():
+                    if not self._node.stopping:
+                        self._node.nursery.start()
+                case fx.StopWorker(worker):
+                    self._node.nursery.end(worker, time.monotonic(), self._ask_to_exit)
+                case fx.Granted(owner, shape, worker):
+                    self._node.post(owner, LeaseGranted(shape.resources, shape.locs, shape.strategy, worker))
+                case fx.Recall(owner, worker):
+                    self._node.post(owner, LeaseRecalled(worker))
+                case fx.Hosted(actor_id, worker):
+                    self._hosted(actor_id, worker)
+                case fx.Infeasible(owner, actor_id, shape, reason) | fx.CannotStart(owner, actor_id, shape, reason):
+                    if owner is not None:
+                        none_now = isinstance(effect, fx.CannotStart)
+                        word = Unschedulable(shape.resources, shape.locs, shape.strategy, reason, none_now)
+                        self._node.post(owner, word)
+                    if actor_id is not None:
+                        self._node.tell(self._node.head_node(), ActorUnplaceable(actor_id, reason))
+                case fx.AtCap(owner, shape):
+                    self._node.post(owner, WorkersAtCap(shape.resources, shape.locs, shape.strategy))
+                case _:
+                    assert_never(effect)
+
+    def _ask_to_exit(self, worker: bytes) -> None:
+        self._node.post(worker, Exit(False))
