@@ -490,3 +490,14 @@ def test_habit_12_repr() -> None:
     assert repr(leases) == (
         "<LeaseBook [6/8 cpu, 1/1 gpu free | 2 leased, 0 actors, 1 idle, 0 starting, 0 blocked | 0 waiting]>"
     )
+
+
+def test_leases_that_take_nothing_are_bounded():
+    """A projection asks for no CPU: 2,000 of them at once are not 2,000 processes."""
+    book = LeaseBook({"CPU": 2 * UNIT}, frozenset(), max_workers=1_000)
+    effects = book.want(b"owner--A", Shape.of(0), 2_000)
+    workers = [b"worker%02d" % number for number, _ in enumerate(effects)]
+    assert len(workers) == 4
+    granted = [effect.worker for worker in workers for effect in book.worker_started(worker)]
+    assert sorted(granted) == sorted(workers)
+    assert [type(effect) for effect in book.blocked(workers[0])] == [StartWorker], "who waits does not count"

@@ -182,7 +182,7 @@ class Supply:
         """
         told: list[LeaseEffect] = []
         for claim in queue:
-            for _ in range(claim.count - len(claim.seats)):
+            for _ in range(claim.missing):
                 if not outlook.admits(claim):
                     outlook.keep_back(claim, workers_possible=self.room + self.used > 0)
                     break

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from zmreg.core.backoff import Backoff
+from zmreg.core.claims import Claims
 from zmreg.core.effects import (
     CannotStart,
     Granted,
@@ -29,22 +30,15 @@ from zmreg.core.effects import (
     StopWorker,
 )
 from zmreg.core.graves import Graves
-from zmreg.core.lease_plan import Lenders, Outlook, Queue, Supply, without_hope
-from zmreg.core.seats import Claim, Seats
-from zmreg.model.specs import CPU, GPU, NEAR, ON, TRY, Shape, to_amount
+from zmreg.core.lease_plan import Lenders, Outlook, Supply, without_hope
+from zmreg.core.seats import Claim
+from zmreg.model.specs import CPU, GPU, Shape, to_amount
 
 # After a failed start: 0.1 s, doubled up to 5 s. A pids limit or full memory does not end within milliseconds.
 _BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 5.0
 # Failures in a row after which those who wait are told, when no worker is left that could come free.
 _GIVE_UP_STARTS: Final = 3
-
-# Distinct shapes remembered to recognise one seen before; a node sees a handful.
-_SHAPES_KEPT: Final = 1_000
-
-
-Totals = tuple[Mapping[str, int], frozenset[str]]
-"""What a node has in all, in 1/10000 units, and its locs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +56,7 @@ class LeaseStatistics:
     available: tuple[tuple[str, int], ...]
 
 
-class LeaseBook:
+class LeaseBook(Claims):
     """The node's side of leasing. `total` is in 1/10000 units; times are in seconds of whatever clock `tick` gets."""
 
     def __init__(
@@ -76,25 +70,15 @@ class LeaseBook:
     ) -> None:
         if max_workers < 1:
             raise ValueError(f"max_workers={max_workers}: a node needs at least one worker to run anything")
-        self._total = dict(total)
-        self._locs = locs
+        super().__init__(total, locs)
         self._max_workers = max_workers
         self._keep_idle = min(keep_idle, max_workers)
         self._idle_s = idle_s
         self._grace_s = infeasible_grace_s
-        self._seats = Seats(total)
-        self._leases: dict[tuple[bytes, Shape], Claim] = {}
-        self._actors: dict[bytes, Claim] = {}
-        self._queue = Queue()
-        self._shapes: dict[Shape, Shape] = {}
         self._starting = 0
         self._starts = Backoff(_BACKOFF_S, _MAX_BACKOFF_S)
         self._gone = Graves()
         self._now = 0.0
-        self.prefix = b""
-        """How ids of this node's own owners begin."""
-        self.others: list[Totals] = []
-        """What other nodes have in total, and their locs: who can be served there is not refused here."""
 
     def want(self, owner: bytes, shape: Shape, count: int, depth: int = 0) -> list[LeaseEffect]:
         """`owner` would like `count` leases of `shape` in total; 0 = none waiting, those held stay until returned."""
@@ -189,16 +173,6 @@ class LeaseBook:
             effects += self._close(claim)
         return effects + self._settle()
 
-    def unserved(self) -> list[tuple[bytes, Shape, int]]:
-        """Who waits here for leases, of what, and how many are missing: others may have room for them."""
-        found = [(claim.owner, claim.place, claim.count - len(claim.seats)) for claim in self._leases.values()]
-        free = [each for each in found if not each[1].strategy.startswith((ON, TRY, NEAR))]
-        return [(owner, place, missing) for owner, place, missing in free if owner is not None and missing > 0]
-
-    def owners(self) -> set[bytes]:
-        """Everybody with a claim for leases."""
-        return {owner for owner, _ in self._leases}
-
     def blocked(self, worker: bytes) -> list[LeaseEffect]:
         """The worker's task waits in get or wait: its CPU is free for others, its GPU and the rest stay taken."""
         return self._set_blocked(worker, True)
@@ -232,10 +206,6 @@ class LeaseBook:
             return "stopping" if seat.stopping else "blocked"
         return "idle" if seat.claim is None else "leased" if seat.leased else "actor"
 
-    def fits_node(self, shape: Shape) -> bool:
-        """Whether this node could ever serve the shape."""
-        return shape.fits(self._total) and self._locs.issuperset(shape.locs)
-
     def statistics(self) -> LeaseStatistics:
         seats, idle = self._seats.by_worker.values(), self._seats.idle
         leased, blocked = sum(seat.leased for seat in seats), sum(seat.blocked for seat in seats)
@@ -243,7 +213,7 @@ class LeaseBook:
             workers=len(seats), idle=idle, starting=self._starting, leased=leased, blocked=blocked,
             actors=sum(len(claim.seats) for claim in self._actors.values()),
             stopping=sum(seat.stopping for seat in seats),
-            waiting=sum(max(0, claim.count - len(claim.seats)) for claim in self._claims()),
+            waiting=sum(claim.missing for claim in self._claims()),
             available=tuple(sorted(self._seats.available.items())),
         )  # fmt: skip
 
@@ -345,54 +315,10 @@ class LeaseBook:
                 self._drop(claim)
         return effects
 
-    def _may_go_elsewhere(self, owner: bytes, place: Shape) -> bool:
-        """Owners of other nodes have been sent here, and some insist on this node: for the rest the others count."""
-        bound = place.strategy.startswith((ON, TRY, NEAR)) or not owner.startswith(self.prefix)
-        return not bound and any(_serves(other, place) for other in self.others)
-
-    # -- booking -------------------------------------------------------------------------------------------------
-
     def _set_blocked(self, worker: bytes, blocked: bool) -> list[LeaseEffect]:
         if not self._seats.set_blocked(worker, blocked):
             return []
         return self._settle(self._seats.by_worker[worker].claim)
-
-    def _claims(self) -> list[Claim]:
-        return [*self._leases.values(), *self._actors.values()]
-
-    def _claim(self, owner: bytes | None, actor_id: bytes | None, place: Shape, hold: Shape) -> Claim:
-        if len(self._shapes) > _SHAPES_KEPT:
-            self._shapes.clear()
-        place = self._shapes.setdefault(place, place)  # Outlook compares by identity: equal but two is only slower
-        return Claim(owner, actor_id, place, hold, 0, 0, self.fits_node(place), self._seats.next_serial())
-
-    def _close(self, claim: Claim) -> list[LeaseEffect]:
-        """Nobody wants it any more. Its workers are stopped: they are busy with what nobody wants, or stateful."""
-        claim.count = 0
-        workers = list(claim.seats)
-        for worker in workers:
-            self._seats.stop(self._seats.by_worker[worker])
-        self._forget_if_done(claim)
-        self._queue.update(claim)
-        return [StopWorker(worker) for worker in workers]
-
-    def _drop(self, claim: Claim) -> None:
-        """The claim was refused; what it holds, if anything, stays until returned."""
-        claim.count = 0
-        if claim.actor_id is not None:
-            del self._actors[claim.actor_id]
-        self._forget_if_done(claim)
-        self._queue.update(claim)
-
-    def _forget_if_done(self, claim: Claim) -> None:
-        if claim.owner is not None and claim.count == 0 and not claim.seats:
-            self._leases.pop((claim.owner, claim.place), None)
-
-
-def _serves(node: Totals, shape: Shape) -> bool:
-    total, locs = node
-    return shape.fits(total) and locs.issuperset(shape.locs)
-
 
 def _amounts(available: Mapping[str, int], total: Mapping[str, int]) -> str:
     """`6/8 cpu, 1/1 gpu`"""

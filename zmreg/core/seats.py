@@ -31,9 +31,21 @@ class Claim:
     queue_key: tuple[int, int, int] | None = None
     """Its place in the queue while it waits with nothing of use; the queue's own."""
 
+    most_running: int | None = None
+    """How many of its seats may be in use at a time, blocked ones aside."""
+
+    @property
+    def missing(self) -> int:
+        """Seats that it would be given now if there were no end of workers and resources."""
+        missing = self.count - len(self.seats)
+        if self.most_running is not None:
+            running = sum(not seat.blocked for seat in self.seats.values())
+            missing = min(missing, self.most_running - running)
+        return max(0, missing)
+
     @property
     def waiting(self) -> bool:
-        return self.feasible and len(self.seats) < self.count
+        return self.feasible and self.missing > 0
 
     @property
     def starving(self) -> bool:

@@ -50,6 +50,7 @@ from zmreg.model.ref_messages import (
     Borrow,
     BorrowSettled,
     Holds,
+    Lost,
     Resolve,
     Resolved,
     Unborrow,
@@ -63,6 +64,9 @@ from zmreg.model.store_messages import (
     Pin,
     Pinned,
     PinRefused,
+    Prefetch,
+    Replicate,
+    Replicated,
     Sealed,
     Unpin,
 )
@@ -124,15 +128,19 @@ __all__ = [
     "LeaseRecalled",
     "LeaseReturned",
     "LogLines",
+    "Lost",
     "Message",
     "NeedDefinition",
     "PartReady",
     "Pin",
     "PinRefused",
     "Pinned",
+    "Prefetch",
     "ProcessDied",
     "RESULTS_KIND",
     "ReleaseActor",
+    "Replicate",
+    "Replicated",
     "Resolve",
     "Resolved",
     "Resources",
@@ -380,9 +388,9 @@ class LogLines(Sentence):
 Message = (
     Hello | Welcome | Goodbye | Exit | ProcessDied
     | WantLeases | LeaseGranted | LeaseRecalled | LeaseReturned | Unschedulable | Blocked | WorkersAtCap
-    | Allocate | Allocated | AllocateRefused | Sealed | Pin | Pinned | PinRefused | Unpin | FreeObjects
+    | Allocate | Allocated | AllocateRefused | Sealed | Pin | Pinned | PinRefused | Unpin | FreeObjects | Prefetch | Replicate | Replicated
     | Definition | NeedDefinition | Steal | GaveBack | PartReady | CancelCall | CancelObject | KillOverdue
-    | Resolve | Resolved | Borrow | BorrowSettled | Unborrow | Adopt | Holds
+    | Lost | Resolve | Resolved | Borrow | BorrowSettled | Unborrow | Adopt | Holds
     | CreateActor | ActorRefused | Construct | Constructed | ActorState | WatchActor | KillActor | ReleaseActor
     | RetireActor | ActorExiting | ActorInputs | DeadlockProbe
     | PlaceActor | UnplaceActor | ActorHosted | ActorUnplaceable | KillProcess | TryNodes

@@ -29,6 +29,18 @@ class Resolved(Sentence):
     """The node in whose store it was made."""
 
 
+class Lost(Sentence):
+    """borrower -> owner: no node gives me the bytes of this object; have them made again, and tell me as for Resolve.
+
+    `silent`: a node that lives has them, and sends nothing.
+    """
+
+    KIND: ClassVar[int] = 107
+    object_id: bytes
+    reason: str
+    silent: bool
+
+
 class Borrow(Sentence):
     """borrower -> owner: I hold a ref of yours that `lender` gave me; tell the lender when you know."""
 

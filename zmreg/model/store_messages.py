@@ -69,6 +69,8 @@ class PinRefused(Sentence):
     object_id: bytes
     reason: str
     full: bool
+    silent: bool = False
+    """Somebody who lives has it, and has sent nothing of it: it is out of reach, which need not be for ever."""
 
 
 class Unpin(Sentence):
@@ -83,3 +85,29 @@ class FreeObjects(Sentence):
 
     KIND: ClassVar[int] = 28
     object_ids: tuple[bytes, ...]
+
+
+class Prefetch(Sentence):
+    """client -> a node: somebody will read this object at your place soon; fetch it from `holder`. Not answered."""
+
+    KIND: ClassVar[int] = 106
+    object_id: bytes
+    nbytes: int
+    holder: bytes
+
+
+class Replicate(Sentence):
+    """client -> a node: have a copy of this object that is not dropped while it lives; fetch it from `holder`."""
+
+    KIND: ClassVar[int] = 108
+    object_id: bytes
+    nbytes: int
+    holder: bytes
+
+
+class Replicated(Sentence):
+    """node -> client: I have that copy (`reason` empty), or cannot have it, and why."""
+
+    KIND: ClassVar[int] = 109
+    object_id: bytes
+    reason: str

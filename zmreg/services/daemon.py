@@ -79,6 +79,7 @@ def _open(node: Node, tell: Callable[[bytes], None]) -> None:
             name=record.name if record is not None else socket.gethostname(),
             is_head=node.neighbours is None or node.neighbours.is_head, attachable=not node.config["founder"],
             cluster=node.cluster, address=f"{record.host}:{record.port}" if record is not None else "",
+            port=record.port if record is not None else 0, pub_port=record.pub_port if record is not None else 0,
             contact=listening.get("contact", ""), key_file=listening.get("key_file", ""),
         )
     )  # fmt: skip

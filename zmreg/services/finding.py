@@ -74,9 +74,9 @@ def only_one(words: Sequence[Word], key: str | os.PathLike[str] | None = None) -
 
         cluster = keys.load(Path(key)).cluster_id
         words = [word for word in words if word.cluster == cluster]
-    clusters = {word.cluster: word for word in reversed(words)}
+    clusters = {word.cluster or word.node: word for word in reversed(words)}
     if len(clusters) > 1:
-        heads = ", ".join(sorted(word.address for word in clusters.values()))
+        heads = ", ".join(sorted(word.address or f"one of pid {word.pid}" for word in clusters.values()))
         raise ClusterError(f"{len(clusters)} clusters of yours run on this machine; say which by its address: {heads}")
     return words[0] if words else None
 

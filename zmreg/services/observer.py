@@ -17,12 +17,14 @@ from zmreg.model.messages import Answer, Ask, Goodbye, Hello, Message
 from zmreg.model.settings import Settings
 from zmreg.net.sockets import Ends
 from zmreg.services import sessions
-from zmreg.services.finding import find
+from zmreg.services.finding import find, only_one
 from zmreg.services.sessions import Word
 from zmreg.wire import batches, codec
 
 ANSWER_S: Final = 5.0
 _LEAVE_S: Final = 5.0
+# The name of a node that joins for one command.
+VISITOR: Final = "(visitor)"
 # A node that joins to ask has no room for anybody's objects.
 _STORE_BYTES: Final = 1 << 20
 
@@ -79,7 +81,7 @@ class Observer:
 
     def alive(self) -> list[str]:
         """The ids of the nodes that live, the one we visit first."""
-        return [row["NodeID"] for row in self.ask("nodes") if row["Alive"]]
+        return [row["NodeID"] for row in self.ask("nodes") if row["Alive"] and row["NodeName"] != VISITOR]
 
     def _hear(self) -> Answer | None:
         _, frame = self._ends.receive()
@@ -106,22 +108,31 @@ class Observer:
         self.close()
 
 
+def of_a_program() -> Word:
+    """The node of a program of its own, if just one runs here. ClusterError otherwise."""
+    word = only_one(sessions.running())
+    if word is None:
+        raise ClusterError(
+            "no cluster of yours runs on this machine: give the address of one with --address, or start one with "
+            "`zmreg start --head`"
+        )
+    return word
+
+
 @contextlib.contextmanager
 def observe(address: str | None, key: str | None = None) -> Iterator[Observer]:
     """Visit a node of the cluster that is meant (see finding.py). On a machine that has none, one joins for so long.
 
     Raises ClusterError when there is no cluster or it does not answer, AuthenticationError.
     """
-    found = find(address or "auto", key)
+    found = find(address, key) or of_a_program()
     if isinstance(found, Word):
         with Observer(found) as observer:
             yield observer
         return
-    if found is None:
-        raise ClusterError("there is no cluster to ask: address 'local' starts one for a program of its own")
     from zmreg.services.launch import launch  # late: few have no node on their machine
 
-    launched = launch(Settings(num_cpus=0.0, object_store_bytes=_STORE_BYTES), found.listening("visitor"), False)
+    launched = launch(Settings(num_cpus=0.0, object_store_bytes=_STORE_BYTES), found.listening(VISITOR))
     try:
         with Observer(sessions.read_word(launched.session)) as observer:
             yield observer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from zmreg.core import effects as fx
 from zmreg.core import placement
-from zmreg.core.leases import Totals
+from zmreg.core.claims import Totals
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
     ActorHosted,

@@ -42,6 +42,8 @@ class Word(Record):
     cluster: str = ""
     address: str = ""
     """HOST:PORT, empty for a node without ports."""
+    port: int = 0
+    pub_port: int = 0
     contact: str = ""
     """The address that it joined by; empty for a head."""
     key_file: str = ""

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from zmreg.core.backoff import Backoff
 from zmreg.model.errors import AuthenticationError, ClusterError, StateLockedError
 from zmreg.model.record import Record
 from zmreg.model.settings import DEFAULT_PORT, Listening, Settings
@@ -36,6 +35,7 @@ _AGAIN_MOST_S: Final = 30.0
 # Whoever has lived so long was not fenced for a reason that is still there.
 _SOUND_S: Final = 60.0
 _FILE_S: Final = 0.2
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Wish(Record):
@@ -65,11 +65,9 @@ def plan(wish: Wish, given: Mapping[str, Any], known: Mapping[str, Any]) -> Plan
     Raises AuthenticationError, StateLockedError, ClusterError, ValueError for an address that is none.
     """
     fields = Settings.__dataclass_fields__
-    values = {
-        "num_cpus": float(os.cpu_count() or 1),
-        **{name: known[name] for name in known if name in fields},
-        **given,
-    }
+    values: dict[str, Any] = {"num_cpus": float(os.cpu_count() or 1)}
+    values |= {name: known[name] for name in known if name in fields}
+    values |= given
     wish = wish.but(**{name: known[name] for name in _OF_FILES if name in known and not getattr(wish, name)})
     listening = _as_head(wish) if wish.head else _as_worker(wish)
     return Plan(Settings(**values), listening)
@@ -171,12 +169,12 @@ class Supervisor:
         self._plan = plan
         self._ready = ready
         self._tell = tell
-        self._again = Backoff(_AGAIN_S, _AGAIN_MOST_S)
+        self._failures = 0
         self._launched: Launched | None = None
 
     def run(self) -> int:
         """The exit code: the node's own; 130 after SIGINT. Raises what keeps the first node from starting."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _SIGNALS:
             signal.signal(number, _ask)
         try:
             code = self._watch()
@@ -188,9 +186,9 @@ class Supervisor:
     def _watch(self) -> int:
         code = self._live()
         while code == EXIT_FENCED:
-            pause = self._again.failures and min(_AGAIN_MOST_S, _AGAIN_S * 2 ** (self._again.failures - 1))
-            self._again.failed(time.monotonic())
-            self._tell(f"the node was declared dead by the head; starting anew, as another, in {pause:g} s")
+            pause = min(_AGAIN_MOST_S, _AGAIN_S * 2 ** min(self._failures, 10)) if self._failures else 0.0
+            self._failures += 1
+            self._tell(f"the node was declared dead by the head: another is started in {pause:g} s, under a new id")
             time.sleep(pause)
             try:
                 code = self._live()
@@ -214,7 +212,7 @@ class Supervisor:
         self._launched = None
         remove(launched.session)  # the node does that itself, unless it was killed together with its zygote
         if time.monotonic() - began > _SOUND_S:
-            self._again.succeeded()
+            self._failures = 0
         return code if code >= 0 else 128 - code
 
     def _end(self) -> int:
@@ -226,6 +224,8 @@ class Supervisor:
             launched.process.terminate()
             launched.wait_end(END_S)
         except Asked:
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
             launched.process.kill()
             launched.wait_end(END_S)
         code = launched.process.returncode

@@ -10,18 +10,14 @@ import weakref
 from collections.abc import Callable
 
 from zmreg.core.tasks import Fail, RetryPolicy
-from zmreg.model.errors import TaskError, UnschedulableError, WorkerStartError, ZmregError
+from zmreg.model.errors import TaskError, ZmregError
 from zmreg.model.ids import short
 from zmreg.model.messages import (
     ActorState,
     GaveBack,
-    LeaseGranted,
     ProcessDied,
-    TryNodes,
-    Unschedulable,
     WatchActor,
 )
-from zmreg.model.specs import NEAR, ON, TRY, Shape
 from zmreg.services.advice import TINY_US, count_tiny
 from zmreg.services.calls import (
     CALL_COST_US,
@@ -29,24 +25,20 @@ from zmreg.services.calls import (
     Task,
     Template,
     Wires,
-    describe,
     first_unusable,
     pending_inputs,
     riding_lane,
 )
-from zmreg.services.endings import Endings
 from zmreg.services.entries import INLINE, STORED, Borrowed, Entry, Stored
+from zmreg.services.leasing import Leasing
 from zmreg.services.obituary import cancelled_failure, count_begun, one_more_attempt, worker_died
 from zmreg.services.peers import Peer
-from zmreg.services.pools import LEASE_IDLE_S, Pool
+from zmreg.services.pools import Pool
 from zmreg.services.sharing import Sharing
 from zmreg.wire import batches, payload
 
-# Below this an input is moved in less time than it takes to ask another node for a worker.
-NEAR_BYTES = 1 << 20
 
-
-class Tasks(Endings):
+class Tasks(Leasing):
     """Every task this process owns, the pools and lanes they go by, and the actors it calls."""
 
     def __init__(self, wires: Wires, sharing: Sharing, free: Callable[[Stored], None]) -> None:
@@ -54,10 +46,8 @@ class Tasks(Endings):
         self.shield = wires.shield
         self.next_number = 1
         self.submitted = 0
-        self.pools: dict[Shape, Pool] = {}
         self.peers: dict[bytes, Peer] = {}
         self.departing: list[Peer] = []
-        self.known: dict[bytes, set[bytes]] = {}
         self.templates: weakref.WeakValueDictionary[bytes, Template] = weakref.WeakValueDictionary()
         """Definitions by digest, while a function object or a queued task needs them: workers may ask again."""
         self.finished = 0
@@ -71,13 +61,6 @@ class Tasks(Endings):
             return first
 
     # -- starting ---------------------------------------------------------------------------------------------------
-
-    def pool_for(self, shape: Shape) -> Pool:
-        """The pool of a shape, made on first use."""
-        pool = self.pools.get(shape)
-        if pool is None:
-            pool = self.pools[shape] = Pool(self.wires, shape, self)
-        return pool
 
     def blob_of(self, digest: bytes, worker: bytes) -> bytes:
         """The definition that a worker lacks; empty when nobody needs it any more."""
@@ -125,40 +108,8 @@ class Tasks(Endings):
                 if isinstance(home, Pool):
                     return
             elif isinstance(home, Pool) and not home.shape.strategy:
-                home = task.peer = self._near_inputs(task, home)
+                home = task.peer = self.near_inputs(task, home)
         home.place(task)
-
-    def _near_inputs(self, task: Task, home: Pool) -> Pool:
-        """The pool for the node that has most of the task's input bytes, if moving them would cost more than asking."""
-        held: dict[bytes, int] = {}
-        for entry in task.inputs():
-            value = entry.value
-            if isinstance(value, Stored):
-                held[value.holder] = held.get(value.holder, 0) + value.nbytes
-        if not held or (len(held) == 1 and self.wires.node in held and not home.is_far):
-            return home
-        best = max(held, key=lambda node: held[node])
-        if held[best] - held.get(self.wires.node, 0) * (best != self.wires.node) < NEAR_BYTES:
-            return home
-        return self.pool_for(home.shape.with_strategy(NEAR + best.hex()))
-
-    def return_idle(self, wanting: Pool) -> None:
-        """Give back leases that other pools do not use just now: they may be what this one asks for."""
-        for pool in self.pools.values():
-            if pool is not wanting:
-                pool.return_idle()
-
-    def elsewhere(self, task: Task) -> None:
-        """The node that the task's strategy names is gone, or of no use."""
-        assert isinstance(task.peer, Pool)
-        shape = task.peer.shape
-        if shape.strategy.startswith(ON):
-            node = shape.strategy.removeprefix(ON)
-            text = f"{describe(task, self.wires.me)} can never run: node {node}, where it has to, is not in the cluster"
-            self.fail(task, UnschedulableError(text))
-        else:
-            task.peer = self.pool_for(shape.with_strategy(""))
-            task.peer.place(task)
 
     def _input_there(self, task: Task, entry: Entry) -> None:
         task.waiting -= 1
@@ -265,41 +216,6 @@ class Tasks(Endings):
 
     # -- what the node says -----------------------------------------------------------------------------------------
 
-    def on_grant(self, message: LeaseGranted) -> None:
-        """A worker to send to."""
-        pool = self.pool_for(Shape(message.resources, message.locs, message.strategy))
-        worker = message.worker
-        if self.lanes.get(worker) in pool.lanes:  # said twice: what was sent meanwhile must stay known
-            return
-        lane = self.lanes.get(worker)
-        if lane is None or not lane.outstanding:
-            lane = self.lanes[worker] = Lane(self.wires, worker, pool, self.known.setdefault(worker, set()))
-        else:  # ourselves: we were idle, and answers of calls that we ran by our own hands are still on their way
-            lane.home, lane.closed, lane.recalled = pool, False, False
-        pool.granted(lane)
-
-    def on_try_nodes(self, message: TryNodes) -> None:
-        """Our node cannot serve all of a shape now; others could."""
-        pool = self.pools.get(Shape(message.resources, message.locs, message.strategy))
-        if pool is not None:
-            pool.try_nodes(message.nodes, message.counts)
-
-    def on_unschedulable(self, message: Unschedulable) -> None:
-        """Nobody can ever meet this shape, or no process could be started for it."""
-        pool = self.pool_for(Shape(message.resources, message.locs, message.strategy))
-        if pool.shape.strategy.startswith((TRY, NEAR)) and not message.cannot_start:
-            pool.go_anywhere()
-            return
-        queue = list(pool.queue)
-        pool.queue.clear()
-        pool.told = {node: pool.held_at(node) for node in pool.told}
-        for task in queue:
-            what = describe(task, self.wires.me)
-            if message.cannot_start:
-                self.fail(task, WorkerStartError(f"{what} did not run: {message.reason}"))
-            else:
-                self.fail(task, UnschedulableError(f"{what} can never run: {message.reason}"))
-
     def on_actor_state(self, message: ActorState) -> None:
         """The head tells how an actor stands."""
         peer = self.peers.get(message.actor_id)
@@ -341,16 +257,7 @@ class Tasks(Endings):
             else:
                 self.start(task)
 
-    def processes_on(self, prefix: bytes) -> set[bytes]:
-        """The workers of a node to which there are lanes."""
-        return {worker for worker in self.lanes if worker.startswith(prefix)}
-
     # -- the rest ---------------------------------------------------------------------------------------------------
-
-    def tick(self, now: float, idle_s: float = LEASE_IDLE_S) -> None:
-        """Give back leases nobody used for `idle_s` seconds."""
-        for pool in list(self.pools.values()):
-            pool.tick(now, idle_s)
 
     def fail_everything(self, error: ZmregError) -> None:
         """The cluster is gone: every task ends with `error`."""

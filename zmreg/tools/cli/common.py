@@ -61,7 +61,8 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     cells = [[cell(row.get(name)) for name in columns] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(columns, *cells, strict=True)]
     right = [
-        all(isinstance(row.get(name), int | float) and not isinstance(row.get(name), bool) for row in rows) and bool(rows)
+        all(isinstance(row.get(name), int | float) and not isinstance(row.get(name), bool) for row in rows)
+        and bool(rows)
         for name in columns
     ]
     lines = [list(columns), *cells]

@@ -10,17 +10,29 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from zmreg.model.errors import AuthenticationError, ClusterError, ZmregError
+from zmreg.model.errors import AuthenticationError, ClusterError, StateLockedError, ZmregError
 
 EXIT_FAILED: Final = 1
+EXIT_UNSAFE: Final = 2  # as click's own for wrong usage
+EXIT_LOCKED: Final = 3
 EXIT_UNREACHABLE: Final = 4
 EXIT_AUTHENTICATION: Final = 5
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
-# Command -> the module that defines it under the same name. Modules keep imports beyond click inside the commands.
+# Command -> the module that defines it under its name, or that with a `_`. Modules keep imports beyond click inside the
+# commands.
 COMMANDS: Final = {
+    "clusters": "zmreg.tools.cli.running",
     "demo": "zmreg.tools.cli.demo",
+    "doctor": "zmreg.tools.cli.doctor",
+    "health": "zmreg.tools.cli.running",
     "key": "zmreg.tools.cli.keys",
+    "list": "zmreg.tools.cli.state",
+    "logs": "zmreg.tools.cli.logs",
+    "nodes": "zmreg.tools.cli.state",
+    "start": "zmreg.tools.cli.start",
+    "status": "zmreg.tools.cli.state",
+    "stop": "zmreg.tools.cli.running",
     "version": "zmreg.tools.cli.about",
 }
 
@@ -35,7 +47,8 @@ class CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, or None when there is no such name (click then says so)."""
         if cmd_name in COMMANDS:
-            found: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+            module = import_module(COMMANDS[cmd_name])
+            found: click.Command = getattr(module, f"{cmd_name}_", None) or getattr(module, cmd_name)
             return found
         return super().get_command(ctx, cmd_name)
 
@@ -66,7 +79,10 @@ class CommandGroup(click.Group):
 def fail(error: Exception) -> NoReturn:
     """Say what went wrong, without a traceback, and exit with the code for its kind."""
     if isinstance(error, AuthenticationError):
-        code = EXIT_AUTHENTICATION
+        # A key file that others may read is no wrong key: by name, since the class is where zmq is.
+        code = EXIT_UNSAFE if type(error).__name__ == "UnsafeKeyFileError" else EXIT_AUTHENTICATION
+    elif isinstance(error, StateLockedError):
+        code = EXIT_LOCKED
     elif isinstance(error, ClusterError):
         code = EXIT_UNREACHABLE
     else:

@@ -16,7 +16,7 @@ from zmreg.tools.cli.common import AS_JSON, say_json, usage_errors
 
 if TYPE_CHECKING:
     from zmreg.services.sessions import Word
-    from zmreg.services.starting import Plan
+    from zmreg.services.starting import Plan, Wish
 
 # Jobs of a batch system start in any order.
 ADDRESS_FILE_S = 120.0
@@ -61,7 +61,9 @@ POSITIVE = click.FloatRange(min=0)
 @click.option("--advertise", metavar="ADDRESS", help="How others reach this machine, if not by --host.")
 @click.option("--state-dir", metavar="DIR", help="Where a head keeps its key and its state; ~/.zmreg/clusters/ID.")
 @click.option("--name", metavar="NAME", help="What people call the node; by default the machine's name.")
-@click.option("--num-cpus", type=POSITIVE, metavar="N", help="Tasks of one CPU at a time; by default the CPUs there are.")
+@click.option(
+    "--num-cpus", type=POSITIVE, metavar="N", help="Tasks of one CPU at a time; by default the CPUs there are."
+)
 @click.option("--num-gpus", type=POSITIVE, metavar="N", help="GPUs to hand out.")
 @click.option("--resources", callback=_amounts, metavar="AMOUNTS", help='licence=2,disk=1 or {"licence": 2}.')
 @click.option("--locs", metavar="NAMES", help="Names this machine has, e.g. gpu-box,model-a.")
@@ -92,7 +94,7 @@ def start(**options: Any) -> None:
         sys.exit(_run(planned, options, lambda word: _tell(planned, word, options["as_json"])))
 
 
-def _wish(options: dict[str, Any], known: dict[str, Any]) -> Any:
+def _wish(options: dict[str, Any], known: dict[str, Any]) -> Wish:
     from zmreg.services.starting import Wish, await_address
 
     address = options["address"] or ""
@@ -104,8 +106,10 @@ def _wish(options: dict[str, Any], known: dict[str, Any]) -> Any:
         address = await_address(options["address_file"], ADDRESS_FILE_S)
     elif not address and not known.get("address"):
         raise click.UsageError("say which cluster to join: --address HOST:PORT of any of its nodes")
-    named = ("key", "state_dir", "host", "port", "pub_port", "advertise", "name")
-    return Wish(options["is_head"], address, **{name: options[name] or Wish._defaults[name] for name in named})
+    return Wish(
+        options["is_head"], address, options["key"] or "", options["state_dir"] or "", options["host"] or "",
+        options["port"] or 0, options["pub_port"] or 0, options["advertise"] or "", options["name"] or "",
+    )  # fmt: skip
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:

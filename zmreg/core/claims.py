@@ -1,0 +1,99 @@
+"""Who wants what of a node: the standing wishes under `LeaseBook`, and which of them other nodes could serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from zmreg.core.effects import LeaseEffect, StopWorker
+from zmreg.core.lease_plan import Queue
+from zmreg.core.seats import Claim, Seats
+from zmreg.model.specs import CPU, NEAR, ON, TRY, UNIT, Shape
+
+# Distinct shapes remembered to recognise one seen before; a node sees a handful.
+_SHAPES_KEPT: Final = 1_000
+# What takes nothing of a node would get a process for each task: leases of such a shape for one owner, for each CPU.
+# Those of tasks that wait for others do not count.
+_FREE_LEASES_A_CPU: Final = 2
+
+Totals = tuple[Mapping[str, int], frozenset[str]]
+"""What a node has in all, in 1/10000 units, and its locs."""
+
+
+class Claims:
+    """The claims of one node's lease book, by owner and shape, and by actor."""
+
+    def __init__(self, total: Mapping[str, int], locs: frozenset[str]) -> None:
+        self._total = dict(total)
+        self._locs = locs
+        self._seats = Seats(total)
+        self._leases: dict[tuple[bytes, Shape], Claim] = {}
+        self._actors: dict[bytes, Claim] = {}
+        self._queue = Queue()
+        self._shapes: dict[Shape, Shape] = {}
+        self.prefix = b""
+        """How ids of this node's own owners begin."""
+        self.others: list[Totals] = []
+        """What other nodes have in total, and their locs: who can be served there is not refused here."""
+
+    # -- questions -----------------------------------------------------------------------------------------------
+
+    def unserved(self) -> list[tuple[bytes, Shape, int]]:
+        """Who waits here for leases, of what, and how many are missing: others may have room for them."""
+        found = [(claim.owner, claim.place, claim.missing) for claim in self._leases.values()]
+        free = [each for each in found if not each[1].strategy.startswith((ON, TRY, NEAR))]
+        return [(owner, place, missing) for owner, place, missing in free if owner is not None and missing > 0]
+
+    def owners(self) -> set[bytes]:
+        """Everybody with a claim for leases."""
+        return {owner for owner, _ in self._leases}
+
+    def fits_node(self, shape: Shape) -> bool:
+        """Whether this node could ever serve the shape."""
+        return shape.fits(self._total) and self._locs.issuperset(shape.locs)
+
+    def _may_go_elsewhere(self, owner: bytes, place: Shape) -> bool:
+        """Owners of other nodes have been sent here, and some insist on this node: for the rest the others count."""
+        bound = place.strategy.startswith((ON, TRY, NEAR)) or not owner.startswith(self.prefix)
+        return not bound and any(_serves(other, place) for other in self.others)
+
+    # -- booking -------------------------------------------------------------------------------------------------
+
+    def _claims(self) -> list[Claim]:
+        return [*self._leases.values(), *self._actors.values()]
+
+    def _claim(self, owner: bytes | None, actor_id: bytes | None, place: Shape, hold: Shape) -> Claim:
+        if len(self._shapes) > _SHAPES_KEPT:
+            self._shapes.clear()
+        place = self._shapes.setdefault(place, place)  # Outlook compares by identity: equal but two is only slower
+        claim = Claim(owner, actor_id, place, hold, 0, 0, self.fits_node(place), self._seats.next_serial())
+        if actor_id is None and not place.resources:
+            claim.most_running = max(1, self._total.get(CPU, 0) // UNIT) * _FREE_LEASES_A_CPU
+        return claim
+
+    def _close(self, claim: Claim) -> list[LeaseEffect]:
+        """Nobody wants it any more. Its workers are stopped: they are busy with what nobody wants, or stateful."""
+        claim.count = 0
+        workers = list(claim.seats)
+        for worker in workers:
+            self._seats.stop(self._seats.by_worker[worker])
+        self._forget_if_done(claim)
+        self._queue.update(claim)
+        return [StopWorker(worker) for worker in workers]
+
+    def _drop(self, claim: Claim) -> None:
+        """The claim was refused; what it holds, if anything, stays until returned."""
+        claim.count = 0
+        if claim.actor_id is not None:
+            del self._actors[claim.actor_id]
+        self._forget_if_done(claim)
+        self._queue.update(claim)
+
+    def _forget_if_done(self, claim: Claim) -> None:
+        if claim.owner is not None and claim.count == 0 and not claim.seats:
+            self._leases.pop((claim.owner, claim.place), None)
+
+
+def _serves(node: Totals, shape: Shape) -> bool:
+    total, locs = node
+    return shape.fits(total) and locs.issuperset(shape.locs)
