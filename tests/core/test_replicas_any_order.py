@@ -193,7 +193,9 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 # Without shrinking: it takes longer than a test may, and would hide the failure it was to make small.
-TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=20, deadline=None, phases=(Phase.explicit, Phase.generate))
+TestAnyOrder.settings = settings(
+    max_examples=60, stateful_step_count=20, deadline=None, phases=(Phase.explicit, Phase.generate)
+)
 
 
 @settings(max_examples=200, deadline=None)

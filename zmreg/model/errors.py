@@ -29,7 +29,8 @@ ZmregError
   MessageTooLargeError, QuotaExceededError
   ClusterError                  (ConnectionError)
     HeadUnavailableError, AuthenticationError, VersionMismatchError, StaleRefError, ForkedContextError
-    StateLockedError            another head of this cluster runs
+    StateError                  the head cannot read or keep its state
+      StateLockedError          another head of this cluster runs
     ProtocolError               a peer sent bytes that are no message of ours
   InternalError                 ours: please report, with the story attached
 
@@ -40,10 +41,18 @@ which is what `BaseException.__reduce__` carries. Duplicate or wrong use of the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, SupportsIndex, cast
 
-from zmreg.model.exceptions import Travelling, constructor_args, fields_of, has_own_pickling, rebuild_exception
+from zmreg.model.exceptions import (
+    FailureOrigin as FailureOrigin,
+)
+from zmreg.model.exceptions import (
+    Travelling,
+    constructor_args,
+    fields_of,
+    has_own_pickling,
+    rebuild_exception,
+)
 
 
 class ZmregError(Exception):
@@ -56,28 +65,6 @@ class ZmregError(Exception):
     def message(self) -> str:
         """The text given at construction, without notes."""
         return str(self.args[0]) if self.args else ""
-
-
-@dataclass(frozen=True, slots=True)
-class FailureOrigin:
-    """Where and how user code failed, as text that every process can read without the user's modules."""
-
-    type_name: str = ""
-    text: str = ""
-    function: str = ""
-    remote_traceback: str = ""
-    pid: int = 0
-    node_id: str = ""
-    notes: tuple[str, ...] = ()
-    """How the failure came from there to whoever reads it: tasks that never ran for want of this value."""
-
-    def headline(self) -> str:
-        """One line: what was raised, by which function, in which process of which node."""
-        where = [f"pid {self.pid}"] if self.pid else []
-        where += [f"node {self.node_id}"] if self.node_id else []
-        place = f" ({', '.join(where)})" if where else ""
-        raised = f"{self.type_name}: {self.text}" if self.text else self.type_name or "an error"
-        return f"{raised}\n  raised by {self.function}{place}" if self.function else f"{raised}{place}"
 
 
 class TaskError(ZmregError):
@@ -368,7 +355,11 @@ class AuthenticationError(ClusterError):
     """The peer refused our key, or we its; the text names the key file."""
 
 
-class StateLockedError(ClusterError):
+class StateError(ClusterError):
+    """The head cannot read its state directory, or write what it would have to keep; the text says which and why."""
+
+
+class StateLockedError(StateError):
     """Another head of this cluster runs: one state directory serves one process; the text names it."""
 
 

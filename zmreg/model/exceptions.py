@@ -20,6 +20,28 @@ _HEAP_TYPE: Final = 1 << 9
 _ARGS: Final = cast(GetSetDescriptorType, vars(BaseException)["args"])
 
 
+@dataclass(frozen=True, slots=True)
+class FailureOrigin:
+    """Where and how user code failed, as text that every process can read without the user's modules."""
+
+    type_name: str = ""
+    text: str = ""
+    function: str = ""
+    remote_traceback: str = ""
+    pid: int = 0
+    node_id: str = ""
+    notes: tuple[str, ...] = ()
+    """How the failure came from there to whoever reads it: tasks that never ran for want of this value."""
+
+    def headline(self) -> str:
+        """One line: what was raised, by which function, in which process of which node."""
+        where = [f"pid {self.pid}"] if self.pid else []
+        where += [f"node {self.node_id}"] if self.node_id else []
+        place = f" ({', '.join(where)})" if where else ""
+        raised = f"{self.type_name}: {self.text}" if self.text else self.type_name or "an error"
+        return f"{raised}\n  raised by {self.function}{place}" if self.function else f"{raised}{place}"
+
+
 def portable(error: BaseException) -> tuple[Callable[..., BaseException], tuple[object, ...]]:
     """How to make `error` again elsewhere, as (function, arguments), without calling the user's `__init__`.
 

@@ -388,7 +388,8 @@ class LogLines(Sentence):
 Message = (
     Hello | Welcome | Goodbye | Exit | ProcessDied
     | WantLeases | LeaseGranted | LeaseRecalled | LeaseReturned | Unschedulable | Blocked | WorkersAtCap
-    | Allocate | Allocated | AllocateRefused | Sealed | Pin | Pinned | PinRefused | Unpin | FreeObjects | Prefetch | Replicate | Replicated
+    | Allocate | Allocated | AllocateRefused | Sealed | Pin | Pinned | PinRefused | Unpin | FreeObjects
+    | Prefetch | Replicate | Replicated
     | Definition | NeedDefinition | Steal | GaveBack | PartReady | CancelCall | CancelObject | KillOverdue
     | Lost | Resolve | Resolved | Borrow | BorrowSettled | Unborrow | Adopt | Holds
     | CreateActor | ActorRefused | Construct | Constructed | ActorState | WatchActor | KillActor | ReleaseActor

@@ -49,6 +49,10 @@ class Listening:
     """0 = any free one for port 0, else the next after `port`."""
     advertise: str = ""
     """How others reach this machine, when that is not `host`."""
+    advertise_port: int = 0
+    """The port they reach us by, when there is something in between; 0 = `port`."""
+    advertise_pub_port: int = 0
+    """The same for `pub_port`."""
     contact: str = ""
     """HOST:PORT of any node of the cluster to join; empty: this node is the head."""
     state_dir: str = ""

@@ -22,7 +22,7 @@ from zmreg.model.messages import Definition, Message
 from zmreg.model.specs import Shape
 from zmreg.net.waiting import Shield
 from zmreg.services.callbacks import Callbacks
-from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Entry, Stored
+from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
 from zmreg.wire import batches
 
 BATCH_ROWS = 64
@@ -99,6 +99,8 @@ class Task:
                 rows.append([where, batches.INLINE, value, 0])
             elif isinstance(value, Stored):
                 rows.append([where, batches.STORED, value.object_id, value.nbytes, value.holder])
+            elif isinstance(entry, Borrowed):  # lost since the task was placed: the worker says so, and we wait then
+                rows.append([where, batches.STORED, entry.object_id, 0, b""])
             else:
                 rows.append([where, batches.CHAINED, entry.counter, 0])
         return [self.counter, template.target, self.payload, template.nreturns, self.attempt, self.depth, rows]

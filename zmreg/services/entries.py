@@ -18,6 +18,7 @@ from zmreg.wire.failures import few_notes, with_notes
 
 if TYPE_CHECKING:
     from zmreg.services.calls import Task
+    from zmreg.services.lineage import Recipe
 
 T = TypeVar("T")
 
@@ -162,10 +163,11 @@ class Lifeline(Entry):
 class Stored:
     """Bytes in the store of `holder`, the node where they were made; others may have copies.
 
-    The owner's instance frees them when it dies (`outbox` None: not ours to free).
+    The owner's instance frees them when it dies (`outbox` None: not ours to free). `copies`: other nodes that have
+    been asked to keep one; `recipe`: how to make them again, if a task of ours has made them.
     """
 
-    __slots__ = ("holder", "nbytes", "object_id", "outbox")
+    __slots__ = ("__weakref__", "copies", "holder", "nbytes", "object_id", "outbox", "recipe")
 
     def __init__(
         self, any_object_id: bytes, nbytes: int, holder: bytes, outbox: deque[tuple[bytes, bytes]] | None
@@ -174,10 +176,14 @@ class Stored:
         self.nbytes = nbytes
         self.holder = holder
         self.outbox = outbox
+        self.copies: tuple[bytes, ...] = ()
+        self.recipe: Recipe | None = None
 
     def __del__(self) -> None:
         if self.outbox is not None:
             self.outbox.append((self.object_id, self.holder))
+            for holder in self.copies:
+                self.outbox.append((self.object_id, holder))
 
 
 class Inherited:

@@ -11,12 +11,13 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from zmreg.model.errors import TaskCancelledError, ZmregError
+from zmreg.model.errors import ObjectLostError, TaskCancelledError, ZmregError
 from zmreg.model.ids import counter_of, object_id
 from zmreg.model.messages import PartReady
 from zmreg.services import arrivals
 from zmreg.services.client import Client
 from zmreg.services.entries import Entry
+from zmreg.services.shelf import PinTicket
 from zmreg.services.submit import WHOLE_ARGUMENTS
 from zmreg.wire import batches, payload
 from zmreg.wire.packed import Packed
@@ -45,6 +46,15 @@ class InputFailed(Exception):
 
 class InputMissing(Exception):
     """An input that should ride here is not here any more: the owner must send the call again with the value."""
+
+
+class InputLost(Exception):
+    """No node gave the bytes of an input: its owner may have them made again, and sends the call once more then."""
+
+    def __init__(self, object_id: bytes, error: ObjectLostError) -> None:
+        super().__init__(str(error))
+        self.object_id = object_id
+        self.error = error
 
 
 # Results kept for calls that ride behind: as many as a lane may hold, and half of what a batch may weigh.
@@ -83,7 +93,7 @@ class Recent:
 def load_arguments(client: Client, recent: Recent, caller: bytes, row: Row) -> tuple[Sequence[Any], dict[str, Any]]:
     """(args, kwargs) of a call, its inputs filled in. Stored inputs are read in place and pinned by their views.
 
-    Raises InputFailed, InputMissing, SerializationError, ObjectLostError.
+    Raises InputFailed, InputLost, InputMissing, SerializationError.
     """
     if len(row) == batches.SHORT_ROW:
         value = payload.unpack(row[2])
@@ -96,7 +106,7 @@ def load_arguments(client: Client, recent: Recent, caller: bytes, row: Row) -> t
     try:
         if deps and deps[0][0] == WHOLE_ARGUMENTS:
             whole = deps[0]
-            data = whole[2] if whole[1] == batches.INLINE else client.shelf.view(tickets.pop(whole[2]))
+            data = whole[2] if whole[1] == batches.INLINE else _view(client, tickets.pop(whole[2]))
             deps = deps[1:]
         value = payload.unpack(data)
         if not deps:
@@ -119,7 +129,7 @@ def _input(client: Client, recent: Recent, caller: bytes, kind: int, key: Any, t
         return payload.unpack(key)
     if kind == batches.STORED:
         ticket = tickets.pop(key, None) or client.shelf.ask(key)  # the second time it is here
-        return payload.unpack(client.shelf.view(ticket))
+        return payload.unpack(_view(client, ticket))
     if kind == batches.FAILED_INPUT:
         raise InputFailed(key)
     task_id = object_id(caller, key)
@@ -129,10 +139,17 @@ def _input(client: Client, recent: Recent, caller: bytes, kind: int, key: Any, t
     if row[0] == batches.OK_INLINE:
         return payload.unpack(row[1])
     if row[0] == batches.OK_STORED:
-        return payload.unpack(client.shelf.view(client.shelf.ask(task_id)))
+        return payload.unpack(_view(client, client.shelf.ask(task_id)))
     if row[0] == batches.FAILED:
         raise InputFailed(row[1])
     raise InputFailed(payload.pack_failure(TaskCancelledError("an input was cancelled", task_id=task_id.hex())))
+
+
+def _view(client: Client, ticket: PinTicket) -> memoryview:
+    try:
+        return client.shelf.view(ticket)
+    except ObjectLostError as error:
+        raise InputLost(ticket.object_id, error) from None
 
 
 def pack_returns(
@@ -244,10 +261,21 @@ def _alive(refs: list[weakref.ref[Entry]]) -> list[Entry]:
     return list({id(entry): entry for ref in refs if (entry := ref()) is not None}.values())
 
 
+def failed_rows(error: BaseException, name: str, client: Client, nreturns: int) -> Returns:
+    """The rows of a call that raised, or could not begin."""
+    if isinstance(error, InputLost):
+        row: Row = [batches.INPUT_LOST, error.object_id, 0, str(error), ()]
+    else:
+        row = failed_row(failure_of(error, name, client))
+    return [row] * max(1, nreturns)
+
+
 def failure_of(error: BaseException, name: str, client: Client) -> bytes:
     """The packed error of a call that raised."""
     if isinstance(error, InputFailed):
         return error.failure
+    if isinstance(error, InputLost):
+        return payload.pack_failure(error.error)
     return payload.pack_failure(error, name, node_id=client.node.hex())
 
 

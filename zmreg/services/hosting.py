@@ -219,8 +219,7 @@ class SyncHost:
         except (ActorExit, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001  whatever the user's method raised goes to the caller
-            failure = execute.failure_of(error, row[1], worker)
-            returns = [execute.failed_row(failure)] * max(1, nreturns(row))
+            returns = execute.failed_rows(error, row[1], worker, nreturns(row))
         worker.answer(caller, execute.result_row(worker, caller, row[0], int((_perf() - start) * 1e6), returns))
         worker.answer_now()
 

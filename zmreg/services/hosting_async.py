@@ -111,8 +111,7 @@ class AsyncHost(SyncHost):
                 self._over.set()
                 return
             except BaseException as error:  # noqa: BLE001  whatever the user's method raised goes to the caller
-                failure = execute.failure_of(error, row[1], worker)
-                returns = [execute.failed_row(failure)] * max(1, nreturns(row))
+                returns = execute.failed_rows(error, row[1], worker, nreturns(row))
             finally:
                 running.reset(token)
             self._reply(caller, row, returns, _perf() - start, refs)

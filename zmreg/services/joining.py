@@ -35,7 +35,8 @@ def listen(node: Node, listening: Listening) -> None:
     try:
         host = listening.advertise or advertised(listening.host, contact[0] if contact else "192.0.2.1")
         first = NodeRecord(
-            node.me, listening.name or socket.gethostname(), host, mesh.port, mesh.pub_port, contact is None,
+            node.me, listening.name or socket.gethostname(), host, listening.advertise_port or mesh.port,
+            listening.advertise_pub_port or mesh.pub_port, contact is None,
             platform.python_version(), VERSION, os.getpid(), tuple(sorted(node.total.items())), (),
             node.settings.locs, node.store.nbytes, 0, 0, 0,
         )  # fmt: skip

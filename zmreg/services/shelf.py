@@ -11,7 +11,14 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
-from zmreg.model.errors import GetTimeoutError, ObjectLostError, ObjectStoreFullError, SpillFullError, ZmregError
+from zmreg.model.errors import (
+    GetTimeoutError,
+    ObjectLostError,
+    ObjectStoreFullError,
+    ObjectUnreachableError,
+    SpillFullError,
+    ZmregError,
+)
 from zmreg.model.ids import short
 from zmreg.model.messages import (
     Allocate,
@@ -167,14 +174,18 @@ class Shelf:
             raise self._gone
         if ticket.place is None:
             assert ticket.refusal is not None
-            raise self._unreadable(ticket.refusal)
+            raise self.why_not(ticket.refusal)
         offset, nbytes = ticket.place
         object_id, unpinned = ticket.object_id, self.unpinned
         return self._map().view(offset, nbytes, lambda: unpinned.append(object_id))
 
-    def _unreadable(self, message: PinRefused) -> ZmregError:
+    def why_not(self, message: PinRefused) -> ZmregError:
+        """The error of a pin that was refused."""
         if message.full:
             return ObjectStoreFullError(message.reason, budget_bytes=self._bytes)
+        if message.silent:
+            text = f"object {short(message.object_id)} is out of reach: {message.reason}"
+            return ObjectUnreachableError(text, object_id=message.object_id.hex())
         text = f"object {short(message.object_id)} is lost: {message.reason}"
         return ObjectLostError(text, object_id=message.object_id.hex())
 

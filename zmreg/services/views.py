@@ -171,7 +171,10 @@ def _workers(node: Node) -> list[dict[str, Any]]:
 
 
 def _tasks(node: Node) -> list[dict[str, Any]]:
-    """What the workers are in at this moment, from their boards: calls of tasks and of actors alike."""
+    """What the workers are in at this moment, from their boards: calls of tasks and of actors alike.
+
+    An actor's board goes on to show its last call (its answer may be lost with the process): LATEST is that or RUNNING.
+    """
     session, rows = Path(node.config["session"]), []
     for child in node.nursery.children.values():
         task_id = showing(session / f"{child.worker.hex()}.now")
@@ -179,7 +182,7 @@ def _tasks(node: Node) -> list[dict[str, Any]]:
             use = node.leases.use_of(child.worker)
             rows.append(
                 {
-                    "TaskID": task_id.hex(), "State": "BLOCKED" if use == "blocked" else "RUNNING",
+                    "TaskID": task_id.hex(), "State": "LATEST" if child.is_actor else "BLOCKED" if use == "blocked" else "RUNNING",
                     "Type": "ACTOR_TASK" if child.is_actor else "TASK", "Name": child.name,
                     "OwnerID": owner_of(task_id).hex(), "WorkerID": child.worker.hex(), "NodeID": node.me.hex(),
                     "Pid": child.pid, "Assigned": node.leases.assigned(child.worker),

@@ -244,8 +244,8 @@ class Worker(Intake):
     def _failed(
         self, error: BaseException, name: str, row: batches.Row, why: batches.Row | None = None
     ) -> execute.Returns:
-        each = why or execute.failed_row(execute.failure_of(error, name, self))
-        return [each] * max(1, row[3] if len(row) > 3 else 1)
+        nreturns = row[3] if len(row) > 3 else 1
+        return execute.failed_rows(error, name, self, nreturns) if why is None else [why] * max(1, nreturns)
 
     def _find(self, caller: bytes, row: batches.Row) -> bool:
         """Unpickle the function of a call; False when the call waits for it or has failed with it."""

@@ -9,10 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zmreg.testing.cluster import LocalCluster
+    from zmreg.testing.proxy import ChaosProxy
     from zmreg.testing.simulation import Broadcast, Machine, Send, Simulation, SimulationStatistics, Weather
 
 _HOMES = {
     "Broadcast": "zmreg.testing.simulation",
+    "ChaosProxy": "zmreg.testing.proxy",
+    "LocalCluster": "zmreg.testing.cluster",
     "Machine": "zmreg.testing.simulation",
     "Send": "zmreg.testing.simulation",
     "Simulation": "zmreg.testing.simulation",
@@ -20,7 +24,16 @@ _HOMES = {
     "Weather": "zmreg.testing.simulation",
 }
 
-__all__ = ["Broadcast", "Machine", "Send", "Simulation", "SimulationStatistics", "Weather"]
+__all__ = [
+    "Broadcast",
+    "ChaosProxy",
+    "LocalCluster",
+    "Machine",
+    "Send",
+    "Simulation",
+    "SimulationStatistics",
+    "Weather",
+]
 
 
 def __getattr__(name: str) -> object:

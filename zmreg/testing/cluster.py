@@ -12,11 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import zmreg
 from zmreg.model.errors import ClusterError
 from zmreg.model.settings import Listening, Settings
 from zmreg.services import keys
 from zmreg.services.launch import Launched, launch
 from zmreg.services.sessions import read_word
+from zmreg.testing.wires import Link, Wires
 
 # Several stores share this machine's memory.
 STORE_BYTES = 256 << 20
@@ -46,15 +48,22 @@ class LocalCluster:
     ...     zmreg.init(address=cluster.address)
     """
 
-    def __init__(self, nodes: Iterable[Mapping[str, Any]] = ({},), *, state_dir: str = "") -> None:
+    def __init__(
+        self, nodes: Iterable[Mapping[str, Any]] = ({},), *, state_dir: str = "", wired: bool = False, seed: int = 0
+    ) -> None:
         """Each of `nodes` has fields of `Settings` (`num_cpus`, `resources`, `locs`, `object_store_bytes`, ...) and of
         `Listening` (`name`, `port`, ...). `state_dir`: where the head keeps what survives its restart.
+        `wired`: nodes reach each other through proxies, so that `link` can do harm; `seed` decides about chance there.
 
         Raises ClusterError when a node does not come up; those that did are ended then.
         """
         self._directory = Path(tempfile.mkdtemp(prefix="zmreg-test-"))
         self._state_dir = state_dir
         self._nodes: dict[str, tuple[TestNode, Launched]] = {}
+        self._wired = wired
+        self._seed = seed
+        self._wires: dict[str, Wires] = {}
+        self._attached = False
         self.address = ""
         try:
             keys.create(self._directory / "key")
@@ -75,10 +84,21 @@ class LocalCluster:
         spec["locs"] = tuple(spec.get("locs", ()))
         spec["resources"] = dict(spec.get("resources", {}))
         listens = {"key_file": self.key_file, "contact": self.address, "name": f"n{len(self._nodes) + 1}", **listens}
-        launched = launch(Settings(**spec), Listening(**listens), founder=False)
+        wires = Wires(self._seed + len(self._wires)) if self._wired else None
+        if wires is not None:
+            listens = {**wires.listening(), **listens}
+        try:
+            launched = launch(Settings(**spec), Listening(**listens), founder=False)
+        except BaseException:
+            if wires is not None:
+                wires.close()
+            raise
         word = read_word(launched.session)
         node = TestNode(launched.node.hex(), launched.process.pid, word.address, launched.session)
         self._nodes[node.node_id] = (node, launched)
+        if wires is not None:
+            wires.let_go()
+            self._wires[node.node_id] = wires
         self.address = self.address or node.address
         return node
 
@@ -91,9 +111,23 @@ class LocalCluster:
         """One of them. ClusterError when there is none of that id."""
         return self._find(node_id)[0]
 
+    def link(self, a: str, b: str) -> Link:
+        """What lies between two nodes, to do harm to. ClusterError when one is not here, or they are not wired."""
+        if not self._wired:
+            raise ClusterError("its nodes reach each other directly; make it with LocalCluster(..., wired=True)")
+        ends = [(self._find(node_id)[0].pid, self._wires[node_id]) for node_id in (a, b)]
+        return Link(ends[0], ends[1])
+
+    def attach(self, node_id: str = "") -> None:
+        """`zmreg.init` at one of the nodes, by default the first. `close` leaves again."""
+        zmreg.init(address=self._find(node_id)[0].address if node_id else self.address, log_to_driver=False)
+        self._attached = True
+
     def kill_node(self, node_id: str) -> None:
         """kill -9 of the node's daemon. Returns when it is gone; its workers end by themselves."""
         self.signal_node(node_id, signal.SIGKILL)
+        if node_id in self._wires:  # its ports refuse from now on
+            self._wires.pop(node_id).close()
         _, launched = self._nodes.pop(node_id)
         launched.wait_end(END_TIMEOUT_S)
 
@@ -116,12 +150,18 @@ class LocalCluster:
 
     def close(self) -> None:
         """End every node, the head last, and remove what was written. Idempotent."""
+        if self._attached:
+            zmreg.shutdown()
+            self._attached = False
         for node_id in reversed(list(self._nodes)):
             node, launched = self._nodes.pop(node_id)
             if launched.process.poll() is None:
                 os.kill(node.pid, signal.SIGCONT)  # a stopped one cannot end
                 launched.process.terminate()
             launched.wait_end(END_TIMEOUT_S)
+        for wires in self._wires.values():
+            wires.close()
+        self._wires.clear()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> LocalCluster:

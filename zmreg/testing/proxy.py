@@ -7,8 +7,9 @@
         proxy.heal()
 
 "up" is from the client to the target, "down" is back. Each call takes effect on the connections there are and on those
-to come, and returns when it has. The seed, the number of a connection and its way decide every draw, so a test that
-fails fails again; the network's own timing stays what it is.
+to come, and returns when it has; with `of`, on those of one caller only, for a proxy that was told how to name them.
+The seed, the number of a connection and its way decide every draw, so a test that fails fails again; the network's own
+timing stays what it is.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class _Pipe:
         self.link = link
         self.way = way
         self.reader, self.writer = ends
-        self.faults = link.proxy._faults[way]
+        self.faults = link.proxy._faults_of(link.name, way)
         self.chance = Random(f"{link.proxy.seed}/{link.number}/{way}")
         self.passed_bytes = 0
         self.left_bytes = self.faults.truncate_after
@@ -169,6 +170,7 @@ class _Link:
     def __init__(self, proxy: ChaosProxy, number: int) -> None:
         self.proxy = proxy
         self.number = number
+        self.name = ""  # of the caller, once it is known
         self.over = False
         self.holed = False  # bytes or an end were swallowed: no TCP stream looks like this, so `heal` cuts it
         self.writers: list[asyncio.StreamWriter] = []
@@ -177,6 +179,7 @@ class _Link:
 
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
+        self.name = self.proxy.name_of(writer.get_extra_info("peername")[1])
         try:
             there, onward = await asyncio.open_connection(self.proxy.target_host, self.proxy.target_port)
         except OSError:
@@ -224,7 +227,9 @@ class ChaosProxy:
         self.target_port = target_port
         self.seed = seed
         self.port = listen_port
-        self._faults = {"up": _Faults(), "down": _Faults()}
+        self.name_of: Callable[[int], str] = lambda _: ""
+        """What the caller at a port of this machine is called, for `of`. Set before `start`; "" = nobody special."""
+        self._faults: dict[tuple[str, str], _Faults] = {}
         self._links: set[_Link] = set()
         self._listening: asyncio.Server | None = None
         self._held: socket.socket | None = None
@@ -239,7 +244,7 @@ class ChaosProxy:
 
     def start(self) -> ChaosProxy:
         """Listen on loopback. Raises OSError when the port is taken."""
-        self._held = _bound(self.port)
+        self._held = bound(self.port)
         self.port = self._held.getsockname()[1]
         self._thread.start()
         self._ready.wait(_ANSWER_S)
@@ -302,55 +307,55 @@ class ChaosProxy:
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
-    def delay(self, delay_s: float, jitter_s: float = 0.0, way: Way = "both") -> None:
+    def delay(self, delay_s: float, jitter_s: float = 0.0, way: Way = "both", of: str = "") -> None:
         """Everything arrives `delay_s` later, give or take `jitter_s`; order is kept."""
-        self._set(way, delay_s=delay_s, jitter_s=jitter_s)
+        self._set(way, of, delay_s=delay_s, jitter_s=jitter_s)
 
-    def throttle(self, bytes_per_s: int, way: Way = "both") -> None:
+    def throttle(self, bytes_per_s: int, way: Way = "both", of: str = "") -> None:
         """No more than this many bytes a second, in each connection. 0: as fast as it goes."""
-        self._set(way, bytes_per_s=bytes_per_s)
+        self._set(way, of, bytes_per_s=bytes_per_s)
 
-    def corrupt(self, every_bytes: int, way: Way = "both") -> None:
+    def corrupt(self, every_bytes: int, way: Way = "both", of: str = "") -> None:
         """Flip one bit in so many bytes on average, at places that the seed decides. 0: none."""
-        self._set(way, corrupt_every=every_bytes)
+        self._set(way, of, corrupt_every=every_bytes)
 
-    def mute(self, way: Way = "both") -> None:
+    def mute(self, way: Way = "both", of: str = "") -> None:
         """Half-open: bytes and ends of connections are swallowed, and nobody is told. `heal` cuts what has lost any."""
-        self._set(way, muted=True)
+        self._set(way, of, muted=True)
 
-    def stall(self, way: Way = "both") -> None:
+    def stall(self, way: Way = "both", of: str = "") -> None:
         """A partition as TCP sees it: nothing passes, and after `heal` all of it arrives."""
-        self._set(way, stalled=True)
+        self._set(way, of, stalled=True)
 
-    def truncate(self, after_bytes: int, way: Way = "both") -> None:
+    def truncate(self, after_bytes: int, way: Way = "both", of: str = "") -> None:
         """Each connection passes so many bytes more and is then closed, in the middle of whatever it was."""
 
         def apply() -> None:
-            for name in _ways(way):
-                self._faults[name].truncate_after = after_bytes
-                for pipe in self._pipes(name):
-                    pipe.left_bytes = after_bytes
+            self._change(way, of, truncate_after=after_bytes)
+            for pipe in self._pipes(_ways(way), of):
+                pipe.left_bytes = after_bytes
 
         self._do(apply)
 
-    def cut(self) -> None:
+    def cut(self, of: str = "") -> None:
         """Reset every connection, now. New ones are welcome."""
-        self._do(self._reset_all)
+        self._do(lambda: self._reset_all(of))
 
     def refuse(self) -> None:
         """Reset every connection and refuse new ones until `heal`, as a machine does on which the process is gone."""
         self._do(self._refuse)
 
-    def heal(self) -> None:
+    def heal(self, of: str = "") -> None:
         """No fault any more. Connections that have lost bytes are cut, the others go on."""
 
         async def apply() -> None:
-            for name in ("up", "down"):
-                self._faults[name].heal()
-                for pipe in self._pipes(name):
-                    pipe.left_bytes = None
+            for (name, _), faults in self._faults.items():
+                if of in ("", name):
+                    faults.heal()
+            for pipe in self._pipes(("up", "down"), of):
+                pipe.left_bytes = None
             for link in list(self._links):
-                if link.holed:
+                if link.holed and of in ("", link.name):
                     link.reset()
             await self._listen()
 
@@ -372,23 +377,34 @@ class ChaosProxy:
         if self._listening is not None:
             self._listening.close()
             self._listening = None
-            self._held = _bound(self.port)  # bound and not listening: refuses, and nobody else can take the port
+            self._held = bound(self.port)  # bound and not listening: refuses, and nobody else can take the port
         self._reset_all()
 
-    def _reset_all(self) -> None:
+    def _reset_all(self, of: str = "") -> None:
         for link in list(self._links):
-            link.reset()
+            if of in ("", link.name):
+                link.reset()
 
-    def _pipes(self, way: str) -> Iterator[_Pipe]:
-        return (pipe for link in self._links for pipe in link.pipes if pipe.way == way)
+    def _pipes(self, ways: tuple[str, ...], of: str) -> Iterator[_Pipe]:
+        return (pipe for link in self._links for pipe in link.pipes if pipe.way in ways and of in ("", link.name))
 
-    def _set(self, way: Way, **faults: object) -> None:
-        def apply() -> None:
-            for name in _ways(way):
-                for fault, value in faults.items():
-                    setattr(self._faults[name], fault, value)
+    def _faults_of(self, name: str, way: str) -> _Faults:
+        """Of one caller. Who is new finds what is wrong for everybody."""
+        if (name, way) not in self._faults:
+            made = self._faults[name, way] = _Faults()
+            made.__dict__.update(self._faults_of("", way).__dict__ if name else {})
+        return self._faults[name, way]
 
-        self._do(apply)
+    def _set(self, way: Way, of: str, **faults: object) -> None:
+        self._do(lambda: self._change(way, of, **faults))
+
+    def _change(self, way: Way, of: str, **faults: object) -> None:
+        for name in _ways(way):
+            self._faults_of(of, name).__dict__.update(faults)
+        if not of:
+            for (_, name), each in self._faults.items():
+                if name in _ways(way):
+                    each.__dict__.update(faults)
 
     def _do(self, step: Callable[[], object]) -> None:
         async def apply() -> None:
@@ -412,7 +428,8 @@ def _ways(way: Way) -> tuple[str, ...]:
     return ("up", "down") if way == "both" else (way,)
 
 
-def _bound(port: int) -> socket.socket:
+def bound(port: int) -> socket.socket:
+    """A socket that holds a port of loopback (0: any free one) and does not listen; who listens may take it over."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -14,7 +14,8 @@ dep     [where, kind, data, nbytes]; with STORED also the node where it was made
 result  [counter, microseconds, payload]
         [counter, microseconds, returns, held]
             returns   one [status, data, nbytes, type name, contained ids] a return value;
-                      SENT_AHEAD for one that came before, in a PartReady
+                      SENT_AHEAD for one that came before, in a PartReady;
+                      INPUT_LOST (data = object id, type name = why) when no node gave an input: it has not run
             held      ids of borrowed refs that the worker still holds after the call
 """
 
@@ -28,7 +29,7 @@ from zmreg.model.errors import ProtocolError
 from zmreg.model.messages import CALLS_KIND, RESULTS_KIND
 
 INLINE, STORED, CHAINED, FAILED_INPUT = 0, 1, 2, 3
-OK_INLINE, OK_STORED, FAILED, CANCELLED, SENT_AHEAD = 0, 1, 2, 3, 4
+OK_INLINE, OK_STORED, FAILED, CANCELLED, SENT_AHEAD, INPUT_LOST = 0, 1, 2, 3, 4, 5
 
 Row = list[Any]
 

@@ -1,0 +1,275 @@
+"""How stored results can be made again when their bytes are lost: a recipe for each task that has made one.
+
+A recipe keeps the call, never the values it took: an input whose last handle is gone is freed all the same, and made
+anew by its own recipe when it is needed. Only small inputs, which live in this process anyway, are kept as they are.
+What `put` has made, or another process owns, must still be held by somebody. All methods run under the client's lock.
+
+Each run is charged to the task's `max_retries`: the first loss of a result is its second attempt, and so on.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from zmreg.core.tasks import Fail, RetryPolicy
+from zmreg.services.calls import Dep, Task, TaskHome, describe
+from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
+from zmreg.services.peers import Peer
+
+if TYPE_CHECKING:
+    from zmreg.services.tasks import Tasks
+
+# As Ray has it: what the calls behind living results may take, beyond which the oldest cannot be made again.
+LINEAGE_BYTES: Final = 1 << 30
+# A recipe with one input, measured; its payload and small inputs come on top.
+RECIPE_BYTES: Final = 700
+
+
+class Source:
+    """Where an input of a recipe comes from: held when small, else looked for, else made by its own recipe."""
+
+    __slots__ = ("_held", "_seen", "index", "object_id", "recipe", "where")
+
+    def __init__(self, where: int | str, entry: Entry) -> None:
+        self.where = where
+        self.object_id = entry.object_id
+        # With refs inside, it would keep their values, too.
+        self._held = entry if entry.state == INLINE and not entry.contained else None
+        self._seen = weakref.ref(entry)
+        value = entry.value
+        self.recipe = value.recipe if isinstance(value, Stored) else None
+        self.index = entry.counter - self.recipe.counter if self.recipe is not None else 0
+        if self._held is not None and isinstance(entry, Borrowed):  # its owner need not keep it for us
+            self._held = Entry(entry.owner, entry.counter, INLINE, entry.value)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the value, if it is kept here."""
+        return self._held.nbytes if self._held is not None else 0
+
+    def living(self) -> Entry | None:
+        """The entry, if anybody holds it, or the one that has taken its place."""
+        found = self._held or self._seen()
+        if found is None and self.recipe is not None and self.recipe.again is not None:
+            found = self.recipe.again.get(self.index)
+        return found
+
+
+class Recipe:
+    """The call behind stored values. Shared by the values of one call; each holds it."""
+
+    __slots__ = (
+        "__weakref__", "_gone", "again", "attempt", "counter", "depth", "home", "nbytes", "payload", "pins", "siblings",
+        "sources", "template", "why_not",
+    )  # fmt: skip
+
+    def __init__(self, task: Task, gone: deque[int]) -> None:
+        """`gone` is told when nobody needs it any more."""
+        template = task.template
+        home = task.peer
+        assert home is not None
+        self.counter = task.counter
+        self.template = template
+        self.payload = task.payload
+        self.depth = task.depth
+        self.attempt = task.attempt
+        self.home: TaskHome = home if template.pool is None else template.pool
+        self.sources: tuple[Source, ...] = ()
+        self.pins: tuple[weakref.ref[Entry], ...] = ()
+        self.siblings: tuple[weakref.ref[Entry], ...] = ()
+        self.again: weakref.WeakValueDictionary[int, Entry] | None = None
+        """Values made once more under other numbers, because the first ones had been freed."""
+        self.nbytes = 0
+        self.why_not = ""
+        """Why it can never run again."""
+        self._gone = gone
+        if not template.max_retries:
+            option = "max_retries" if home.is_pool else "max_task_retries"
+            self.drop(f"it may not run twice ({option}=0)")
+            return
+        self.sources = tuple(Source(where, entry) for where, entry in task.deps or ())
+        # An actor's call holds the actor, which is not to live for the sake of what it may have to repeat.
+        pins = (task.pins or [])[0 if home.is_pool else 1 :]
+        self.pins = tuple(weakref.ref(entry) for entry in pins)
+        if len(task.entries) > 1:
+            self.siblings = tuple(weakref.ref(entry) for entry in task.entries)
+        self.nbytes = RECIPE_BYTES + len(task.payload) + sum(source.nbytes for source in self.sources)
+
+    def drop(self, why: str) -> None:
+        """Keep only the name."""
+        self.why_not = why
+        self.payload = b""
+        self.sources = self.pins = ()
+
+    def __del__(self) -> None:
+        gone = getattr(self, "_gone", None)
+        if gone is not None:  # an interrupt may have ended __init__
+            gone.append(self.counter)
+
+
+class Rebuilt(Task):
+    """One more run of a recipe, for the very values that were lost."""
+
+    __slots__ = ("recipe",)
+
+    recipe: Recipe
+
+
+class RebuildRefusedError(Exception):
+    """A value cannot be made again, and why."""
+
+
+class Lineage:
+    """The recipes of one owner, and what follows when a value of theirs is lost."""
+
+    def __init__(self, tasks: Tasks, limit_bytes: int = LINEAGE_BYTES) -> None:
+        self._tasks = tasks
+        self.limit_bytes = limit_bytes
+        self.nbytes = 0
+        self.rebuilt = 0
+        """Runs made again so far."""
+        self._kept: dict[int, tuple[weakref.ref[Recipe], int]] = {}
+        """By the number of the call, oldest first: (recipe, what it takes)."""
+        self._gone: deque[int] = deque()
+
+    def __len__(self) -> int:
+        return len(self._kept) - len(self._gone)
+
+    # -- keeping ----------------------------------------------------------------------------------------------------
+
+    def keep(self, task: Task) -> None:
+        """The task is over: what it has stored can be made again by it."""
+        recipe = task.recipe if isinstance(task, Rebuilt) else None
+        for entry in task.entries:
+            value = entry.value
+            if isinstance(value, Stored) and value.recipe is None:
+                if recipe is None:
+                    recipe = self._note(Recipe(task, self._gone))
+                value.recipe = recipe
+        if recipe is not None:
+            recipe.attempt = task.attempt
+
+    def _note(self, recipe: Recipe) -> Recipe:
+        while self._gone:
+            _, nbytes = self._kept.pop(self._gone.popleft(), (None, 0))
+            self.nbytes -= nbytes
+        self._kept[recipe.counter] = (weakref.ref(recipe), recipe.nbytes)
+        self.nbytes += recipe.nbytes
+        while self.nbytes > self.limit_bytes and self._kept:
+            counter = next(iter(self._kept))
+            seen, nbytes = self._kept.pop(counter)
+            self.nbytes -= nbytes
+            oldest = seen()
+            if oldest is not None and not oldest.why_not:
+                oldest.drop(f"how to make it was forgotten: the calls of later results take {self.limit_bytes} bytes")
+        return recipe
+
+    # -- making again -----------------------------------------------------------------------------------------------
+
+    def rebuild(self, entry: Entry) -> None:
+        """Have the bytes of an own STORED entry made again: it is PENDING then. RebuildRefusedError: they cannot be."""
+        value = entry.value
+        assert isinstance(value, Stored)
+        recipe = value.recipe
+        if recipe is None:
+            raise RebuildRefusedError("it was made by put(), which cannot be repeated: put(value, replicas=2) has two copies")
+        running = self._tasks.live.get(recipe.counter)
+        if isinstance(running, Rebuilt) and running.recipe is recipe:  # a sibling was missed before
+            self._forget_bytes(entry, running)
+            return
+        order = self._plan(recipe)
+        started = [self._repeat(each) for each in order[:-1]]
+        task = Rebuilt(recipe.counter, recipe.template, recipe.payload, recipe.depth)
+        task.recipe = recipe
+        siblings = [ref() for ref in recipe.siblings] or [entry]
+        me = self._tasks.wires.me
+        task.entries = tuple(
+            Entry(me, recipe.counter + index) if each is None else each for index, each in enumerate(siblings)
+        )
+        self._forget_bytes(entry, task)
+        self._prepare(task, recipe)
+        for each in (*started, task):
+            self.rebuilt += 1
+            self._tasks.start(each)
+
+    def _forget_bytes(self, entry: Entry, task: Task) -> None:
+        stored = entry.value
+        assert isinstance(stored, Stored)
+        stored.outbox = None  # to be made again under the same id: nothing is to be freed
+        entry.state, entry.value, entry.task = PENDING, None, task
+
+    def _plan(self, last: Recipe) -> list[Recipe]:
+        """The recipes to run, inputs first. Not by recursion: chains are longer than the stack is deep."""
+        order: dict[Recipe, None] = {}
+        stack = [last]
+        while stack:
+            recipe = stack[-1]
+            missing = [] if recipe in order else [each for each in self._missing(recipe) if each not in order]
+            stack += missing
+            if not missing:
+                order[stack.pop()] = None
+        return list(order)
+
+    def _missing(self, recipe: Recipe) -> list[Recipe]:
+        """What has to run before it."""
+        name = self._name(recipe)
+        if recipe.why_not:
+            raise RebuildRefusedError(f"{name} made it: {recipe.why_not}")
+        policy = RetryPolicy(recipe.template.max_retries)
+        if isinstance(verdict := policy.decide("system", recipe.attempt + 1), Fail):
+            raise RebuildRefusedError(f"{name} made it, and may not run again: {verdict.reason}")
+        if isinstance(recipe.home, Peer) and self._tasks.peers.get(recipe.home.actor_id) is not recipe.home:
+            raise RebuildRefusedError(f"{name} made it, and its actor is gone")
+        if any(ref() is None for ref in recipe.pins):
+            raise RebuildRefusedError(f"{name} made it, and nobody holds a ref any more that was inside its arguments")
+        missing = []
+        for source in recipe.sources:
+            entry = source.living()
+            if entry is None and source.recipe is not None:
+                missing.append(source.recipe)
+            elif entry is None or entry.state not in (PENDING, INLINE, STORED):
+                raise RebuildRefusedError(f"{name} made it, and {_why_missing(source, entry)}")
+        return missing
+
+    def _name(self, recipe: Recipe) -> str:
+        return describe(Task(recipe.counter, recipe.template, b"", 0), self._tasks.wires.me)
+
+    def _repeat(self, recipe: Recipe) -> Task:
+        """Run for values that were freed: under new numbers, as the old ones may be on lists of what is to go."""
+        tasks, count = self._tasks, recipe.template.nreturns
+        first = tasks.take_numbers(max(1, count))
+        task = Task(first, recipe.template, recipe.payload, recipe.depth)
+        task.entries = tuple(Entry(tasks.wires.me, first + index) for index in range(count))
+        for entry in task.entries:
+            entry.task = task
+        recipe.again = weakref.WeakValueDictionary(enumerate(task.entries))
+        self._prepare(task, recipe)
+        return task
+
+    def _prepare(self, task: Task, recipe: Recipe) -> None:
+        recipe.attempt += 1
+        task.attempt = recipe.attempt
+        task.peer = recipe.home
+        deps: list[Dep] = []
+        for source in recipe.sources:
+            entry = source.living()
+            assert entry is not None
+            deps.append((source.where, entry))
+        task.deps = deps or None
+        task.pins = [entry for ref in recipe.pins if (entry := ref()) is not None] or None
+        self._tasks.live[task.counter] = task
+
+    def statistics(self) -> dict[str, int]:
+        """Counts for stats()."""
+        return {"recipes": len(self), "recipe_bytes": self.nbytes, "rebuilt": self.rebuilt}
+
+
+def _why_missing(source: Source, entry: Entry | None) -> str:
+    what: Any = f"its input, object {source.object_id.hex()[-8:]}"
+    if source.where == -1:
+        return "its arguments were a large plain value, which was freed when the call was over: put() it and pass the ref"
+    if entry is not None:
+        return f"{what}, {'failed' if entry.state == FAILED else 'was freed'}"
+    return f"{what}, came from put() or from another process, and nobody holds it any more"

@@ -1,0 +1,180 @@
+"""What follows when the bytes of an object cannot be had: its owner has them made again, or says why it cannot.
+
+Three notice it: who reads it here (`missed`), a worker whose call takes it (`input_lost`), another process that borrows
+it (`on_lost`). The first was told by our own node, which has asked every holder and has told us of deaths before. What
+others report, our node looks into first: their news may be older than ours, and a task must not be run again, let alone
+on a node that is just dying, because somebody was slow. All methods run under the client's lock.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from zmreg.model.errors import ObjectLostError, ObjectUnreachableError, ZmregError
+from zmreg.model.ids import short
+from zmreg.model.messages import Lost, Resolve
+from zmreg.services.calls import Task, describe
+from zmreg.services.entries import FAILED, PENDING, Borrowed, Entry, Stored
+from zmreg.services.lineage import RebuildRefusedError
+from zmreg.services.peers import Peer
+from zmreg.services.shelf import PinTicket
+from zmreg.wire import batches, payload
+
+if TYPE_CHECKING:
+    from zmreg.services.station import Station
+
+# So often in a row somebody is told that an object is there after all; then he has his error.
+_CONTRADICTIONS: Final = 3
+# Calls whose inputs were reported without cause, of which that is remembered.
+_REPORTS_KEPT: Final = 10_000
+
+Then = Callable[[], None]
+
+
+class _Look(PinTicket):
+    """A pin that nobody waits for."""
+
+    __slots__ = ("_then",)
+
+    def __init__(self, object_id: bytes, then: Callable[[PinTicket], None]) -> None:
+        super().__init__(object_id)
+        self._then = then
+
+    def answer(self) -> None:
+        """It is there, or it is not."""
+        super().answer()
+        self._then(self)
+
+
+class Recovery:
+    """One process's answer to losses."""
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+        self._tasks = station.tasks
+        self._sharing = station.sharing
+        self._looks: dict[bytes, list[Then]] = {}
+        """Objects that our node looks for, and what comes then."""
+        self._contradicted: weakref.WeakKeyDictionary[Entry, int] = weakref.WeakKeyDictionary()
+        self._reports: dict[int, int] = {}
+        station.tasks.on_input_lost = self.input_lost
+
+    # -- who notices ------------------------------------------------------------------------------------------------
+
+    def missed(self, entry: Entry, stored: Stored, error: ObjectLostError) -> None:
+        """The bytes behind `stored`, the entry's value, cannot be read here.
+
+        Then the entry is PENDING, or FAILED for good, or has another value by now. Raises ObjectLostError: it stays as
+        it is, but cannot be had.
+        """
+        if entry.value is not stored:
+            return
+        if self._next_copy(stored):
+            return
+        if isinstance(entry, Borrowed):
+            self._complain(entry, error)
+        else:
+            self._rebuild(entry, error)
+
+    def on_lost(self, borrower: bytes, message: Lost) -> None:
+        """A borrower cannot read what is ours."""
+        entry = self._sharing.entry_for(message.object_id)
+        self._look(entry, lambda: self._sharing.on_resolve(borrower, Resolve(message.object_id)))
+
+    def input_lost(self, task: Task, row: batches.Row) -> None:
+        """A call has come back unbegun: its worker cannot read an input. It is sent once more when that is there."""
+        object_id, why = row[1], row[3]
+        entry = next((each for each in task.inputs() if each.object_id == object_id), None)
+        self._reports[task.counter] = reports = self._reports.get(task.counter, 0) + 1
+        if entry is None or reports > _CONTRADICTIONS:
+            what = describe(task, self._station.me)
+            text = f"{what} was not run: its worker cannot have an input, and others can: {why}"
+            self._tasks.fail(task, ObjectUnreachableError(text, object_id=object_id.hex()))
+        elif isinstance(entry, Borrowed):
+            if isinstance(stored := entry.value, Stored):
+                self._attempt(lambda: self.missed(entry, stored, ObjectLostError(why)), entry)
+            self._again(task)
+        else:
+            self._look(entry, lambda: self._again(task))
+
+    def _again(self, task: Task) -> None:
+        if len(self._reports) > _REPORTS_KEPT:
+            self._reports.clear()
+        if task.counter not in self._tasks.live or task.lane is not None:
+            return
+        if isinstance(task.peer, Peer) and not task.cancelled:  # it was sent before all that wait there
+            task.peer.place_first(task)
+        else:
+            self._tasks.start(task)
+
+    # -- is it so? --------------------------------------------------------------------------------------------------
+
+    def _look(self, entry: Entry, then: Then) -> None:
+        """Have our node get it, if it can; make it again if not. `then` follows when we know."""
+        stored = entry.value
+        if not isinstance(stored, Stored) or isinstance(entry, Borrowed):
+            then()
+            return
+        object_id = entry.object_id
+        waiting = self._looks.setdefault(object_id, [])
+        waiting.append(then)
+        if len(waiting) == 1:
+            self._station.shelf.ask_for(_Look(object_id, lambda ticket: self._seen(entry, stored, ticket)), stored)
+
+    def _seen(self, entry: Entry, stored: Stored, ticket: PinTicket) -> None:
+        shelf = self._station.shelf
+        waiting = self._looks.pop(ticket.object_id, [])
+        if ticket.place is not None:
+            shelf.abandon(ticket)
+            self._reports = {counter: count for counter, count in self._reports.items() if count > 1} | self._reports
+        elif ticket.refusal is None:  # our node is gone
+            return
+        elif isinstance(error := shelf.why_not(ticket.refusal), ObjectLostError):
+            self._attempt(lambda: self.missed(entry, stored, error), entry)
+        for then in waiting:
+            then()
+
+    def _attempt(self, act: Then, entry: Entry) -> None:
+        """Nobody here can be told of the error but by the entry."""
+        try:
+            act()
+        except ZmregError as error:
+            entry.settle(FAILED, payload.pack_failure(error))
+
+    # -- what can be done -------------------------------------------------------------------------------------------
+
+    def _next_copy(self, stored: Stored) -> bool:
+        """The first node is gone, and there are others that were asked to keep a copy."""
+        if stored.holder in self._tasks.gone_nodes and stored.copies:
+            stored.holder, *rest = stored.copies
+            stored.copies = tuple(rest)
+            return True
+        return False
+
+    def _complain(self, entry: Borrowed, error: ObjectLostError) -> None:
+        if (died := self._sharing.why_lost(entry)) is not None:
+            raise died
+        times = self._contradicted.get(entry, 0) + 1
+        if times > _CONTRADICTIONS:
+            raise ObjectUnreachableError(f"{error}; its owner says that it is there", object_id=entry.object_id.hex())
+        self._contradicted[entry] = times
+        entry.state, entry.value, entry.asked = PENDING, None, True
+        silent = isinstance(error, ObjectUnreachableError)
+        self._sharing.tell_owner(entry.owner, Lost(entry.object_id, str(error), silent))
+
+    def _rebuild(self, entry: Entry, error: ObjectLostError) -> None:
+        object_id = entry.object_id
+        try:
+            self._tasks.lineage.rebuild(entry)
+        except RebuildRefusedError as refused:
+            stored = entry.value
+            assert isinstance(stored, Stored)
+            text = f"{error}. {stored.nbytes} bytes were first at node {stored.holder.hex()[:8]}; {refused}"
+            if isinstance(error, ObjectUnreachableError):  # who has it may yet be heard of
+                raise ObjectUnreachableError(text, object_id=object_id.hex()) from None
+            entry.settle(FAILED, payload.pack_failure(ObjectLostError(text, object_id=object_id.hex())))
+
+
+__all__ = ["Recovery", "short"]
