@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -43,15 +44,24 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[object]:
-    """One cluster of 2 CPUs for all tests of a module; yields what `zmreg.init` returned."""
+    """One cluster of 2 CPUs for all tests of a module; yields what `zmreg.init` returned.
+
+    With ZMREG_TEST_FAR=1 those CPUs are another node's: the same tests, and all work, data and actors are far away.
+    """
     import zmreg
 
     before = Footprint.now()
-    handle = zmreg.init(num_cpus=2)
-    try:
-        yield handle
-    finally:
-        zmreg.shutdown()
+    with contextlib.ExitStack() as stack:
+        if os.environ.get("ZMREG_TEST_FAR"):
+            from zmreg.testing import LocalCluster
+
+            nodes = [{"num_cpus": 0}, {"num_cpus": 2}]
+            address = stack.enter_context(LocalCluster(nodes=nodes)).address
+            stack.callback(zmreg.shutdown)
+            yield zmreg.init(address=address)
+        else:
+            stack.callback(zmreg.shutdown)
+            yield zmreg.init(num_cpus=2)
     if leaks := before.leaks():
         pytest.fail("zmreg.shutdown() left behind:\n  " + "\n  ".join(leaks), pytrace=False)
 

@@ -26,15 +26,16 @@ if TYPE_CHECKING:
         shutdown,
         stats,
         wait,
-        who_has,
     )
-    from zmreg.api.context import cancelled, exit_actor, get_runtime_context
+    from zmreg.api.context import cancelled, exit_actor, get_gpu_ids, get_runtime_context
     from zmreg.api.coordination import as_completed, map, progress
     from zmreg.api.decorator import remote
     from zmreg.api.executor import Executor
     from zmreg.api.functions import RemoteFunction
+    from zmreg.api.locations import replicate, scatter, who_has
     from zmreg.api.refs import ObjectRef
     from zmreg.api.strategies import NodeAffinitySchedulingStrategy
+    from zmreg.api.upkeep import restart, wait_for_nodes
 
 from zmreg.model.version import VERSION
 
@@ -57,6 +58,7 @@ __all__ = [
     "gather",
     "get",
     "get_actor",
+    "get_gpu_ids",
     "get_runtime_context",
     "init",
     "is_initialized",
@@ -67,9 +69,13 @@ __all__ = [
     "progress",
     "put",
     "remote",
+    "replicate",
+    "restart",
+    "scatter",
     "shutdown",
     "stats",
     "wait",
+    "wait_for_nodes",
     "who_has",
 ]
 
@@ -89,15 +95,16 @@ _HOMES = {
         "shutdown",
         "stats",
         "wait",
-        "who_has",
     ),
-    "zmreg.api.context": ("cancelled", "exit_actor", "get_runtime_context"),
+    "zmreg.api.context": ("cancelled", "exit_actor", "get_gpu_ids", "get_runtime_context"),
     "zmreg.api.coordination": ("as_completed", "map", "progress"),
     "zmreg.api.decorator": ("remote",),
     "zmreg.api.executor": ("Executor",),
     "zmreg.api.functions": ("RemoteFunction",),
+    "zmreg.api.locations": ("replicate", "scatter", "who_has"),
     "zmreg.api.refs": ("ObjectRef",),
     "zmreg.api.strategies": ("NodeAffinitySchedulingStrategy",),
+    "zmreg.api.upkeep": ("restart", "wait_for_nodes"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

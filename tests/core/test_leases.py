@@ -380,7 +380,7 @@ def test_row_32_an_actor_needs_a_cpu_to_be_placed_and_none_to_live() -> None:
 def test_row_32_an_actor_with_resources_holds_them_for_life() -> None:
     leases = book(cpus=1, gpus=1, workers=1)
     place, hold = actor_shapes(num_gpus=1)
-    assert leases.host(b"actor", place, hold) == [Hosted(b"actor", worker(1))]
+    assert leases.host(b"actor", place, hold) == [Hosted(b"actor", worker(1), ("0",))]
     assert leases.host(b"actor", place, hold) == [], "asking twice places once"
     assert dict(leases.statistics().available) == {"CPU": 0, "GPU": 0}
     assert leases.unhost(b"actor") == [StopWorker(worker(1))]
@@ -501,3 +501,4 @@ def test_leases_that_take_nothing_are_bounded():
     granted = [effect.worker for worker in workers for effect in book.worker_started(worker)]
     assert sorted(granted) == sorted(workers)
     assert [type(effect) for effect in book.blocked(workers[0])] == [StartWorker], "who waits does not count"
+    assert [type(effect) for effect in book.tick(1.0)] == [StartWorker] * 4, "long ones are not kept waiting"

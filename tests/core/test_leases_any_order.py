@@ -22,11 +22,14 @@ from zmreg.core.effects import (
     StopWorker,
 )
 from zmreg.core.leases import LeaseBook
-from zmreg.model.specs import CPU, UNIT, Shape, actor_shapes
+from zmreg.model.specs import CPU, GPU, UNIT, Shape, actor_shapes
 
 OWNERS = [b"owner--A", b"owner--B", b"owner--C"]
-SHAPES = [Shape.of(1), Shape.of(0), Shape.of(2), Shape.of(0.5), Shape.of(1, 1), Shape.of(64)]
-TOTAL = {"CPU": 3 * UNIT, "GPU": UNIT}
+SHAPES = [
+    Shape.of(1), Shape.of(0), Shape.of(2), Shape.of(0.5), Shape.of(1, 1), Shape.of(0, 2), Shape.of(0, 0.5),
+    Shape.of(1, 0.6), Shape.of(64),
+]  # fmt: skip
+TOTAL = {"CPU": 3 * UNIT, "GPU": 2 * UNIT}
 FEASIBLE = SHAPES[:-1]
 c1 = SHAPES[0]
 
@@ -58,6 +61,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.blocked: set[bytes] = set()
         self.recalled: set[bytes] = set()
         self.dead: set[bytes] = set()
+        self.told: dict[bytes, tuple[str, ...]] = {}
 
     def perform(self, effects: list[LeaseEffect]) -> None:
         for effect in effects:
@@ -70,14 +74,16 @@ class AnyOrder(RuleBasedStateMachine):
                         self.check_makes_room(worker)
                     self.forget(worker)
                     self.stopping.add(worker)
-                case Granted(owner, shape, worker):
+                case Granted(owner, shape, worker, devices):
+                    self.check_devices(worker, shape, devices)
                     assert worker in self.idle, "granted twice, or never started, or stopped"
                     assert owner not in self.dead
                     self.idle.remove(worker)
                     self.used.add(worker)
                     self.leases[worker] = (owner, shape)
                     self.check_not_overdrawn(shape)
-                case Hosted(actor_id, worker):
+                case Hosted(actor_id, worker, devices):
+                    self.check_devices(worker, self.asked[actor_id][1], devices)
                     assert worker in self.idle
                     assert worker not in self.used, "what tasks have put there would die with the actor"
                     place, hold = self.asked[actor_id]
@@ -119,6 +125,19 @@ class AnyOrder(RuleBasedStateMachine):
     def check_not_overdrawn(self, shape: Shape) -> None:
         left = self.left()
         assert all(left[name] >= 0 for name, _ in shape.resources), "only `unblocked` may oversubscribe"
+
+    def check_devices(self, worker: bytes, shape: Shape, news: tuple[str, ...] | None) -> None:
+        """What the worker believes to have, by what it has been told, is what it has; and nobody else has it."""
+        if news is not None:
+            self.told[worker] = news
+        units = {each: shape.amount(GPU) for each, (_, shape) in [*self.leases.items(), *self.hosts.items()]}
+        units[worker] = shape.amount(GPU)
+        use: Counter[str] = Counter()
+        for each, amount in units.items():
+            ids = self.told.get(each, ())
+            assert len(set(ids)) == len(ids) == -(-amount // UNIT)
+            use.update({name: min(UNIT, amount) for name in ids})
+        assert all(amount <= UNIT for amount in use.values())
 
     def check_makes_room(self, worker: bytes) -> None:
         """An idle worker ends for an actor only at the cap, only when it is of no use to it, and one for each."""

@@ -8,6 +8,7 @@ from zmreg.core.nodes import (
     DeclareDead,
     Departed,
     Fence,
+    FormerHead,
     HeadBack,
     HeadLost,
     Joined,
@@ -66,7 +67,7 @@ def run(members: Members, seconds: float, beating: tuple[bytes, ...] = (), start
 
 
 def kinds(effects: list[NodeEffect]) -> list[tuple[type[NodeEffect], bytes]]:
-    return [(type(effect), effect.node) for effect in effects]
+    return [(type(effect), effect.node) for effect in effects if not isinstance(effect, FormerHead)]
 
 
 def test_a_node_joins_once_and_its_record_is_renewed() -> None:
@@ -251,3 +252,62 @@ def test_reprs_are_lines_of_a_table() -> None:
         "<Node b (42000000) [4/4 CPU] ALIVE>",
         "<Node c (43000000) [4/4 CPU] SUSPECTED>",
     ]
+
+
+# -- one head after the other: fault 14 --------------------------------------------------------------------------------
+
+NEXT = b"N" + bytes(7)
+
+
+def head_record(node: bytes, epoch: int) -> NodeRecord:
+    return record(node, is_head=True).but(epoch=epoch)
+
+
+def test_a_later_head_takes_the_place_of_the_one_before() -> None:
+    members = Members(A, is_head=False)
+    members.on_record(head_record(HEAD, 1), 0.0)
+    assert members.epoch == 1
+    said = members.on_record(head_record(NEXT, 2), 1.0)
+    assert kinds(said) == [(Joined, NEXT), (NodeGone, HEAD), (HeadBack, NEXT)]
+    assert (members.head, members.epoch, members.is_fenced(HEAD)) == (NEXT, 2, True)
+
+
+def test_fault_14_a_head_from_a_copy_of_the_state_is_not_listened_to_and_told_so() -> None:
+    members = Members(A, is_head=False)
+    members.on_record(head_record(HEAD, 3), 0.0)
+    for epoch in (0, 2, 3):
+        copied = head_record(NEXT, epoch)
+        assert members.on_record(copied, 10.0 * epoch) == [FormerHead(copied, 3)]
+        assert members.on_record(copied, 10.0 * epoch + 0.5) == [], "once a second is enough"
+    assert members.head == HEAD and members.record(NEXT) is None
+
+
+def test_a_member_that_follows_a_later_head_does_not_make_that_one_a_former_one() -> None:
+    members = Members(A, is_head=False)
+    members.on_record(head_record(HEAD, 1), 0.0)
+    members.on_record(record(B).but(epoch=2), 1.0)  # it has found the next head before us
+    assert (HeadBack, NEXT) in kinds(members.on_record(head_record(NEXT, 2), 2.0))
+
+
+def test_fault_14_a_head_that_hears_of_a_later_epoch_ends() -> None:
+    for later in (record(B).but(epoch=6), head_record(NEXT, 6)):
+        members = Members(HEAD, is_head=True)
+        members.epoch = 5
+        (end,) = members.on_record(later, 0.0)
+        assert isinstance(end, NodeGone) and end.node == HEAD and "old copy" in end.reason
+    members = Members(HEAD, is_head=True)
+    members.epoch = 5
+    assert kinds(members.on_record(record(B).but(epoch=4), 0.0)) == [(Joined, B)]
+    former = head_record(A, 4)
+    assert members.on_record(former, 0.0) == [FormerHead(former, 5)]
+
+
+def test_of_two_heads_of_one_epoch_one_ends() -> None:
+    low, high = sorted((HEAD, NEXT))
+    ended = []
+    for me, other in ((low, high), (high, low)):
+        members = Members(me, is_head=True)
+        members.epoch = 2
+        said = members.on_record(head_record(other, 2), 0.0)
+        ended += [me for effect in said if isinstance(effect, NodeGone)]
+    assert ended == [low]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import select
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +13,7 @@ import pytest
 
 from zmreg.net.curve import DENIED, OPEN, WRONG_KEY, CurveKeys, Happening, new_key_set, new_keys
 from zmreg.net.mesh import Mesh
+from zmreg.wire.chunks import pack_chunk_header
 
 WAIT_S = 20.0
 HOST = "127.0.0.1"
@@ -84,6 +87,31 @@ def test_what_is_sent_arrives_under_the_senders_name() -> None:
         one.reach(other)
         assert gets_through(one, other, other.name, b"hello")
         assert one.words(other.name) == [OPEN]
+
+
+def test_a_chunk_is_sent_from_where_it_lies_and_given_back() -> None:
+    """Of large memoryviews no copy is made; who lent the memory learns when libzmq has let go of it."""
+    with two(new_keys()) as (one, other):
+        one.reach(other)
+        assert gets_through(one, other, other.name, b"first")
+        nbytes = 1 << 20
+        owner = (ctypes.c_ubyte * nbytes).from_buffer(bytearray(b"\x5a" * nbytes))
+        back: list[bool] = []
+        weakref.finalize(owner, back.append, True)
+        part = memoryview(owner).cast("B").toreadonly()
+        del owner
+        one.mesh.send(other.name, (pack_chunk_header(7, 0), part))
+        del part
+        chunks: list[bytes] = []
+
+        def arrived() -> bool:
+            while (heard := other.mesh.receive()) is not None:
+                chunks.extend(bytes(frame.buffer) for frame in heard[1] if not isinstance(frame, bytes))
+            return bool(chunks and back)
+
+        other.turn = lambda: None  # type: ignore[method-assign]  # `arrived` receives
+        assert until([one, other], arrived)
+        assert chunks == [b"\x5a" * nbytes]
 
 
 def test_a_node_can_be_disconnected_and_connected_in_one_breath() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from zmreg.api.locations import replicate
 from zmreg.api.refs import ObjectRef
 from zmreg.model.errors import ClusterError, GetTimeoutError
 from zmreg.model.messages import LogLines
@@ -122,7 +123,7 @@ def _come(wanted: Mapping[str, Any]) -> Embedded | Attached:
     defaults = {name: value for name, value in known.items() if name in Settings.__dataclass_fields__}
     forward = wanted["log_to_driver"] and defaults.get("log_to_driver", True)
     if found is not None:  # a node that joins for this program alone offers nothing of this machine unless asked to
-        defaults = {"num_cpus": 0.0}
+        defaults = {"num_cpus": 0.0, "num_gpus": 0.0}
     settings = _settings({**defaults, **given, "log_to_driver": forward})
     return embed(settings, dict(wanted), None if found is None else found.listening())
 
@@ -150,8 +151,10 @@ def _check(wanted: Mapping[str, Any]) -> None:
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:
-    cpus = values.get("num_cpus", os.cpu_count() or 1)
-    return Settings(**{**values, "num_cpus": float(cpus)})
+    from zmreg.services import accelerators
+
+    found = {"num_cpus": float(os.cpu_count() or 1), "num_gpus": float(accelerators.count()), **values}
+    return Settings(**{**found, "num_cpus": float(found["num_cpus"])})
 
 
 def _info(seat: Client) -> ClusterInfo:
@@ -316,11 +319,19 @@ def _replace(part: Any, values: Mapping[int, Any]) -> Any:
     return part
 
 
-def put(value: T) -> ObjectRef[T]:
-    """A ref to an immutable snapshot of `value`. TypeError for a ref; SerializationError, ObjectStoreFullError."""
+def put(value: T, *, replicas: int = 1) -> ObjectRef[T]:
+    """A ref to an immutable snapshot of `value`. TypeError for a ref; SerializationError, ObjectStoreFullError.
+
+    `replicas`: at how many nodes the bytes are when this returns; see `zmreg.replicate`.
+    """
     if isinstance(value, ObjectRef):
         raise TypeError("zmreg.put takes a value, not a ref: it is in the cluster already")
-    return ObjectRef(client().put(value))
+    if replicas < 1:
+        raise ValueError(f"replicas={replicas}: an object is at one node at least")
+    ref: ObjectRef[T] = ObjectRef(client().put(value))
+    if replicas > 1:
+        replicate(ref, replicas)
+    return ref
 
 
 def wait(
@@ -328,8 +339,9 @@ def wait(
 ) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
     """(ready, pending), both in input order; exactly `num_returns` ready unless `timeout` seconds are over first.
 
-    A failed object counts as ready; errors are never raised. Values are on this machine already: `fetch_local` matters
-    between machines. TypeError for anything but a sequence of refs; ValueError for repeated refs, counts out of range.
+    A failed object counts as ready; errors are never raised. `fetch_local`: ready values that are at another node start
+    to come here, without being waited for. TypeError for anything but a sequence of refs; ValueError for repeated refs,
+    counts out of range.
     """
     if isinstance(refs, ObjectRef):
         raise TypeError("zmreg.wait takes a list of refs, not one ref; use ref.done() or ref.result(timeout)")
@@ -345,6 +357,8 @@ def wait(
     order = client().first_settled(entries, num_returns, timeout)
     chosen = {id(entry) for entry in order[:num_returns]}
     ready = [ref for ref in refs if id(ref._entry) in chosen]
+    if fetch_local:
+        client().fetch_ahead(ref._entry for ref in ready)
     return ready, [ref for ref in refs if id(ref._entry) not in chosen]
 
 
@@ -388,7 +402,12 @@ def available_resources() -> dict[str, float]:
 
 
 def stats() -> dict[str, Any]:
-    """Nested counters: `store`, `leases`, `actors` of the node; `tasks`, `refs` of this process."""
+    """Nested counters: `store`, `leases`, `actors`, `links`, `cache` of the node; `tasks`, `refs` of this process.
+
+    `links`: {node id: objects and bytes of objects that came from there and went there, and of letters}. `cache`:
+    `misses` are reads of other nodes' objects for which they were fetched, `hits` those that took no transfer of their
+    own; `shared` of these joined one that was under way.
+    """
     seat = client()
     answer: dict[str, Any] = seat.ask("stats")
     with seat.lock:
@@ -396,12 +415,6 @@ def stats() -> dict[str, Any]:
         answer["refs"] = seat.sharing.statistics()
         answer["errors"] = {"internal": seat.internal_errors, "protocol": seat.protocol_errors}
     return answer
-
-
-def who_has(refs: ObjectRef[Any] | Iterable[ObjectRef[Any]]) -> dict[ObjectRef[Any], list[str]]:
-    """{ref: ids (hex) of the nodes that have its bytes}; an empty list for inline and pending objects."""
-    wanted = [refs] if isinstance(refs, ObjectRef) else list(refs)
-    return {ref: list(ref.meta.holders) for ref in wanted}
 
 
 __all__ = ["ClusterInfo", "contextlib", "types"]

@@ -6,7 +6,8 @@ import os
 from typing import Any
 
 from zmreg.api.actors import ActorHandle
-from zmreg.services.context import end_actor, hosted, is_cancelled, running_task
+from zmreg.model.specs import GPU
+from zmreg.services.context import devices, end_actor, hosted, is_cancelled, running_task
 from zmreg.services.seats import client
 
 
@@ -50,6 +51,10 @@ class RuntimeContext:
         seat = client()
         return dict(seat.ask("assigned", seat.me.hex()))
 
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        """{"GPU": ids}: of the running task or actor; in a driver those that CUDA_VISIBLE_DEVICES names, if it does."""
+        return {GPU: devices()}
+
     def get_actor_name(self) -> str | None:
         """The actor's name; None elsewhere and for an anonymous one."""
         host = hosted()
@@ -92,6 +97,11 @@ class RuntimeContext:
 def get_runtime_context() -> RuntimeContext:
     """The context of the code that asks."""
     return RuntimeContext()
+
+
+def get_gpu_ids() -> list[str]:
+    """Ids of the GPUs that belong to the running task or actor, as in CUDA_VISIBLE_DEVICES; see there for a driver."""
+    return devices()
 
 
 def cancelled() -> bool:

@@ -11,10 +11,9 @@ counts the workers given, from 1; 0 = none yet. Facts about a worker the actor n
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
+from zmreg.core.actor_roll import MOVES, Actor, ActorMove, ActorRoll, ActorState, ActorStatistics, Stand
 from zmreg.core.effects import (
     ActorCreated,
     ActorEffect,
@@ -26,42 +25,9 @@ from zmreg.core.effects import (
     TellActor,
     UnhostActor,
 )
-from zmreg.core.graves import Graves
 from zmreg.core.lifecycle import Lifecycle, named
 from zmreg.model.ids import short
 from zmreg.model.specs import ActorEntry
-
-
-class ActorState(StrEnum):
-    """Where an actor stands. The values travel in `TellActor.state`."""
-
-    PENDING = "PENDING"  # no worker yet
-    STARTING = "STARTING"  # the constructor runs
-    ALIVE = "ALIVE"
-    RESTARTING = "RESTARTING"  # lost its worker, no new one yet
-    DEAD = "DEAD"
-
-
-class ActorMove(StrEnum):
-    """What can happen to an actor."""
-
-    HOSTED = "hosted"
-    CONSTRUCTED = "constructed"
-    LOST = "lost its worker"
-    ENDED = "ended"
-
-
-MOVES: Final = {
-    (ActorState.PENDING, ActorMove.HOSTED): ActorState.STARTING,
-    (ActorState.STARTING, ActorMove.CONSTRUCTED): ActorState.ALIVE,
-    (ActorState.STARTING, ActorMove.LOST): ActorState.RESTARTING,
-    (ActorState.ALIVE, ActorMove.LOST): ActorState.RESTARTING,
-    (ActorState.RESTARTING, ActorMove.HOSTED): ActorState.STARTING,
-    (ActorState.PENDING, ActorMove.ENDED): ActorState.DEAD,
-    (ActorState.STARTING, ActorMove.ENDED): ActorState.DEAD,
-    (ActorState.ALIVE, ActorMove.ENDED): ActorState.DEAD,
-    (ActorState.RESTARTING, ActorMove.ENDED): ActorState.DEAD,
-}
 
 # Fault 6: after a start that never came to life, the next waits this long; else a broken constructor burns the budget,
 # and with -1 the machine, in milliseconds.
@@ -72,70 +38,8 @@ EXIT_GRACE_S: Final = 10.0
 _DEAD_KEPT: Final = 1_000
 
 
-@dataclass(slots=True, eq=False)
-class _Actor:
-    entry: ActorEntry
-    life: Lifecycle[ActorState, ActorMove]
-    worker: bytes = b""
-    incarnation: int = 0
-    restarts_used: int = 0
-    failure: bytes = b""
-    init_failed: bool = False
-    leaving: bool = False
-    """No strong handle is left: it ends with the calls it has, and is not restarted."""
-    held: bool = False
-    """Inputs of its constructor are not there yet: no place is asked for before `ready`."""
-    pause: bool = False
-    """A restart is due, but not before `due` (None until the next tick sets it)."""
-    due: float | None = None
-    subscribers: dict[bytes, None] = field(default_factory=dict)
-
-    def may_restart(self) -> bool:
-        limit = self.entry.max_restarts
-        return not self.leaving and (limit == -1 or self.restarts_used < limit)
-
-    def tell(self, process: bytes) -> TellActor:
-        return TellActor(
-            process,
-            self.entry.actor_id,
-            self.life.state.value,
-            self.worker,
-            self.incarnation,
-            self.failure,
-            self.restarts_used,
-            self.init_failed,
-        )
-
-    def tell_all(self) -> list[ActorEffect]:
-        return [self.tell(process) for process in self.subscribers]
-
-
-@dataclass(frozen=True, slots=True)
-class ActorStatistics:
-    """Counts of this moment; `dead` are those still remembered."""
-
-    pending: int
-    starting: int
-    alive: int
-    restarting: int
-    dead: int
-    names: int
-    restarts: int
-
-
-class ActorBook:
+class ActorBook(ActorRoll):
     """Owner of actor names and lifecycles. Times are in seconds of whatever clock `tick` gets."""
-
-    def __init__(self) -> None:
-        self._actors: dict[bytes, _Actor] = {}  # the living
-        self._dead: dict[bytes, _Actor] = {}
-        self._by_worker: dict[bytes, bytes] = {}
-        self._names: dict[tuple[str, str], bytes] = {}
-        self._subscribed: dict[bytes, set[bytes]] = {}
-        self._exiting: dict[bytes, float | None] = {}  # worker -> when to kill it
-        self._gone = Graves()
-        self._restarts = 0
-        self._now = 0.0
 
     def create(self, actor: ActorEntry, now: float, held: bool = False) -> list[ActorEffect]:
         """Accept the actor and book its name, or refuse, in one breath. A repeated request is answered again.
@@ -159,7 +63,8 @@ class ActorBook:
         if actor.name:
             self._names[key] = actor.actor_id
         what = f"{named('actor', actor.actor_id)} {actor.class_name}".rstrip()
-        self._actors[actor.actor_id] = _Actor(actor, Lifecycle(what, ActorState.PENDING, MOVES), held=held)
+        self._actors[actor.actor_id] = Actor(actor, Lifecycle(what, ActorState.PENDING, MOVES), held=held)
+        self._note(actor.actor_id)
         asked: list[ActorEffect] = [] if held else [HostActor(actor.actor_id, actor.place, actor.hold)]
         return [ActorCreated(actor.actor_id), *asked]
 
@@ -181,6 +86,7 @@ class ActorBook:
         actor.pause = False
         actor.incarnation += 1
         self._by_worker[worker] = actor_id
+        self._note(actor_id)
         return [Construct(actor_id, worker, actor.incarnation), *actor.tell_all()]
 
     def constructed(self, actor_id: bytes, worker: bytes, failure: bytes | None = None) -> list[ActorEffect]:
@@ -191,6 +97,7 @@ class ActorBook:
         if failure is None:
             actor.life.move(ActorMove.CONSTRUCTED)
             actor.failure, actor.init_failed = b"", False
+            self._note(actor_id)
             retire: list[ActorEffect] = [RetireActor(actor_id, worker)] if actor.leaving else []
             return actor.tell_all() + retire
         # What raises on a first start will raise again; on a restart the world may have been at fault.
@@ -215,6 +122,25 @@ class ActorBook:
             return []
         return [HostActor(actor_id, actor.entry.place, actor.entry.hold)]
 
+    def leave_node(self, actor_id: bytes) -> list[ActorEffect]:
+        """Its node is drained: it finishes the calls it has. Then it comes back elsewhere, if it may; else it is dead.
+
+        Nothing for an actor that has no worker: see `host_lost`.
+        """
+        actor = self._actors.get(actor_id)
+        if actor is None or not actor.worker or actor.moving:
+            return []
+        worker = actor.worker
+        if actor.may_move():
+            actor.moving = True
+            return [*actor.tell_all(), RetireActor(actor_id, worker, True)]
+        if actor.leaving:  # it ends with the calls it has anyway
+            return []
+        self._exiting[worker] = None
+        effects = self._end(actor, b"its node was drained, and it may not be restarted (max_restarts)")
+        told = [each.but(worker=worker) if isinstance(each, TellActor) else each for each in effects]
+        return [RetireActor(actor_id, worker), *told]
+
     def kill(self, actor_id: bytes, no_restart: bool = True) -> list[ActorEffect]:
         """Running calls fail at once. With `no_restart=False` it comes back while its budget lasts.
 
@@ -235,6 +161,7 @@ class ActorBook:
         if actor is None or actor.entry.detached or actor.leaving:
             return []
         actor.leaving = True
+        self._note(actor_id)
         return [RetireActor(actor_id, actor.worker)] if actor.life.state is ActorState.ALIVE else []
 
     def exiting(self, actor_id: bytes, worker: bytes) -> list[ActorEffect]:
@@ -304,68 +231,68 @@ class ActorBook:
                 effects.append(KillWorker(worker))
         return effects
 
-    def lookup(self, namespace: str, name: str) -> ActorEntry | None:
-        """The living actor of that name."""
-        actor_id = self._names.get((namespace, name))
-        return None if actor_id is None else self._actors[actor_id].entry
+    # -- after a restart of the head ---------------------------------------------------------------------------------
 
-    def processes(self) -> set[bytes]:
-        """Everybody who has to do with a living actor: its worker, its owner, who listens."""
-        actors = self._actors.values()
-        return {each for actor in actors for each in (actor.worker, actor.entry.owner, *actor.subscribers) if each}
+    def restore(self, actor: ActorEntry, stand: Stand, held: bool) -> None:
+        """Know an actor again as the last head had written it down. Nothing is asked for: see `claim` and `missing`."""
+        what = f"{named('actor', actor.actor_id)} {actor.class_name}".rstrip()
+        life = Lifecycle(what, ActorState(stand.state), MOVES)
+        self._actors[actor.actor_id] = Actor(
+            actor, life, stand.worker, stand.incarnation, stand.restarts_used, leaving=stand.leaving, held=held
+        )
+        if stand.worker:
+            self._by_worker[stand.worker] = actor.actor_id
+        if actor.name:
+            self._names[actor.namespace, actor.name] = actor.actor_id
 
-    def names(self, namespace: str) -> list[str]:
-        """The names in use there, sorted."""
-        return sorted(name for space, name in self._names if space == namespace)
+    def restore_end(self, actor_id: bytes, reason: bytes) -> None:
+        """Know again that an actor is dead: an order of it that is said once more is not carried out."""
+        life = Lifecycle(named("actor", actor_id), ActorState.DEAD, MOVES)
+        self._dead[actor_id] = Actor(ActorEntry(actor_id, actor_id[:8]), life, failure=reason)
 
-    def state(self, actor_id: bytes) -> ActorState | None:
-        """Where the actor stands; None when unknown, or dead for so long that it was forgotten."""
-        actor = self._actors.get(actor_id) or self._dead.get(actor_id)
-        return None if actor is None else actor.life.state
-
-    def worker(self, actor_id: bytes) -> bytes:
-        """The worker that is the actor now; empty while it has none."""
+    def claim(self, actor_id: bytes, worker: bytes, constructed: bool) -> list[ActorEffect]:
+        """A node has this worker for a restored actor that has found no place yet. What the last head had decided and
+        could not write down any more is made up for; a constructor that runs, or was never begun, is asked for again.
+        """
         actor = self._actors.get(actor_id)
-        return b"" if actor is None else actor.worker
+        if actor is None:
+            return [KillWorker(worker)]
+        if actor.worker != worker:
+            if actor.life.can(ActorMove.LOST):
+                actor.life.move(ActorMove.LOST, "while there was no head")
+                actor.restarts_used += 1
+                self._by_worker.pop(actor.worker, None)
+            actor.life.move(ActorMove.HOSTED, f"worker {short(worker)}, under the last head")
+            actor.worker, actor.pause, actor.held = worker, False, False
+            actor.incarnation += 1
+            self._by_worker[worker] = actor_id
+        self._note(actor_id)
+        if constructed and actor.life.state is ActorState.STARTING:
+            return self.constructed(actor_id, worker)
+        if actor.life.state is ActorState.STARTING:
+            return [Construct(actor_id, worker, actor.incarnation), *actor.tell_all()]
+        retire: list[ActorEffect] = [RetireActor(actor_id, worker)] if actor.leaving else []
+        return actor.tell_all() + retire
 
-    def restarts(self, actor_id: bytes) -> int:
-        """How often the actor was restarted; 0 when unknown."""
-        actor = self._actors.get(actor_id) or self._dead.get(actor_id)
-        return 0 if actor is None else actor.restarts_used
-
-    def __len__(self) -> int:
-        return len(self._actors)
-
-    def __contains__(self, actor_id: bytes) -> bool:
-        return actor_id in self._actors
-
-    def story(self, actor_id: bytes) -> tuple[str, ...]:
-        """The actor's last moves, one line each: what `zmreg why` shows."""
-        actor = self._actors.get(actor_id) or self._dead.get(actor_id)
-        return () if actor is None else actor.life.story()
-
-    def statistics(self) -> ActorStatistics:
-        states = [actor.life.state for actor in self._actors.values()]
-        return ActorStatistics(
-            pending=states.count(ActorState.PENDING),
-            starting=states.count(ActorState.STARTING),
-            alive=states.count(ActorState.ALIVE),
-            restarting=states.count(ActorState.RESTARTING),
-            dead=len(self._dead),
-            names=len(self._names),
-            restarts=self._restarts,
-        )
-
-    def __repr__(self) -> str:
-        now = self.statistics()
-        return (
-            f"<ActorBook [{now.alive} alive, {now.pending + now.starting} starting, {now.restarting} restarting, "
-            f"{now.dead} dead | {now.names} names, {now.restarts} restarts]>"
-        )
+    def missing(self, actor_id: bytes, reason: bytes) -> list[ActorEffect]:
+        """No node has a worker for this restored actor. A detached one is made anew whatever its budget: it has nobody
+        who could do it, and its death is the head's machine's, not its own."""
+        actor = self._actors.get(actor_id)
+        if actor is None:
+            return []
+        if not actor.worker:
+            return self.host_lost(actor_id)
+        if not actor.entry.detached or actor.leaving:
+            return self.worker_died(actor.worker, reason)
+        actor.life.move(ActorMove.LOST, reason.decode(errors="replace"))
+        self._by_worker.pop(actor.worker, None)
+        actor.worker = b""
+        self._note(actor_id)
+        return [*actor.tell_all(), HostActor(actor_id, actor.entry.place, actor.entry.hold)]
 
     def _lose(
         self,
-        actor: _Actor,
+        actor: Actor,
         failure: bytes,
         kill: KillWorker | None = None,
         init_failed: bool = False,
@@ -376,8 +303,9 @@ class ActorBook:
             return self._end(actor, failure, kill, init_failed)
         pause = actor.life.state is ActorState.STARTING
         actor.life.move(ActorMove.LOST, "constructor raised" if init_failed else f"worker {short(actor.worker)}")
-        actor.restarts_used += 1
-        self._restarts += 1
+        actor.restarts_used += not actor.moving
+        self._restarts += not actor.moving
+        actor.moving = False
         actor.failure, actor.init_failed = failure, init_failed
         actor.pause, actor.due = pause, None
         ask: list[ActorEffect] = []
@@ -386,7 +314,7 @@ class ActorBook:
         return [*self._leave(actor, kill), *actor.tell_all(), *ask]
 
     def _end(
-        self, actor: _Actor, failure: bytes, kill: KillWorker | None = None, init_failed: bool = False
+        self, actor: Actor, failure: bytes, kill: KillWorker | None = None, init_failed: bool = False
     ) -> list[ActorEffect]:
         """Dead for good: the name is free, the subscribers are told, and told nothing after that."""
         entry = actor.entry
@@ -404,12 +332,13 @@ class ActorBook:
                 del self._subscribed[process]
         actor.subscribers.clear()
         del self._actors[entry.actor_id]
+        self._note(entry.actor_id)
         self._dead[entry.actor_id] = actor
         if len(self._dead) > _DEAD_KEPT:
             del self._dead[next(iter(self._dead))]
         return [*left, *told]
 
-    def _leave(self, actor: _Actor, kill: KillWorker | None) -> Iterable[ActorEffect]:
+    def _leave(self, actor: Actor, kill: KillWorker | None) -> Iterable[ActorEffect]:
         """The place is given up. A worker that is ending itself is left to it: its node forgets it when it is gone."""
         worker, actor.worker = actor.worker, b""
         self._by_worker.pop(worker, None)
@@ -417,3 +346,6 @@ class ActorBook:
             return []
         unhost = UnhostActor(actor.entry.actor_id)
         return [unhost] if kill is None else [kill, unhost]
+
+
+__all__ = ["EXIT_GRACE_S", "MOVES", "RESTART_PAUSE_S", "ActorBook", "ActorMove", "ActorState", "ActorStatistics"]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from zmreg.core.devices import Devices
 from zmreg.core.effects import LeaseEffect, StopWorker
 from zmreg.core.lease_plan import Queue
 from zmreg.core.seats import Claim, Seats
-from zmreg.model.specs import CPU, NEAR, ON, TRY, UNIT, Shape
+from zmreg.model.specs import CPU, GPU, NEAR, ON, TRY, UNIT, Shape
 
 # Distinct shapes remembered to recognise one seen before; a node sees a handful.
 _SHAPES_KEPT: Final = 1_000
-# What takes nothing of a node would get a process for each task: leases of such a shape for one owner, for each CPU.
-# Those of tasks that wait for others do not count.
+# What takes nothing of a node would get a process for each task, and 2,000 short ones would start hundreds. So an owner
+# begins with this many leases of such a shape for each CPU, and as long as that is not enough it gets twice as many with
+# every tick: who only sleeps is not kept waiting for long. Blocked ones do not count.
 _FREE_LEASES_A_CPU: Final = 2
 
 Totals = tuple[Mapping[str, int], frozenset[str]]
@@ -36,11 +38,15 @@ class Claims:
         self.others: list[Totals] = []
         """What other nodes have in total, and their locs: who can be served there is not refused here."""
 
+    def name_devices(self, ids: Iterable[str]) -> None:
+        """What this node's GPUs are called, before anything is granted; 0, 1, 2, ... otherwise. ValueError: too few."""
+        self._seats.devices = Devices.of(self._total.get(GPU, 0), ids)
+
     # -- questions -----------------------------------------------------------------------------------------------
 
     def unserved(self) -> list[tuple[bytes, Shape, int]]:
         """Who waits here for leases, of what, and how many are missing: others may have room for them."""
-        found = [(claim.owner, claim.place, claim.missing) for claim in self._leases.values()]
+        found = [(claim.owner, claim.place, claim.count - len(claim.seats)) for claim in self._leases.values()]
         free = [each for each in found if not each[1].strategy.startswith((ON, TRY, NEAR))]
         return [(owner, place, missing) for owner, place, missing in free if owner is not None and missing > 0]
 
@@ -56,6 +62,13 @@ class Claims:
         """Owners of other nodes have been sent here, and some insist on this node: for the rest the others count."""
         bound = place.strategy.startswith((ON, TRY, NEAR)) or not owner.startswith(self.prefix)
         return not bound and any(_serves(other, place) for other in self.others)
+
+    def _widen(self) -> None:
+        """Time passes, and those who ask for what takes nothing still wait: they may have more."""
+        for claim in self._leases.values():
+            if claim.most_running is not None and len(claim.seats) < claim.count:
+                claim.most_running = min(2 * claim.most_running, claim.count)
+                self._queue.update(claim)
 
     # -- booking -------------------------------------------------------------------------------------------------
 

@@ -200,6 +200,11 @@ class Courier(Outgoing):
         """Whether more than the cap waits to be acknowledged."""
         return self.unacked_bytes > self._cap_bytes
 
+    @property
+    def stuck(self) -> bool:
+        """Whether two probes in a row, 3 s, have gone without an answer."""
+        return self._silent_since is not None and self._patience_s >= 4 * PROBE_S
+
     def send(self, letter: object, nbytes: int) -> list[CourierEffect]:
         """Keep the letter and send it, or keep it back while older ones have to go first."""
         seq = self.take_seq(letter, nbytes)

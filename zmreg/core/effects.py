@@ -26,6 +26,8 @@ class Granted(Record):
     owner: bytes
     shape: Shape
     worker: bytes
+    devices: tuple[str, ...] | None = None
+    """The GPUs that `worker` has to be told of before it runs anything; None: nothing new."""
 
 
 class Recall(Record):
@@ -40,6 +42,8 @@ class Hosted(Record):
 
     actor_id: bytes
     worker: bytes
+    devices: tuple[str, ...] | None = None
+    """As in `Granted`."""
 
 
 class Infeasible(Record):
@@ -90,10 +94,11 @@ class Construct(Record):
 
 
 class RetireActor(Record):
-    """Ask `worker` to finish the calls it has queued, announce `exiting`, and exit."""
+    """Ask `worker` to finish the calls it has queued, announce `exiting` (unless the actor `moves`), and exit."""
 
     actor_id: bytes
     worker: bytes
+    moves: bool = False
 
 
 class KillWorker(Record):

@@ -5,6 +5,8 @@ Nodes are named by 8 bytes, objects by 16. Offsets and sizes are bytes; offsets 
 
 from __future__ import annotations
 
+from typing import Literal
+
 from zmreg.model.fetch_messages import Refusal
 from zmreg.model.record import Record
 
@@ -77,6 +79,8 @@ class Failed(Record):
     object_id: bytes
     reason: str
     tried: tuple[tuple[bytes, str], ...]
+    cause: Literal["lost", "silent", "room"] = "lost"
+    """Nobody has it; somebody who may have it sends nothing; the own store has no room for it."""
 
 
 # -- the node that holds it --------------------------------------------------------------------------------------------

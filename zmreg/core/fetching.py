@@ -190,7 +190,7 @@ class Fetching:
         if not ok:
             self._end(want)
             self._counts.failed += 1
-            return self._then([Failed(object_id, reason, tuple(want.tried.items()))], now)
+            return self._then([Failed(object_id, reason, tuple(want.tried.items()), "room")], now)
         want.has_room = True
         want.hope_at = now
         return self._then(self._go_on(want, now) if want.nbytes else self._finish(want), now)
@@ -372,7 +372,10 @@ class Fetching:
         self._counts.failed += 1
         lost = want.hopeless()
         reason = "no node has it" if lost else f"nobody has sent any of it for {self.limits.patience_s:g} s"
-        return [*self._end(want), Failed(want.object_id, reason, tuple(want.tried.items()))]
+        return [
+            *self._end(want),
+            Failed(want.object_id, reason, tuple(want.tried.items()), "lost" if lost else "silent"),
+        ]
 
     def _finish(self, want: Want) -> list[FetchEffect]:
         self._end(want)

@@ -79,6 +79,8 @@ class LeaseBook(Claims):
         self._starts = Backoff(_BACKOFF_S, _MAX_BACKOFF_S)
         self._gone = Graves()
         self._now = 0.0
+        self.draining = False
+        """The node leaves (see `drain`)."""
 
     def want(self, owner: bytes, shape: Shape, count: int, depth: int = 0) -> list[LeaseEffect]:
         """`owner` would like `count` leases of `shape` in total; 0 = none waiting, those held stay until returned."""
@@ -173,6 +175,11 @@ class LeaseBook(Claims):
             effects += self._close(claim)
         return effects + self._settle()
 
+    def drain(self) -> list[LeaseEffect]:
+        """Give nothing any more: what is lent is called back, who is idle ends. Owners who wait have to go elsewhere."""
+        self.draining = True
+        return self._settle()
+
     def blocked(self, worker: bytes) -> list[LeaseEffect]:
         """The worker's task waits in get or wait: its CPU is free for others, its GPU and the rest stay taken."""
         return self._set_blocked(worker, True)
@@ -184,6 +191,7 @@ class LeaseBook(Claims):
     def tick(self, now: float) -> list[LeaseEffect]:
         """Grace times, pauses after failed starts, and trimming of idle workers over the floor."""
         self._now = now
+        self._widen()
         trimmed = self._seats.trim(now, self._idle_s, self._keep_idle)
         return [*self._give_up_infeasible(), *(StopWorker(worker) for worker in trimmed), *self._settle()]
 
@@ -230,17 +238,30 @@ class LeaseBook(Claims):
     def _settle(self, touched: Claim | None = None) -> list[LeaseEffect]:
         if touched is not None:
             self._queue.update(touched)
+        if self.draining:
+            return self._wind_up()
         return self._grant() + self._start_missing() + self._call_back()
+
+    def _wind_up(self) -> list[LeaseEffect]:
+        effects: list[LeaseEffect] = []
+        for seat in self._seats.by_worker.values():
+            if seat.claim is None and not seat.stopping:
+                self._seats.stop(seat)
+                effects.append(StopWorker(seat.worker))
+            elif seat.leased and not seat.recalled:
+                seat.recalled = True
+                effects.append(Recall(seat.owner, seat.worker))
+        return effects
 
     def _grant(self) -> list[LeaseEffect]:
         effects: list[LeaseEffect] = []
         while (claim := self._next_served()) is not None:
-            worker = self._seats.occupy(claim)
+            seat = self._seats.occupy(claim)
             self._queue.update(claim)
             if claim.owner is not None:
-                effects.append(Granted(claim.owner, claim.hold, worker))
+                effects.append(Granted(claim.owner, claim.hold, seat.worker, seat.news()))
             elif claim.actor_id is not None:
-                effects.append(Hosted(claim.actor_id, worker))
+                effects.append(Hosted(claim.actor_id, seat.worker, seat.news()))
         return effects
 
     def _next_served(self) -> Claim | None:
@@ -319,6 +340,7 @@ class LeaseBook(Claims):
         if not self._seats.set_blocked(worker, blocked):
             return []
         return self._settle(self._seats.by_worker[worker].claim)
+
 
 def _amounts(available: Mapping[str, int], total: Mapping[str, int]) -> str:
     """`6/8 cpu, 1/1 gpu`"""

@@ -115,13 +115,21 @@ class HeadBack(Record):
     node: bytes
 
 
+class FormerHead(Record):
+    """Tell this node that it is not the head: the cluster has seen a later one. A copy of the state was started."""
+
+    record: NodeRecord
+    epoch: int
+    """The latest one seen."""
+
+
 class Fence(Record):
     """Answer this node, which was declared dead, that it is no longer one of us; its message is not to be handled."""
 
     node: bytes
 
 
-NodeEffect = Joined | Suspected | Recovered | DeclareDead | NodeGone | HeadLost | HeadBack | Fence
+NodeEffect = Joined | Suspected | Recovered | DeclareDead | NodeGone | HeadLost | HeadBack | Fence | FormerHead
 
 
 class Departed(Record):
@@ -167,11 +175,17 @@ def node_name(record: NodeRecord) -> str:
 class Members:
     """The members table with what this node thinks of each. `me` is the own node id; its record comes like others'."""
 
-    def __init__(self, me: bytes, is_head: bool) -> None:
+    def __init__(self, me: bytes, is_head: bool, dead_s: float = DEAD_S) -> None:
+        """`dead_s`: how long a silence means death; what is suspected, and what is a pause of ours, follow from it."""
         self.me = me
         self.head: bytes | None = me if is_head else None
         """The node that is or was last the head; None before its record came, and after it has gone."""
         self.head_lost = False
+        self.epoch = 0
+        """The latest that a head was in. A head of an earlier one is not listened to (fault 14)."""
+        self._dead_s = dead_s
+        self._suspect_s = dead_s * SUSPECT_S / DEAD_S
+        self._pause_s = dead_s * PAUSE_S / DEAD_S
         self._is_head = is_head
         self._members: dict[bytes, _Member] = {}
         self._gone: dict[bytes, Departed] = {}
@@ -191,8 +205,8 @@ class Members:
             return self._fence(node, now)
         if node in self._left:
             return []
-        if self._is_head and record.is_head and node != self.me:
-            return self._fence(node, now)  # there is one head, and we are it: a former life of ours
+        if node != self.me and (judged := self._judge_epoch(record, now)) is not None:
+            return judged
         if node in self._members:
             self._members[node].record = record
             return []
@@ -200,6 +214,22 @@ class Members:
         if node == self.me:
             return []
         return [Joined(node), *(self._crown(node) if record.is_head else [])]
+
+    def _judge_epoch(self, record: NodeRecord, now: float) -> list[NodeEffect] | None:
+        """None: nothing is wrong. Epochs count the starts of heads from one state, so that the later one is right."""
+        rival = record.is_head and record.epoch == self.epoch > 0 and record.node > self.me
+        if self._is_head and (record.epoch > self.epoch or rival):
+            return self._give_up(
+                f"the cluster has had another head, of epoch {record.epoch}, and this one is of epoch {self.epoch}: its "
+                "state is an old copy"
+            )
+        if not record.is_head or record.node == self.head or record.epoch > self.epoch:
+            if record.is_head:
+                self.epoch = record.epoch
+            return None
+        if not record.epoch and not self.epoch:
+            return self._fence(record.node, now) if self._is_head else None
+        return [FormerHead(record, self.epoch)] if self._fence(record.node, now) else []
 
     def on_beat(self, node: bytes, now: float) -> list[NodeEffect]:
         """Any message has come from `node` itself. Said for each of them: the usual case is a few assignments."""
@@ -243,7 +273,7 @@ class Members:
 
     def tick(self, now: float) -> list[NodeEffect]:
         """Judge the silences."""
-        paused = self._ticked is not None and now - self._ticked > PAUSE_S
+        paused = self._ticked is not None and now - self._ticked > self._pause_s
         self._ticked = now
         self._fenced_at = {node: since for node, since in self._fenced_at.items() if now - since < FENCE_S}
         if paused:
@@ -253,14 +283,14 @@ class Members:
         effects: list[NodeEffect] = []
         for node, member in list(self._members.items()):
             silent = now - member.heard
-            if silent < SUSPECT_S or node == self.me or self._over:
+            if silent < self._suspect_s or node == self.me or self._over:
                 continue
             reason = f"silent for {silent:.1f} s"
-            if silent >= DEAD_S and self._is_head:
+            if silent >= self._dead_s and self._is_head:
                 effects += self._declare(node, reason)
                 continue
             effects += self._doubt(node, reason)
-            if silent >= DEAD_S:
+            if silent >= self._dead_s:
                 effects += self._miss_head(node, reason)
         return effects
 

@@ -14,12 +14,12 @@ from zmreg.model.specs import CPU, ON, SPREAD, UNIT, Shape, node_named_in
 
 def can(node: NodeRecord, shape: Shape) -> bool:
     """Whether the node could ever serve the shape."""
-    return shape.fits(dict(node.total)) and set(shape.locs).issubset(node.locs)
+    return not node.draining and shape.fits(dict(node.total)) and set(shape.locs).issubset(node.locs)
 
 
 def room(node: NodeRecord, shape: Shape) -> int:
     """How many leases of this shape the node could give now; 0 when others wait there already."""
-    if node.waiting or not set(shape.locs).issubset(node.locs):
+    if node.waiting or node.draining or not set(shape.locs).issubset(node.locs):
         return 0
     available = dict(node.available)
     if not shape.resources:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 
-from zmreg.model.specs import CPU, Shape
+from zmreg.core.devices import Devices
+from zmreg.model.specs import CPU, GPU, Shape
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +66,10 @@ class Seat:
     used: bool = False
     """It has been leased: values that its tasks have put may be its own, and would be lost by the kill of an actor."""
     idle_since: float | None = None
+    devices: tuple[str, ...] = ()
+    """The GPUs that go with what it holds."""
+    told: bool = False
+    """It was given GPUs once, and has to hear when it has none."""
 
     @property
     def leased(self) -> bool:
@@ -87,6 +92,16 @@ class Seat:
         resources = self.claim.hold.resources
         return tuple(pair for pair in resources if pair[0] != CPU) if self.blocked else resources
 
+    @property
+    def gpu_units(self) -> int:
+        """What it takes of its devices, blocked or not."""
+        return self.claim.hold.amount(GPU) if self.claim is not None and self.devices else 0
+
+    def news(self) -> tuple[str, ...] | None:
+        """What its process has to be told of GPUs before it runs anything; None: it knows."""
+        self.told = self.told or bool(self.devices)
+        return self.devices if self.told else None
+
 
 def add(amounts: MutableMapping[str, int], resources: Iterable[tuple[str, int]], sign: int = 1) -> None:
     for name, amount in resources:
@@ -98,13 +113,15 @@ class Seats:
 
     Invariants:
     - available = total - the sum of all charges; below zero only after `set_blocked(worker, False)`.
+    - what is free of the devices is what is available of GPU: both are booked in the same breath.
     - an actor gets only a worker that was never leased; an idle worker is in `fresh` or in `used`, never in both.
     """
 
-    __slots__ = ("_serial", "available", "by_worker", "fresh", "used")
+    __slots__ = ("_serial", "available", "by_worker", "devices", "fresh", "used")
 
     def __init__(self, total: Mapping[str, int]) -> None:
         self.available = dict(total)
+        self.devices = Devices.of(total.get(GPU, 0))
         self.by_worker: dict[bytes, Seat] = {}
         self.fresh: dict[bytes, Seat] = {}  # idle ones that were never leased
         self.used: dict[bytes, Seat] = {}  # other idle ones; the last one is given first: its caches are the warmest
@@ -134,10 +151,10 @@ class Seats:
         seat = self.by_worker[worker] = Seat(worker)
         self.rest(seat)
 
-    def occupy(self, claim: Claim) -> bytes:
+    def occupy(self, claim: Claim) -> Seat:
         """Give an idle worker to `claim` and book what it takes: the warmest to an owner, a fresh one to an actor.
 
-        Raises KeyError when there is none of that kind.
+        Raises KeyError when there is none of that kind, ValueError when no device has room.
         """
         worker, seat = (self.used if claim.owner is not None and self.used else self.fresh).popitem()
         seat.idle_since = None
@@ -146,13 +163,17 @@ class Seats:
         claim.seats[worker] = seat
         claim.at_cap_told = False
         add(self.available, seat.charge(), -1)
-        return worker
+        if self.devices:
+            seat.devices = self.devices.take(claim.hold.amount(GPU))
+        return seat
 
     def vacate(self, seat: Seat) -> None:
         """Give back what the seat takes; the worker is nobody's then, and not idle before `rest`."""
         if seat.claim is None:
             return
         add(self.available, seat.charge())
+        self.devices.give_back(seat.devices, seat.gpu_units)
+        seat.devices = ()
         del seat.claim.seats[seat.worker]
         seat.claim.yielded = self.next_serial()
         seat.claim = None

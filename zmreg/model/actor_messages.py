@@ -35,11 +35,12 @@ class CreateActor(Sentence):
 
 
 class ActorRefused(Sentence):
-    """head -> owner: not made; the name is taken."""
+    """head -> owner: not made; the name is taken, or (`kind` "unwritten") the head could not write it down."""
 
     KIND: ClassVar[int] = 51
     actor_id: bytes
     reason: str
+    kind: str = ""
 
 
 class Construct(Sentence):
@@ -65,7 +66,7 @@ class Constructed(Sentence):
 
 
 class ActorState(Sentence):
-    """head -> subscriber: state is "pending", "alive", "restarting" or "dead"."""
+    """head -> subscriber: state is "pending", "alive", "moving", "restarting" or "dead"."""
 
     KIND: ClassVar[int] = 54
     actor_id: bytes
@@ -101,10 +102,12 @@ class ReleaseActor(Sentence):
 
 
 class RetireActor(Sentence):
-    """node -> worker: take no new callers; end when the queue is empty."""
+    """head -> worker: take no new callers; end when the queue is empty."""
 
     KIND: ClassVar[int] = 58
     actor_id: bytes
+    moves: bool = False
+    """The actor goes on elsewhere: this is not its end."""
 
 
 class ActorExiting(Sentence):

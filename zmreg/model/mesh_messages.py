@@ -31,6 +31,10 @@ class NodeRecord(Sentence):
     workers: int
     waiting: int
     """Leases and actors asked for here that have no worker yet."""
+    draining: bool = False
+    """It takes nothing new and is about to leave."""
+    epoch: int = 0
+    """Of the head that it follows, or is; 0: one that keeps nothing."""
 
 
 class Join(Sentence):
@@ -52,6 +56,8 @@ class Admitted(Sentence):
     records: tuple[bytes, ...]
     gone: tuple[bytes, ...]
     """Nodes that have died or left lately."""
+    heirs: tuple[bytes, ...] = ()
+    """Who answers for each of them; empty for the dead."""
 
 
 class NotAdmitted(Sentence):
@@ -77,6 +83,8 @@ class NodeGone(Sentence):
     node: bytes
     reason: str
     left: bool
+    heir: bytes = b""
+    """The node that answers for what it owned."""
 
 
 class Leaving(Sentence):
@@ -91,3 +99,25 @@ class Fenced(Sentence):
 
     KIND: ClassVar[int] = 69
     reason: str
+
+
+class NodeDrains(Sentence):
+    """node -> its clients: that node takes no more work, and is about to leave."""
+
+    KIND: ClassVar[int] = 114
+    node: bytes
+
+
+class AskKept(Sentence):
+    """node -> heir of a process that left in peace: I have these objects of its; free those that nobody holds."""
+
+    KIND: ClassVar[int] = 116
+    object_ids: tuple[bytes, ...]
+
+
+class Passed(Sentence):
+    """leaving node -> its heir: `origin` has said this (an encoded word about refs) to me, and it is for you now."""
+
+    KIND: ClassVar[int] = 117
+    origin: bytes
+    payload: bytes

@@ -34,15 +34,19 @@ from zmreg.model.far_messages import (
     UnplaceActor,
 )
 from zmreg.model.fetch_messages import FetchCredit, FetchObject, FetchRefused, FetchStop, FetchWait
+from zmreg.model.head_messages import ForHead, HeadChanged, HeadKept, Inventory, JobStarted
 from zmreg.model.mesh_messages import (
     Admitted,
     AskHead,
+    AskKept,
     Fenced,
     Join,
     Leaving,
+    NodeDrains,
     NodeGone,
     NodeRecord,
     NotAdmitted,
+    Passed,
 )
 from zmreg.model.record import Resources, Sentence
 from zmreg.model.ref_messages import (
@@ -56,6 +60,7 @@ from zmreg.model.ref_messages import (
     Unborrow,
 )
 from zmreg.model.replica_messages import AskReplay, AskSnapshot, Beacon, Delta, SnapshotPart
+from zmreg.model.restart_messages import EndWorkers, WorkersEnded
 from zmreg.model.store_messages import (
     Allocate,
     Allocated,
@@ -74,6 +79,11 @@ from zmreg.model.store_messages import (
 __all__ = [
     "ActorHosted",
     "ActorUnplaceable",
+    "ForHead",
+    "HeadChanged",
+    "HeadKept",
+    "Inventory",
+    "JobStarted",
     "KillProcess",
     "PlaceActor",
     "TryNodes",
@@ -84,6 +94,9 @@ __all__ = [
     "Join",
     "Leaving",
     "NodeGone",
+    "NodeDrains",
+    "AskKept",
+    "Passed",
     "NodeRecord",
     "NotAdmitted",
     "ActorExiting",
@@ -111,6 +124,7 @@ __all__ = [
     "CreateActor",
     "Definition",
     "Delta",
+    "EndWorkers",
     "Exit",
     "FetchCredit",
     "FetchObject",
@@ -151,10 +165,12 @@ __all__ = [
     "Unborrow",
     "Unpin",
     "Unschedulable",
+    "UseDevices",
     "WantLeases",
     "WatchActor",
     "Welcome",
     "WorkersAtCap",
+    "WorkersEnded",
 ]
 
 
@@ -210,6 +226,8 @@ class ProcessDied(Sentence):
     log_tail: str
     adopted: bool
     """It left in peace and the node now answers for its objects."""
+    drained: bool = False
+    """Its node leaves, and had to end it: no fault of what it ran."""
 
 
 # -- leases ------------------------------------------------------------------------------------------------------------
@@ -236,6 +254,15 @@ class LeaseGranted(Sentence):
     locs: tuple[str, ...]
     strategy: str
     worker: bytes
+    devices: tuple[str, ...] | None = None
+    """GPUs that the worker has to be told of before the first call (`UseDevices`); None: nothing is to be said."""
+
+
+class UseDevices(Sentence):
+    """owner, or node of an actor -> worker: these GPUs, by id, are for what I send from now on; none if empty."""
+
+    KIND: ClassVar[int] = 113
+    devices: tuple[str, ...]
 
 
 class LeaseRecalled(Sentence):
@@ -387,7 +414,7 @@ class LogLines(Sentence):
 
 Message = (
     Hello | Welcome | Goodbye | Exit | ProcessDied
-    | WantLeases | LeaseGranted | LeaseRecalled | LeaseReturned | Unschedulable | Blocked | WorkersAtCap
+    | WantLeases | LeaseGranted | LeaseRecalled | LeaseReturned | Unschedulable | Blocked | WorkersAtCap | UseDevices
     | Allocate | Allocated | AllocateRefused | Sealed | Pin | Pinned | PinRefused | Unpin | FreeObjects
     | Prefetch | Replicate | Replicated
     | Definition | NeedDefinition | Steal | GaveBack | PartReady | CancelCall | CancelObject | KillOverdue
@@ -396,9 +423,12 @@ Message = (
     | RetireActor | ActorExiting | ActorInputs | DeadlockProbe
     | PlaceActor | UnplaceActor | ActorHosted | ActorUnplaceable | KillProcess | TryNodes
     | Join | Admitted | NotAdmitted | AskHead | NodeRecord | NodeGone | Leaving | Fenced
+    | NodeDrains | AskKept | Passed
+    | Inventory | HeadChanged | ForHead | HeadKept | JobStarted
     | Ask | Answer | LogLines
     | FetchObject | FetchCredit | FetchStop | FetchRefused | FetchWait
     | Delta | Beacon | AskReplay | AskSnapshot | SnapshotPart
+    | EndWorkers | WorkersEnded
 )  # fmt: skip
 
 CALLS_KIND = 100

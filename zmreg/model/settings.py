@@ -18,6 +18,8 @@ class Settings:
     locs: tuple[str, ...] = ()
     namespace: str = ""
     object_store_bytes: int = 0
+    cache_bytes: int = 0
+    """What copies of other nodes' objects may take of the store while nobody reads them; 0 = what is free there."""
     inline_limit_bytes: int = INLINE_LIMIT_BYTES
     max_workers: int = 0
     """Hard cap on worker processes of a node (tasks and actors together); 0 = from memory and process limits."""
@@ -28,6 +30,10 @@ class Settings:
     """Cap of spilled bytes on disk; 0 = until 95 % of the disk is used."""
     registry_scope: str = "all"
     """Which objects' locations are told to all nodes: "all", "large" (1 MiB and more) or "owner" (none)."""
+    dead_after_s: float = 10.0
+    """A node that has been silent so long is declared dead by the head. The same on all nodes of a cluster."""
+    drain_grace_s: float = 10.0
+    """When a node leaves in peace, what runs there may take so long to finish; then it is tried again elsewhere."""
     log_to_driver: bool = True
     log_bytes_per_s: int = 1 << 20
     log_bytes_per_worker: int = 64 << 20
@@ -49,10 +55,6 @@ class Listening:
     """0 = any free one for port 0, else the next after `port`."""
     advertise: str = ""
     """How others reach this machine, when that is not `host`."""
-    advertise_port: int = 0
-    """The port they reach us by, when there is something in between; 0 = `port`."""
-    advertise_pub_port: int = 0
-    """The same for `pub_port`."""
     contact: str = ""
     """HOST:PORT of any node of the cluster to join; empty: this node is the head."""
     state_dir: str = ""
@@ -61,3 +63,7 @@ class Listening:
     """What people call this node; by default the host's name."""
     detached: bool = False
     """Goes on when the process that started it ends."""
+    advertise_port: int = 0
+    """The port others reach us by, when there is something in between; 0 = `port`."""
+    advertise_pub_port: int = 0
+    """The same for `pub_port`."""

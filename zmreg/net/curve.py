@@ -23,7 +23,7 @@ from zmq.utils import z85
 
 from zmreg.model.errors import AuthenticationError, ClusterError
 from zmreg.model.record import Record
-from zmreg.net.factory import DOMAIN, INSIDE, Context, Socket, enforce_domain, make
+from zmreg.net.factory import DOMAIN, INSIDE, Context, Socket, asker, enforce_domain, make
 
 # -- keys --------------------------------------------------------------------------------------------------------------
 
@@ -170,6 +170,7 @@ class Gatekeeper:
             self._socket.close(0)
             raise ClusterError(f"cannot guard the gate: {error}; is there another gatekeeper?") from None
         self.fd = int(self._socket.getsockopt(zmq.FD))
+        self._asked = asker(self._socket)
         self._allowed: tuple[bytes, ...] = ()
         self.use(keys)
         self.accepted = 0
@@ -183,15 +184,13 @@ class Gatekeeper:
     def serve(self) -> int:
         """Answer all questions that have come; how many. `fd` is silent until the next one."""
         answered = 0
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return answered
+        while self._asked():
+            frames = self._socket.recv_multipart(zmq.NOBLOCK)
             if len(frames) < _ZAP_FRAMES or frames[2] != _ZAP_VERSION:
                 continue  # libzmq itself asks, in one version only: without an answer the handshake fails
             self._answer(frames)
             answered += 1
+        return answered
 
     def _answer(self, frames: list[bytes]) -> None:
         asker, number, address = frames[0], frames[3], frames[5]
@@ -302,20 +301,19 @@ class Watch:
         self._socket = make(context, zmq.PAIR, INSIDE)
         self._socket.connect(address)
         self.fd = int(self._socket.getsockopt(zmq.FD))
+        self._news = asker(self._socket)
 
     def read(self, now: float) -> list[Happening]:
         """What has happened since the last time. `now`: monotonic seconds. `fd` is silent until the next event."""
         found: list[Happening] = []
-        while True:
-            try:
-                head, endpoint = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
+        while self._news():
+            head, endpoint = self._socket.recv_multipart(zmq.NOBLOCK)
             event, value = _EVENT.unpack(head)
             told = self._tell(event, value, endpoint.decode(errors="replace"), now)
             if told is not None:
                 found.append(told)
-        self.counts.update(happening.event for happening in found)
+        if found:
+            self.counts.update(happening.event for happening in found)
         return found
 
     def _tell(self, event: int, value: int, endpoint: str, now: float) -> Happening | None:

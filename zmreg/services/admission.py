@@ -50,8 +50,9 @@ class Admission:
         """What befell the connection to the first contact. AuthenticationError when it does not let us in."""
         if happening.event in (DENIED, WRONG_KEY) and not self.joined:
             raise AuthenticationError(
-                f"{happening.endpoint} does not let us in: {happening.detail}. Copy the cluster's key file from "
-                "the head's machine (`zmreg key show` says where it is) and pass it with --key"
+                f"{happening.endpoint} does not let us in with the key in "
+                f"{self._node.config['listening']['key_file']}: {happening.detail}. Copy the cluster's key file from "
+                "the head's machine (`zmreg key show` says where it is there), and say with --key where it is"
             )
 
     def hear(self, sender: bytes, message: Join | Admitted | NotAdmitted | AskHead, now: float) -> None:
@@ -87,7 +88,7 @@ class Admission:
         record = codec.decode(encoded)
         if not isinstance(record, NodeRecord) or record.node != sender:
             raise ProtocolError("a Join without the record of its sender")
-        self._mesh.connect(record.node, record.host, record.port, record.pub_port)
+        self._neighbours.connect(record)
         if not self._neighbours.is_head:
             head = self._neighbours.members.record(self._neighbours.head)
             if head is not None:

@@ -8,22 +8,29 @@ needs it, and then says `Unborrow`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from zmreg.core.loans import Loans
 from zmreg.model.ids import owner_of, short
 from zmreg.model.messages import (
     Adopt,
+    AskKept,
     Borrow,
     BorrowSettled,
     FreeObjects,
     Holds,
+    Lost,
     Message,
+    Passed,
     Resolve,
     Resolved,
     Unborrow,
 )
 from zmreg.services.storekeeper import Storekeeper
+from zmreg.wire import codec
+
+OwnersMail = Resolve | Lost | Borrow | BorrowSettled | Unborrow | Holds | AskKept
+"""What is said to an owner, or to who answers in its place."""
 
 
 class Adoption:
@@ -36,7 +43,6 @@ class Adoption:
         self._me = me
         self._post = post
         self._dropped = dropped
-        self._store = store
         self._objects: dict[bytes, Adopt] = {}
         # Containers of ours are in this book as hand-overs to ourselves.
         self._loans = Loans()
@@ -44,9 +50,18 @@ class Adoption:
         self._foreign: Counter[bytes] = Counter()
         # (object of a living owner, process we gave it to) -> holds until that owner knows the process.
         self._unsettled: Counter[tuple[bytes, bytes]] = Counter()
+        self.free = store.on_free
+        """Frees an object wherever it is."""
+        self._heir = b""
+        """The node to which all of it was given; empty while we stay."""
+        self._to_settle = 0
+        """Hand-overs to the heir of which the owners have not said yet that they know."""
 
     def adopt(self, sender: bytes, message: Adopt) -> None:
         """Take over one object of `sender` with its borrowers. Those of one owner come in any order, then it ends."""
+        if self._heir:
+            self._pass_on(sender, message)
+            return
         object_id = message.object_id
         self._objects[object_id] = message
         for borrower, count in zip(message.borrowers, message.counts, strict=True):
@@ -64,18 +79,29 @@ class Adoption:
 
     # -- what borrowers and owners say --------------------------------------------------------------------------------
 
-    def on_message(self, sender: bytes, message: Resolve | Borrow | BorrowSettled | Unborrow | Holds) -> None:
+    def on_message(self, sender: bytes, message: OwnersMail) -> None:
         """What borrowers say to an owner, and owners to a lender."""
+        if self._heir and not isinstance(message, BorrowSettled):
+            self._pass_on(sender, message)
+            return
         match message:
             case Resolve(object_id):
                 self._answer(sender, object_id)
+            case Lost(object_id, reason, _):
+                text = f"{reason}; its owner has left, and what it could run again left with it"
+                self._post(sender, Resolved(object_id, "lost", text.encode(), 0, "", 0, ()))
             case Borrow(object_id, lender):
                 if object_id in self._objects:
                     self._loans.lend(object_id, sender)
                 if lender != self._me:
                     self._post(lender, BorrowSettled(object_id, sender))
             case BorrowSettled(object_id, borrower):
+                self._to_settle -= borrower == self._heir
                 self._settled(object_id, borrower, 1)
+            case AskKept(object_ids):
+                unknown = tuple(each for each in object_ids if each not in self._objects)
+                if unknown:
+                    self._post(sender, FreeObjects(unknown))
             case Unborrow(object_ids, counts):
                 pairs = zip(object_ids, counts, strict=True)
                 self._drop([object_id for object_id, count in pairs if self._loans.returned(object_id, sender, count)])
@@ -104,25 +130,64 @@ class Adoption:
         self._post(
             borrower,
             Resolved(
-                object_id, held.state, held.payload, held.nbytes, held.type_name, held.took_us, held.contained,
+                object_id,
+                held.state,
+                held.payload,
+                held.nbytes,
+                held.type_name,
+                held.took_us,
+                held.contained,
                 held.holder,
             ),
         )
 
-    def process_died(self, process: bytes) -> None:
-        """It holds nothing any more, and what it owned we cannot borrow any more."""
-        for object_id in [each for each in self._foreign if owner_of(each) == process]:
+    def process_died(self, process: bytes, has_heir: bool = False) -> None:
+        """It holds nothing any more; and what it owned we cannot borrow any more, unless it `has_heir`."""
+        for object_id in [each for each in self._foreign if owner_of(each) == process and not has_heir]:
             del self._foreign[object_id]
-        for key in [key for key in self._unsettled if process in (key[1], owner_of(key[0]))]:
+        for key in [key for key in self._unsettled if process == key[1] or (process == key[0][:8] and not has_heir)]:
             self._settled(*key, self._unsettled[key])
         self._drop(self._loans.process_died(process))
 
-    def node_gone(self, prefix: bytes) -> None:
+    def node_gone(self, prefix: bytes, has_heir: bool) -> None:
         """All processes whose ids begin so are gone."""
         known = self._loans.everybody() | {owner_of(each) for each in self._foreign}
         known |= {borrower for _, borrower in self._unsettled} | {owner_of(each) for each, _ in self._unsettled}
         for process in [each for each in known if each.startswith(prefix)]:
-            self.process_died(process)
+            self.process_died(process, has_heir)
+
+    # -- leaving ------------------------------------------------------------------------------------------------------
+
+    def bequeath(self, heir: bytes, places: Mapping[bytes, bytes]) -> None:
+        """Give all of it to another node, which hears from now on what is said to us. `places`: where bytes are now.
+
+        What is inside of something goes first, so that the heir knows it as its own.
+        """
+        self._heir = heir
+        for object_id in self._inside_out():
+            held = self._objects[object_id]
+            owed = {who: count for who, count in self._loans.owed(object_id).items() if who != self._me}
+            self._to_settle += sum(inner in self._objects or inner in self._foreign for inner in held.contained)
+            holder = places.get(object_id, held.holder)
+            self._post(heir, held.but(borrowers=tuple(owed), counts=tuple(owed.values()), holder=holder))
+
+    def _inside_out(self) -> list[bytes]:
+        order: dict[bytes, None] = {}
+        stack = list(self._objects)
+        while stack:  # values are immutable, so there are no circles; chains may be long
+            inner = [each for each in self._objects[stack[-1]].contained if each in self._objects and each not in order]
+            if inner and stack[-1] not in order:
+                stack += inner
+            else:
+                order[stack.pop()] = None
+        return list(order)
+
+    def is_settled(self) -> bool:
+        """Whether all owners know the heir, and those to whom we have handed refs of theirs."""
+        return self._to_settle <= 0 and not self._unsettled
+
+    def _pass_on(self, sender: bytes, message: OwnersMail | Adopt) -> None:
+        self._post(self._heir, Passed(sender, codec.encode(message)))
 
     # -- what our own objects contain ---------------------------------------------------------------------------------
 
@@ -167,7 +232,9 @@ class Adoption:
             if held is None:
                 continue
             if held.state == "stored":
-                self._store.on_free(FreeObjects((object_id,)))
+                self.free(FreeObjects((object_id,)))
+                if held.holder not in (b"", self._me):  # it need not be in the registry
+                    self._post(held.holder, FreeObjects((object_id,)))
             self._dropped(object_id)
             object_ids += [inner for inner in held.contained if self._release(inner)]
 

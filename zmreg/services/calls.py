@@ -18,7 +18,7 @@ from typing import Protocol
 
 from zmreg.core.tasks import Death
 from zmreg.model.ids import object_id, short
-from zmreg.model.messages import Definition, Message
+from zmreg.model.messages import Definition, Message, UseDevices
 from zmreg.model.specs import Shape
 from zmreg.net.waiting import Shield
 from zmreg.services.callbacks import Callbacks
@@ -163,7 +163,7 @@ class Lane:
     """The way to one worker: what was sent and not answered, and what collects to be sent."""
 
     __slots__ = (
-        "buffer", "buffered_bytes", "closed", "home", "idle_since", "known", "load", "outstanding", "parked",
+        "buffer", "buffered_bytes", "closed", "devices", "home", "idle_since", "known", "load", "outstanding", "parked",
         "recalled", "stealing", "wires", "worker",
     )  # fmt: skip
 
@@ -178,6 +178,9 @@ class Lane:
         self.parked: deque[Task] = deque()
         self.load = 0.0
         self.closed = False
+        self.devices: tuple[str, ...] | None = None
+        """GPUs that the worker has to hear of first. Not said before there is a call: only its answer, or its return,
+        shows that this was heard, and whoever has the worker next may say something else by another way."""
         self.recalled = False
         self.stealing = False
         self.idle_since = 0.0
@@ -216,7 +219,16 @@ class Lane:
             with self.wires.shield():
                 rows, self.buffer = self.buffer, []
                 self.buffered_bytes = 0
+                if self.devices is not None:
+                    self.wires.post(self.worker, UseDevices(self.devices))
+                    self.devices = None
                 self.wires.send(self.worker, batches.encode_calls(rows))
+
+    def abandon(self) -> None:
+        """Forget what was sent and what was to be sent."""
+        self.outstanding.clear()
+        self.parked.clear()
+        self.buffer, self.buffered_bytes, self.load = [], 0, 0.0
 
     def answered(self, counter: int) -> Task | None:
         """Take the task off the lane; None if it is not here (a late or repeated answer)."""

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from zmreg.model.errors import GetTimeoutError, ObjectLostError
+from zmreg.model.messages import Prefetch
 from zmreg.net.waiting import Waiter
 from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, EntryRef, Gathering, Stored
-from zmreg.services.shelf import PinTicket
+from zmreg.services.reading import read
 from zmreg.services.station import Station
 from zmreg.wire import payload
 from zmreg.wire.packed import Packed
 
 # A wait this short is not worth telling the node that the CPU is free.
 _BLOCKED_AFTER_S = 0.001
-# What is in the store is there: even a poll (timeout=0) gives the node this long to say where.
-_PIN_S = 1.0
 
 
 class Client(Station):
@@ -126,6 +125,23 @@ class Client(Station):
         Raises GetTimeoutError when `timeout` seconds (one deadline for all) are over.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._await_all(entries, timeout)
+            for entry in entries:
+                if entry.state >= FAILED:
+                    for sibling in entries:  # asked for, also if it fails later: the caller was told of one failure
+                        sibling.see()
+                    raise self.error_of(entry)
+            held = [entry.value for entry in entries]
+            if None not in held:  # else one was found lost in between, and is just made again
+                break
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not any(isinstance(value, Stored) for value in held):
+            return [payload.unpack(value, writable=copy) for value in held]  # type: ignore[arg-type]
+        return read(self, entries, held, deadline, copy)
+
+    def _await_all(self, entries: Sequence[Entry], timeout: float | None) -> None:
+        """Until all are there, or one has failed. Raises GetTimeoutError."""
         pending = {id(entry): entry for entry in entries if entry.state == PENDING}
         if pending and not any(entry.state >= FAILED for entry in entries):
             distinct = list(pending.values())
@@ -138,61 +154,6 @@ class Client(Station):
                 )
             if self.closed is not None and any(entry.state == PENDING for entry in distinct):
                 raise self.closed
-        for entry in entries:
-            if entry.state >= FAILED:
-                for sibling in entries:  # asked for, also if it fails later: the caller was told of one failure
-                    sibling.see()
-                raise self.error_of(entry)
-        stored = {id(entry): entry.value for entry in entries if isinstance(entry.value, Stored)}
-        if not stored:
-            return [payload.unpack(entry.value, writable=copy) for entry in entries]  # type: ignore[arg-type]
-        return self._read(entries, stored, deadline, copy)
-
-    def _read(
-        self, entries: Sequence[Entry], stored: Mapping[int, Stored], deadline: float | None, copy: bool
-    ) -> list[Any]:
-        """In the order in which the store has them: of more than fits in memory, what is there must not wait, pinned,
-        for what is still on disk."""
-        places: dict[int, list[int]] = {}
-        for place, entry in enumerate(entries):
-            places.setdefault(id(entry), []).append(place)
-        values: list[Any] = [None] * len(entries)
-        left: dict[int, PinTicket] = {}
-        view: memoryview | None = None
-        try:
-            with self.shield():
-                for key, value in stored.items():
-                    left[key] = self.shelf.ask(value.object_id, value.nbytes, value.holder)
-            for key, (first, *_) in places.items():
-                if key not in stored:
-                    for place in places[key]:
-                        values[place] = payload.unpack(entries[first].value, writable=copy)  # type: ignore[arg-type]
-            while left:
-                wait_s = None if deadline is None else max(_PIN_S, deadline - time.monotonic())
-                if not self.shelf.wait_any(left.values(), wait_s):
-                    raise GetTimeoutError(
-                        f"{len(left)} of {len(entries)} objects were not back in memory in time; the store is busy"
-                    )
-                for key in [key for key, ticket in left.items() if ticket.answered]:
-                    with self.shield():
-                        view = self._view(entries[places[key][0]], left.pop(key))
-                    for place in places[key]:
-                        values[place] = payload.unpack(view, writable=copy)
-                    view = None  # values that were copied out need no pin: the store may spill them again
-        except BaseException:
-            values.clear()  # an error that the caller keeps must not keep what was read before it
-            view = None
-            with self.shield(), self.lock:
-                for ticket in left.values():
-                    self.shelf.abandon(ticket)
-            raise
-        return values
-
-    def _view(self, entry: Entry, ticket: PinTicket) -> memoryview:
-        try:
-            return self.shelf.view(ticket)
-        except ObjectLostError as error:
-            raise self.sharing.why_lost(entry) or error from None
 
     def error_of(self, entry: Entry) -> BaseException:
         """The error to raise for an entry that failed or was freed."""
@@ -250,6 +211,13 @@ class Client(Station):
                 self.flush()
             if self.closed is None:
                 self._wait_or_block(waiter, None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def fetch_ahead(self, entries: Iterable[Entry]) -> None:
+        """Have our node get the bytes that others have, without waiting for them."""
+        with self.shield(), self.lock:
+            for entry in entries:
+                if isinstance(stored := entry.value, Stored) and stored.holder != self.node:
+                    self.tell_node(Prefetch(stored.object_id, stored.nbytes, stored.holder))
 
     def is_done(self, entry: Entry) -> bool:
         """Whether the entry has left PENDING; receives what has arrived, but never waits."""

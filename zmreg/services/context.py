@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zmreg.services import accelerators
 from zmreg.services.client import current
 from zmreg.services.running import running
 
@@ -21,6 +22,12 @@ def hosted() -> SyncHost | None:
     """The actor that this process is."""
     host: SyncHost | None = getattr(current(), "host", None)  # a driver's seat has none
     return host
+
+
+def devices() -> list[str]:
+    """Ids of the GPUs of what runs here: a worker was told; elsewhere what the environment names."""
+    told: tuple[str, ...] | None = getattr(current(), "devices", None)
+    return list(accelerators.visible() or () if told is None else told)
 
 
 def is_cancelled() -> bool:

@@ -97,7 +97,9 @@ def start(config: dict[str, Any]) -> Node:
     node = Node(config, settings, ends, nursery)
     if config["listening"] is not None:
         # Late: a cluster of one node has no use for any of it.
+        from zmreg.services.heap import keep_freed
         from zmreg.services.joining import listen
 
+        keep_freed()
         listen(node, Listening(**config["listening"]))
     return node

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from zmreg.core import fetch_effects as fx
 from zmreg.core.fetching import Fetching
 from zmreg.core.graves import Graves
-from zmreg.core.serving import Serving
+from zmreg.core.serving import Serving, key_of
 from zmreg.model.errors import ObjectStoreFullError
 from zmreg.model.ids import NODE_BYTES
 from zmreg.model.messages import (
@@ -26,20 +26,30 @@ from zmreg.model.messages import (
     Message,
     Pin,
     PinRefused,
+    Prefetch,
+    Replicate,
+    Replicated,
     Sealed,
 )
+from zmreg.services.lending import Lending
 from zmreg.store.objects import ALREADY_HERE
 from zmreg.wire import chunks
 
 if TYPE_CHECKING:
     from zmreg.services.node import Node
 
+Wish = Pin | Prefetch | Replicate
+Cause = Literal["lost", "silent", "room"]
 FetchMessage = FetchObject | FetchCredit | FetchStop | FetchRefused | FetchWait
 
 _TICK_S = 0.1
+# What libzmq gives back wakes nobody up. Nearly always it has before the other end says that it has all.
+_LENT_S = 0.01
 # reliability.md 3.2, after Ray: about 10 MB. A fetch that takes longer than so many frees leaves a copy until its node
 # needs the room.
 _FREED_KEPT = 100_000
+# Objects fetched ahead of which is remembered that nobody has read them: for counting only.
+_UNREAD_KEPT = 10_000
 
 
 class Fetcher:
@@ -50,14 +60,19 @@ class Fetcher:
         self._store = node.store
         self.fetching = Fetching(node.me, random.Random(node.me))
         self.serving = Serving()
-        self._readers: dict[bytes, list[tuple[bytes, Pin]]] = {}
-        """Pins that wait for an object to come: (client, pin)."""
+        self.lending = Lending(node.store)
+        self._readers: dict[bytes, list[tuple[bytes, Wish]]] = {}
+        """Who waits for an object to come: (client, what it has said)."""
+        self._unread: set[bytes] = set()
+        """Objects that were asked for ahead of their readers."""
         self._rooms: dict[bytes, tuple[int, bool]] = {}
         """Where an object that comes is written: (offset in the arena, pages claimed)."""
         self._freed = Graves(_FREED_KEPT)
         self._ticked = 0.0
         self.hits = 0
-        """Pins of objects of other nodes that were here already."""
+        """Reads of other nodes' objects that took no transfer of their own; `shared` of these joined one under way."""
+        self.misses = 0
+        self.shared = 0
         node.store.own = self
         self._now = 0.0
 
@@ -65,21 +80,58 @@ class Fetcher:
 
     def brings(self, client: bytes, message: Pin, now: float) -> bool:
         """Whether the object has to come first; then the pin is answered when it is here, or cannot be had."""
+        object_id = message.object_id
+        coming = object_id in self.fetching
+        if not coming and self._store.table.knows(object_id):
+            if message.holder not in (b"", self._node.me):
+                self._count(object_id, True)
+            return False
+        if not self._get(client, message, now):
+            return False
+        self._count(object_id, coming)
+        self.shared += coming
+        return True
+
+    def _count(self, object_id: bytes, here: bool) -> None:
+        if object_id in self._unread or not here:
+            self._unread.discard(object_id)
+            self.misses += 1
+        else:
+            self.hits += 1
+
+    def on_wish(self, client: bytes, message: Prefetch | Replicate, now: float) -> None:
+        """Have an object come that nobody reads yet. For a Replicate it stays, and the client is told how it went."""
+        object_id = message.object_id
+        coming = object_id in self.fetching
+        if self._store.table.contains(object_id):
+            self._grant(client, message)
+        elif coming and isinstance(message, Prefetch):
+            return
+        elif object_id in self._freed or not self._get(client, message, now):
+            self._deny(client, message, "it is nowhere: it was freed, or its holders are gone", "lost")
+        elif isinstance(message, Prefetch):
+            if len(self._unread) > _UNREAD_KEPT:
+                self._unread.clear()
+            self._unread.add(object_id)
+
+    def _get(self, client: bytes, message: Wish, now: float) -> bool:
+        """Fetch it, unless that is under way; False when nobody is known to have it."""
         self._now = now
         object_id = message.object_id
-        if self._store.table.knows(object_id):
-            self.hits += message.holder not in (b"", self._node.me)
-            return False
         known = [(node, nbytes) for node, nbytes, _ in self._node.registry.holders(object_id) if node != self._node.me]
         nbytes = message.nbytes or max((nbytes for _, nbytes in known), default=0)
         holders = [node for node, _ in known]
         if message.holder and message.holder != self._node.me:
             holders.append(message.holder)
-        if not nbytes or not holders:
+        if object_id not in self.fetching and (not nbytes or not holders):
             return False
         self._readers.setdefault(object_id, []).append((client, message))
         self._perform(self.fetching.want(object_id, nbytes, holders, now))
         return True
+
+    def elsewhere(self, client: bytes, object_id: bytes) -> bool:
+        """Our copy is spoilt: whether there is another one, which the reader gets then."""
+        return self._get(client, Pin(object_id, 0, b""), self._now)
 
     def process_died(self, process: bytes) -> None:
         """It waits for nothing any more."""
@@ -96,6 +148,7 @@ class Fetcher:
         for object_id in object_ids:
             self._freed.bury(object_id)
             self.serving.freed(object_id)
+            self._unread.discard(object_id)
             if object_id in self.fetching:
                 self._perform(self.fetching.cancel(object_id, self._now))
                 self._refuse(object_id, "it was freed")
@@ -162,10 +215,10 @@ class Fetcher:
                     self._perform(self.fetching.no_more(object_id, self._now))
                 case fx.Completed(object_id):
                     self._complete(object_id)
-                case fx.Failed(object_id, reason, tried):
+                case fx.Failed(object_id, reason, tried, cause):
                     self._rooms.pop(object_id, None)
                     asked = "; ".join(f"node {node[:NODE_BYTES].hex()}: {why}" for node, why in tried)
-                    self._refuse(object_id, f"{reason} (asked: {asked or 'nobody, no holder is known'})")
+                    self._refuse(object_id, f"{reason} (asked: {asked or 'nobody, no holder is known'})", cause)
                 case _:
                     assert_never(effect)
 
@@ -189,7 +242,7 @@ class Fetcher:
             self._store.write(base + offset, chunk, claimed)
         except ObjectStoreFullError as error:
             self._perform(self.fetching.cancel(object_id, self._now))
-            self._refuse(object_id, str(error))
+            self._refuse(object_id, str(error), "room")
             return False
         return True
 
@@ -199,12 +252,27 @@ class Fetcher:
         self._answer(object_id)
 
     def _answer(self, object_id: bytes) -> None:
-        for client, pin in self._readers.pop(object_id, ()):
-            self._store.on_pin(client, pin, self._now)
+        for client, wish in self._readers.pop(object_id, ()):
+            self._grant(client, wish)
 
-    def _refuse(self, object_id: bytes, reason: str) -> None:
-        for client, _ in self._readers.pop(object_id, ()):
-            self._node.post(client, PinRefused(object_id, reason, False))
+    def _refuse(self, object_id: bytes, reason: str, cause: Cause = "lost") -> None:
+        self._unread.discard(object_id)
+        for client, wish in self._readers.pop(object_id, ()):
+            self._deny(client, wish, reason, cause)
+
+    def _grant(self, client: bytes, wish: Wish) -> None:
+        """It is here."""
+        if isinstance(wish, Pin):
+            self._store.on_pin(client, wish, self._now)
+        elif isinstance(wish, Replicate):
+            self._store.promote(wish.object_id)
+            self._node.post(client, Replicated(wish.object_id, ""))
+
+    def _deny(self, client: bytes, wish: Wish, reason: str, cause: Cause) -> None:
+        if isinstance(wish, Pin):
+            self._node.post(client, PinRefused(wish.object_id, reason, cause == "room", cause == "silent"))
+        elif isinstance(wish, Replicate):
+            self._node.post(client, Replicated(wish.object_id, reason))
 
     # -- giving -----------------------------------------------------------------------------------------------------
 
@@ -217,12 +285,11 @@ class Fetcher:
                     else:
                         self._serve(self.serving.missing(key))
                 case fx.UnpinObject(object_id, key):
-                    self._store.unpin(key, object_id)
+                    self.lending.unpin(key, object_id)
                 case fx.SendChunk(peer, transfer, offset, arena_offset, nbytes):
                     header = chunks.pack_chunk_header(transfer, offset)
-                    view = self._store.view(arena_offset, nbytes)
-                    self._node.send_frames(peer, (header, view))
-                    view.release()
+                    part = self.lending.lend(key_of(peer, transfer), arena_offset, nbytes)
+                    self._node.send_frames(peer, (header, part))
                 case fx.Refuse(peer, transfer, reason, others, nbytes):
                     self._raw(peer, FetchRefused(transfer, reason, others, nbytes))
                 case fx.SayWait(peer, transfer):
@@ -245,12 +312,16 @@ class Fetcher:
         self._now = now
         if self.serving.busy:
             self._serve(self.serving.step())
+        if self.lending:
+            self.lending.settle()
         if now - self._ticked >= _TICK_S and (len(self.fetching) or len(self.serving)):
             self._ticked = now
             self._perform(self.fetching.tick(now))
             self._serve(self.serving.tick(now))
         if self.serving.busy:
             return now
+        if self.lending:
+            return now + _LENT_S
         return now + _TICK_S if len(self.fetching) or len(self.serving) else None
 
     def _raw(self, node: bytes, message: Message) -> None:

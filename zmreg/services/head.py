@@ -9,11 +9,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Container, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from zmreg.core import effects as fx
+from zmreg.core.actor_roll import Stand
 from zmreg.core.actors import ActorBook
-from zmreg.model.ids import NODE_BYTES, PROCESS_ID_BYTES, node_of
+from zmreg.model.errors import ProtocolError
+from zmreg.model.ids import NODE_BYTES, PROCESS_ID_BYTES, node_of, owner_of
 from zmreg.model.messages import (
     ActorExiting,
     ActorHosted,
@@ -24,18 +27,28 @@ from zmreg.model.messages import (
     Construct,
     Constructed,
     CreateActor,
+    ForHead,
+    Inventory,
+    JobStarted,
     KillActor,
     KillProcess,
     Message,
     PlaceActor,
+    ProcessDied,
     ReleaseActor,
     RetireActor,
     UnplaceActor,
     WatchActor,
 )
 from zmreg.model.specs import ActorEntry, Shape
+from zmreg.services.homecoming import Homecoming
+from zmreg.services.jobs import Jobs
+from zmreg.services.mourning import EVERYTHING
+from zmreg.wire import codec
 
 if TYPE_CHECKING:
+    from zmreg.services.keeping import Keeping
+    from zmreg.services.ledger import Ledger
     from zmreg.services.node import Node
 
 
@@ -43,6 +56,8 @@ if TYPE_CHECKING:
 EARLY_S = 5.0
 # As long as the lease book waits for what no node has (core/leases.py).
 INFEASIBLE_S = 2.0
+UNWRITTEN = "unwritten"
+"""Kind of a refusal: the head's disk is at fault, not the order."""
 
 
 class Head:
@@ -59,6 +74,35 @@ class Head:
         """Actors for which no node is able, each with the time when that is final."""
         self._early: dict[bytes, tuple[float, list[tuple[bytes, Message]]]] = {}
         """What was said of actors that are not known yet: (until when to keep it, senders and messages)."""
+        self.jobs = Jobs()
+        self.homecoming = Homecoming(node, self)
+        self.keeping: Keeping | None = None
+        """What survives us is written by this; None: nothing does."""
+
+    def take_over(self, ledger: Ledger) -> None:
+        """Go on where the former head has stopped, and write down what changes from now on."""
+        from zmreg.services.keeping import Keeping  # late, here and wherever a ledger is opened: sqlite
+
+        self.homecoming.restore(ledger)
+        self.jobs.restore(ledger.jobs)
+        self.keeping = Keeping(self._node, self, ledger)
+        self.jobs.changed = self.keeping.job
+
+    def know(self, owner: bytes, creation: CreateActor, stand: Stand) -> None:
+        """An actor of the former head's."""
+        self.creations[stand.actor_id] = creation
+        self.actors.restore(_entry(owner, creation), stand, creation.waiting)
+        if stand.worker:
+            self._places[stand.actor_id] = node_of(stand.worker)
+
+    def claimed(self, actor_id: bytes, node: bytes, worker: bytes, constructed: bool) -> None:
+        """A node has the worker of an actor of the former head's."""
+        self._places[actor_id] = node
+        self.perform(self.actors.claim(actor_id, worker, constructed))
+
+    def has_place(self, actor_id: bytes) -> bool:
+        """Whether a node hosts the actor or was asked to."""
+        return actor_id in self._places or actor_id in self._unplaced
 
     # -- what is heard ----------------------------------------------------------------------------------------------
 
@@ -71,10 +115,13 @@ class Head:
                 creation = self.creations.get(actor_id)
                 if creation is not None:
                     self.creations[actor_id] = creation.but(deps=deps, waiting=False)
+                    self._write(sender, self.creations[actor_id])
                     self.perform(self.actors.ready(actor_id))
             case Constructed(actor_id, failure):
                 self.perform(self.actors.constructed(actor_id, sender, failure or None))
             case WatchActor(actor_id) | KillActor(actor_id, _):
+                if isinstance(message, WatchActor) and self.homecoming.holds(sender, actor_id, message):
+                    return True
                 if self._comes_early(sender, actor_id):
                     self._early.setdefault(actor_id, (time.monotonic() + EARLY_S, []))[1].append((sender, message))
                 else:
@@ -89,6 +136,12 @@ class Head:
             case ActorUnplaceable(actor_id, reason):
                 if self._places.get(actor_id) == sender:
                     self.unplaceable(actor_id, reason)
+            case ForHead():
+                self._on_entrusted(sender, message)
+            case Inventory():
+                self.homecoming.on_inventory(sender, message)
+            case JobStarted():
+                self.jobs.began(message)
             case _:
                 return False
         return True
@@ -106,19 +159,55 @@ class Head:
             case KillActor(actor_id, no_restart):
                 self.perform(self.actors.kill(actor_id, no_restart))
 
+    def _on_entrusted(self, node: bytes, word: ForHead) -> None:
+        """What another node keeps until we have it on the disk. Perhaps it was said to the former head already."""
+        message = codec.decode(word.payload)
+        if node_of(word.origin) != node or isinstance(message, ForHead):
+            raise ProtocolError(f"node {node.hex()} brought a word of {word.origin.hex()}, which is not its own")
+        if isinstance(message, ProcessDied):
+            self.process_died(message.process, message.reason, EVERYTHING if message.adopted else ())
+        else:
+            self.hears(word.origin, message)
+        if self.keeping is not None:
+            self.keeping.heard(node, word.number)
+
     def _on_create(self, sender: bytes, message: CreateActor) -> None:
-        self.creations[message.actor_id] = message
-        entry = ActorEntry(
-            message.actor_id, sender, message.name, message.namespace, message.class_name,
-            Shape(message.place, message.locs), Shape(message.hold, message.locs), message.max_restarts,
-            message.detached,
-        )  # fmt: skip
-        self.perform(self.actors.create(entry, time.monotonic(), message.waiting))
+        known = message.actor_id in self.actors
+        if not known:
+            self.creations[message.actor_id] = message
+        effects = self.actors.create(_entry(sender, message), time.monotonic(), message.waiting)
+        effects = self.homecoming.ordered(message.actor_id, effects)
+        accepted = not known and message.actor_id in self.actors
+        if accepted:
+            self._write(sender, message)
+        if accepted and self.keeping is not None and (message.name or message.detached):
+            self.keeping.note()
+            self.keeping.promise(partial(self._kept, message.actor_id, effects))
+        else:
+            self.perform(effects)
         self._early_is_over(message.actor_id)
+
+    def _write(self, owner: bytes, creation: CreateActor) -> None:
+        if self.keeping is not None:
+            self.keeping.order(owner_of(creation.actor_id), creation)
+
+    def _kept(self, actor_id: bytes, effects: list[fx.ActorEffect], why: str) -> None:
+        """A registration is on the disk, or (`why`) is not and never was."""
+        if why and actor_id in self.actors:
+            text = f"the head cannot write its state: {why}. Make room on its disk, then try again"
+            self.perform(self.actors.unplaceable(actor_id, text.encode()))
+            self._node.post(owner_of(actor_id), ActorRefused(actor_id, text, UNWRITTEN))
+        elif actor_id in self.actors:
+            self.perform(effects)
 
     def _early_is_over(self, actor_id: bytes) -> None:
         for sender, wish in self._early.pop(actor_id, (0.0, []))[1]:
             self._on_wish(sender, wish)
+
+    def end_all(self) -> None:
+        """Every actor is killed, detached ones, too, and none comes back."""
+        for actor_id in list(self.creations):
+            self.perform(self.actors.kill(actor_id, no_restart=True))
 
     def hosted(self, actor_id: bytes, worker: bytes) -> None:
         """The node has a worker for the actor."""
@@ -134,23 +223,43 @@ class Head:
 
     def process_died(self, process: bytes, reason: str, adopted: Container[bytes]) -> None:
         """As an actor's worker, as a listener, and as the owner of actors; of these the `adopted` ones stay."""
+        self.jobs.process_died(process, reason)
         self.perform(self.actors.worker_died(process, reason.encode()))
         self.perform(self.actors.process_died(process))
         self.perform(self.actors.owner_died(process, adopted))
         for actor_id in [each for each in self._early if each[:8] == process]:
             self._early_is_over(actor_id)
 
-    def node_gone(self, node: bytes, reason: str) -> None:
-        """With every process on it. Actors that waited for a place there are placed anew."""
+    def node_drains(self, node: bytes) -> None:
+        """It is about to leave: its actors go elsewhere, those that have a worker when they have answered their calls."""
+        for actor_id in [each for each, place in self._places.items() if place == node]:
+            if self.actors.worker(actor_id):
+                self.perform(self.actors.leave_node(actor_id))
+            elif actor_id in self.actors:
+                self._unplace(actor_id)
+                self.perform(self.actors.host_lost(actor_id))
+
+    def node_gone(self, node: bytes, reason: str, adopted: Container[bytes] = ()) -> None:
+        """With every process on it. Actors that waited for a place there are placed anew; `adopted`: see above."""
         prefix = node[:NODE_BYTES]
-        owners = {each[:PROCESS_ID_BYTES] for each in self._early}
-        for process in [each for each in self.actors.processes() | owners if each.startswith(prefix)]:
-            self.process_died(process, reason, ())
+        others = {each[:PROCESS_ID_BYTES] for each in self._early} | self.jobs.drivers()
+        for process in [each for each in self.actors.processes() | others if each.startswith(prefix)]:
+            self.process_died(process, reason, adopted)
         for actor_id in [each for each, place in self._places.items() if place == node]:
             self.perform(self.actors.host_lost(actor_id))
+        if self.keeping is not None:
+            self.keeping.member(node, False)
+
+    def node_came(self, node: bytes) -> None:
+        """A node has joined."""
+        if self.keeping is not None:
+            self.keeping.member(node, True)
 
     def tick(self, now: float) -> None:
         """Restarts that had to wait; and nothing is kept for the dead."""
+        self.homecoming.tick(now)
+        if self.keeping is not None:
+            self.keeping.tick()
         self.perform(self.actors.tick(now))
         self._retry_unplaced(now)
         for actor_id in [each for each, (until, _) in self._early.items() if now > until]:
@@ -171,8 +280,8 @@ class Head:
                     self._unplace(actor_id)
                 case fx.Construct(actor_id, worker, incarnation):
                     self._construct(actor_id, worker, incarnation)
-                case fx.RetireActor(actor_id, worker):
-                    self._node.post(worker, RetireActor(actor_id))
+                case fx.RetireActor(actor_id, worker, moves):
+                    self._node.post(worker, RetireActor(actor_id, moves))
                 case fx.KillWorker(worker):
                     self._node.tell(node_of(worker), KillProcess(worker, "it was killed on request"))
                 case fx.TellActor(process, actor_id, state, worker, incarnation, failure, restarts, init_failed):
@@ -184,8 +293,12 @@ class Head:
                 case fx.ActorRefused(actor_id, owner, reason):
                     self.creations.pop(actor_id, None)
                     self._node.post(owner, ActorRefused(actor_id, reason))
+                    if self.keeping is not None:  # should it be said again, to the next head
+                        self.keeping.ledger.end(actor_id, reason.encode())
                 case _:
                     assert_never(effect)
+        if self.keeping is not None:
+            self.keeping.note()
 
     def _place(self, actor_id: bytes) -> None:
         """Have the best node host the actor."""
@@ -193,7 +306,8 @@ class Head:
         place = Shape(creation.place, creation.locs, creation.strategy)
         chosen = self._node.placing.choose_for_actor(place, Counter(self._places.values()))
         if chosen is None:
-            self._unplaced.setdefault(actor_id, time.monotonic() + INFEASIBLE_S)
+            # After a restart of the head not all are back yet.
+            self._unplaced.setdefault(actor_id, max(time.monotonic(), self.homecoming.until) + INFEASIBLE_S)
             return
         self._unplaced.pop(actor_id, None)
         self._places[actor_id] = chosen
@@ -228,3 +342,11 @@ class Head:
                 creation.handle, creation.name,
             ),
         )  # fmt: skip
+
+
+def _entry(owner: bytes, creation: CreateActor) -> ActorEntry:
+    return ActorEntry(
+        creation.actor_id, owner, creation.name, creation.namespace, creation.class_name,
+        Shape(creation.place, creation.locs), Shape(creation.hold, creation.locs), creation.max_restarts,
+        creation.detached,
+    )  # fmt: skip

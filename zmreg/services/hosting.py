@@ -187,7 +187,8 @@ class SyncHost:
         call in which the actor ended itself is never answered: it fails when this process is gone, hook and all.
         """
         self.worker.answer_now()
-        self.worker.tell_node(ActorExiting(self.actor_id))
+        if not self.worker.moving:
+            self.worker.tell_node(ActorExiting(self.actor_id))
         hook = getattr(self.instance, "__pre_destroy__", None)
         if hook is not None:
             try:
@@ -290,6 +291,7 @@ class ThreadHost(SyncHost):
 
     def end_now(self) -> None:
         """Wait for no other thread: their calls fail with the process."""
+        self.worker.moving = False
         self._at_once = True
         self._over.set()
 

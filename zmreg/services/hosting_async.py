@@ -70,6 +70,8 @@ class AsyncHost(SyncHost):
         return task_id in self._unfinished
 
     def _spawn(self, caller: bytes, rows: list[batches.Row]) -> None:
+        if self.worker.moving and self._over.is_set():  # not begun, and so its caller may send it to where we go on
+            return
         for row in rows:
             task_id = object_id(caller, row[0])
             task = self._loop.create_task(self._one(caller, row, task_id))
@@ -84,6 +86,7 @@ class AsyncHost(SyncHost):
             self._reply(caller, row, [execute.CANCELLED_ROW] * max(1, nreturns(row)), 0.0, [])
         elif isinstance(error := done.exception(), (ActorExit, SystemExit)):
             self._exit = error if isinstance(error, SystemExit) else None
+            self.worker.moving = False
             self._over.set()
 
     async def _one(self, caller: bytes, row: batches.Row, task_id: bytes) -> None:
@@ -142,14 +145,14 @@ class AsyncHost(SyncHost):
 
     def end_now(self) -> None:
         """Also from a task of the user's own: nobody awaits what that one raises."""
+        self.worker.moving = False
         self._loop.call_soon_threadsafe(self._over.set)
 
     def end_when_idle(self) -> None:
         """Finish what runs, then end."""
 
         async def drain() -> None:
-            pending = [task for task in self._tasks.values() if task is not asyncio.current_task()]
-            if pending:
+            while pending := [task for task in self._tasks.values() if task is not asyncio.current_task()]:
                 await asyncio.wait(pending)
             self._over.set()
 

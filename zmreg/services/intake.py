@@ -12,9 +12,20 @@ from collections import deque
 from pathlib import Path
 
 from zmreg.model.ids import ProcessId, object_id
-from zmreg.model.messages import CancelCall, Construct, DeadlockProbe, Definition, Exit, GaveBack, RetireActor, Steal
+from zmreg.model.messages import (
+    CancelCall,
+    Construct,
+    DeadlockProbe,
+    Definition,
+    Exit,
+    GaveBack,
+    Prefetch,
+    RetireActor,
+    Steal,
+    UseDevices,
+)
 from zmreg.net.waiting import Waiter
-from zmreg.services import execute
+from zmreg.services import accelerators, execute
 from zmreg.services.client import Client
 from zmreg.services.deadlocks import Deadlocks
 from zmreg.services.graces import Graces
@@ -47,9 +58,13 @@ class Intake(Client):
         self.host: Host | None = None
         self.construct: Construct | None = None
         self.ending = False
+        self.moving = False
+        """It ends here because the actor that it is goes on elsewhere."""
         self.heirless = False
         """The whole cluster ends: nothing is left to anybody."""
         self.blocked = False
+        self.devices: tuple[str, ...] = ()
+        """Ids of the GPUs that belong to what runs here."""
         self.by_hand = 0
         """Number of the call that waits in the inbox to be run by this worker inside a wait (services/helping.py)."""
         self._first_ready = 0.0
@@ -60,8 +75,9 @@ class Intake(Client):
             Steal: self._on_steal,
             CancelCall: self._on_cancel,
             Construct: self._on_construct,
-            RetireActor: lambda _, m: self._end_when_idle(),
+            RetireActor: lambda _, m: self._on_retire(m.moves),
             Exit: lambda _, m: self._on_exit(m.last),
+            UseDevices: lambda _, m: self._on_devices(m.devices),
             DeadlockProbe: self.deadlocks.on_probe,
         }
 
@@ -73,12 +89,22 @@ class Intake(Client):
         if host is not None and host.takes(sender, rows):
             return
         inbox = self.inbox
+        queued = self.idle.done  # the main thread runs something
         for row in rows:
+            if queued and len(row) > batches.SHORT_ROW and row[6]:
+                self._fetch_inputs(row)
             inbox.append((sender, row))
+            queued = True
         if self.blocked and host is None:
             with self.lock:
                 self._give_back_unstarted()
         self.idle.finish()
+
+    def _fetch_inputs(self, row: batches.Row) -> None:
+        """Inputs of a call that waits here come meanwhile: the worker does not stand still for them when it runs."""
+        for dep in row[6]:
+            if dep[1] == batches.STORED and dep[4] not in (b"", self.node):
+                self.tell_node(Prefetch(*dep[2:]))
 
     def _on_definition(self, sender: bytes, message: Definition) -> None:
         self.blobs[message.digest] = message.blob
@@ -169,6 +195,15 @@ class Intake(Client):
         self.idle.finish()
         if self.host is not None:
             self.host.end_when_idle()
+
+    def _on_devices(self, devices: tuple[str, ...]) -> None:
+        """What comes behind this on the same way, and is not even unpickled yet, has these."""
+        self.devices = devices
+        accelerators.expose(devices)
+
+    def _on_retire(self, moves: bool) -> None:
+        self.moving = moves
+        self._end_when_idle()
 
     def _on_exit(self, last: bool) -> None:
         self.heirless = last

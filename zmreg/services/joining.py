@@ -12,8 +12,8 @@ from zmreg.model.errors import ClusterError
 from zmreg.model.messages import NodeRecord
 from zmreg.model.settings import Listening
 from zmreg.model.version import VERSION
-from zmreg.net.mesh import Mesh, advertised
-from zmreg.services import keys
+from zmreg.net.mesh import advertised
+from zmreg.services import failpoints, keys
 from zmreg.services.addresses import is_loopback, split_address
 from zmreg.services.neighbours import Neighbours
 
@@ -31,7 +31,7 @@ def listen(node: Node, listening: Listening) -> None:
             "machine that can, with --host"
         )
     pub_port = listening.pub_port or (listening.port + 1 if listening.port else 0)
-    mesh = Mesh(node.me, key.keys, listening.host, listening.port, pub_port)
+    mesh = failpoints.mesh_class()(node.me, key.keys, listening.host, listening.port, pub_port)
     try:
         host = listening.advertise or advertised(listening.host, contact[0] if contact else "192.0.2.1")
         first = NodeRecord(

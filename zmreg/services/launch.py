@@ -18,6 +18,7 @@ from zmreg.model import errors
 from zmreg.model.errors import ClusterError
 from zmreg.model.ids import ProcessId
 from zmreg.model.settings import Listening, Settings
+from zmreg.services.accelerators import device_ids
 from zmreg.services.descriptors import prepare as prepare_descriptors
 from zmreg.services.directories import SHARED_MEMORY, Session, new_session, remove
 
@@ -33,12 +34,13 @@ LOG_TAIL_BYTES = 4_096
 
 
 def filled(settings: Settings) -> Settings:
-    """The settings with every automatic value decided for this machine."""
+    """The settings with every automatic value decided for this machine. ValueError: more GPUs than it may use."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     store = settings.object_store_bytes
     if not store:
         free = shutil.disk_usage(SHARED_MEMORY).free
         store = int(min(memory * STORE_SHARE, free * 0.5))
+    device_ids(settings.num_gpus)  # ValueError here, and not in the log of a node that did not start
     workers = settings.max_workers or max(32, memory // WORKER_BYTES)
     return replace(settings, object_store_bytes=store, max_workers=int(workers))
 

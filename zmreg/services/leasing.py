@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from zmreg.core.graves import Graves
 from zmreg.model.errors import UnschedulableError, WorkerStartError
 from zmreg.model.messages import LeaseGranted, TryNodes, Unschedulable
 from zmreg.model.specs import NEAR, ON, TRY, Shape
@@ -28,6 +29,7 @@ class Leasing(Endings):
         self.pools: dict[Shape, Pool] = {}
         self.known: dict[bytes, set[bytes]] = {}
         """Definitions that each worker has been sent."""
+        self.gone_nodes = Graves()
 
     def start(self, task: Task) -> None:
         """Send, queue or hold a task, by the state of its inputs (tasks.py)."""
@@ -45,7 +47,7 @@ class Leasing(Endings):
         held: dict[bytes, int] = {}
         for entry in task.inputs():
             value = entry.value
-            if isinstance(value, Stored):
+            if isinstance(value, Stored) and value.holder not in self.gone_nodes:
                 held[value.holder] = held.get(value.holder, 0) + value.nbytes
         if not held or (len(held) == 1 and self.wires.node in held and not home.is_far):
             return home
@@ -85,6 +87,7 @@ class Leasing(Endings):
             lane = self.lanes[worker] = Lane(self.wires, worker, pool, self.known.setdefault(worker, set()))
         else:  # ourselves: we were idle, and answers of calls that we ran by our own hands are still on their way
             lane.home, lane.closed, lane.recalled = pool, False, False
+        lane.devices = message.devices
         pool.granted(lane)
 
     def on_try_nodes(self, message: TryNodes) -> None:

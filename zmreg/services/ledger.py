@@ -18,10 +18,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from zmreg.core.actor_roll import Stand
 from zmreg.model.errors import StateError, StateLockedError
 from zmreg.model.record import Record
+from zmreg.services.jobs import Job
 
 FILE: Final = "head.sqlite"
 LOCK: Final = "head.lock"
@@ -29,8 +31,8 @@ LOCK: Final = "head.lock"
 LINGER_S: Final = 0.01
 # A full disk is asked again this often.
 RETRY_S: Final = 1.0
-# Ends remembered, for words about them that were still under way when the head stopped.
-_ENDS_KEPT: Final = 10_000
+# Drivers that have gone, and ends of actors, for words about them that were still under way when the head stopped.
+_KEPT: Final = 10_000
 # sqlite's locks and mapped memory are not to be trusted there (its documentation says so).
 REMOTE: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ncpfs", "fuse.sshfs", "fuse.s3fs"})
 
@@ -66,27 +68,6 @@ class Order(Record):
     namespace: str
     detached: bool
     frame: bytes
-
-
-class Stand(Record):
-    """How an actor stands. `state` as in core/actor_records.py."""
-
-    actor_id: bytes
-    state: str
-    worker: bytes
-    incarnation: int
-    restarts_used: int
-    leaving: bool
-
-
-class Job(Record):
-    """A driver. Times are seconds of the epoch, `ended` 0 while it runs; status RUNNING, ENDED or DIED."""
-
-    driver: bytes
-    name: str
-    started: float
-    ended: float
-    status: str
 
 
 class _Batch:
@@ -163,7 +144,7 @@ class Ledger:
         self._thread = threading.Thread(target=self._run, name="zmreg-ledger", daemon=True)
         self._thread.start()
 
-    def _actors(self) -> list[tuple[object, ...]]:
+    def _actors(self) -> list[tuple[Any, ...]]:
         columns = (
             "actor_id, owner, name, namespace, detached, frame, state, worker, incarnation, restarts_used, leaving"
         )
@@ -275,6 +256,8 @@ def open_ledger(directory: Path, cluster: str, node: bytes) -> Ledger:
         _require_private(directory)
         _require_local(directory)
         lock = _take(directory)
+    except StateError:
+        raise
     except OSError as error:
         raise StateError(f"the head cannot use {directory} for its state: {error}") from None
     try:
@@ -365,6 +348,7 @@ def _begin(database: sqlite3.Connection, directory: Path, cluster: str, node: by
         epoch = int(meta.get("epoch", "0")) + 1
         new = {"cluster": cluster, "epoch": str(epoch), "head": node.hex(), "started": str(time.time())}
         database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", new.items())
-        oldest = "(SELECT max(number) FROM ends)"
-        database.execute(f"DELETE FROM ends WHERE number <= {oldest} - {_ENDS_KEPT}")
+        database.execute(f"DELETE FROM ends WHERE number <= (SELECT max(number) FROM ends) - {_KEPT}")
+        newest = f"(SELECT driver FROM jobs ORDER BY started DESC LIMIT {_KEPT})"
+        database.execute(f"DELETE FROM jobs WHERE status != 'RUNNING' AND driver NOT IN {newest}")
     return epoch, bytes.fromhex(meta.get("head", ""))

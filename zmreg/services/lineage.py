@@ -40,6 +40,8 @@ class Source:
         self._seen = weakref.ref(entry)
         value = entry.value
         self.recipe = value.recipe if isinstance(value, Stored) else None
+        if isinstance(entry.task, Rebuilt):  # it is just being made again
+            self.recipe = entry.task.recipe
         self.index = entry.counter - self.recipe.counter if self.recipe is not None else 0
         if self._held is not None and isinstance(entry, Borrowed):  # its owner need not keep it for us
             self._held = Entry(entry.owner, entry.counter, INLINE, entry.value)
@@ -174,7 +176,9 @@ class Lineage:
         assert isinstance(value, Stored)
         recipe = value.recipe
         if recipe is None:
-            raise RebuildRefusedError("it was made by put(), which cannot be repeated: put(value, replicas=2) has two copies")
+            raise RebuildRefusedError(
+                "it was made by put(), which cannot run again: with put(x, replicas=2) two nodes have it"
+            )
         running = self._tasks.live.get(recipe.counter)
         if isinstance(running, Rebuilt) and running.recipe is recipe:  # a sibling was missed before
             self._forget_bytes(entry, running)
@@ -269,7 +273,7 @@ class Lineage:
 def _why_missing(source: Source, entry: Entry | None) -> str:
     what: Any = f"its input, object {source.object_id.hex()[-8:]}"
     if source.where == -1:
-        return "its arguments were a large plain value, which was freed when the call was over: put() it and pass the ref"
+        return "its arguments were a large plain value, freed when the call was over: put() it, and pass the ref"
     if entry is not None:
         return f"{what}, {'failed' if entry.state == FAILED else 'was freed'}"
     return f"{what}, came from put() or from another process, and nobody holds it any more"

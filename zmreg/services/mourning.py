@@ -50,6 +50,7 @@ class Mourning:
         )  # fmt: skip
         self._bury(word, death.words.sealed)
         node.perform(node.leases.worker_died(worker))
+        node.restarting.worker_died(worker)
 
     def driver_gone(self, driver: bytes) -> None:
         """A driver that had a seat here has ended, in peace or not. What it owned goes with it."""
@@ -87,6 +88,7 @@ class Mourning:
         for client in node.clients:
             node.post(client, NodeGone(gone, reason, left))
         node.store.node_gone(gone)
+        node.restarting.node_gone(gone)
         node.adoption.node_gone(prefix)
         node.head.node_gone(gone, reason)
         for owner in [each for each in node.leases.owners() if each.startswith(prefix)]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from zmreg.core import nodes as fx
 from zmreg.core.nodes import Members, NodeState
-from zmreg.model.errors import ProtocolError
+from zmreg.model.errors import ClusterError, ProtocolError
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
     Admitted,
@@ -39,6 +39,7 @@ from zmreg.model.messages import (
 from zmreg.net.curve import LOST, OPEN, UNREACHABLE
 from zmreg.net.mesh import Mesh
 from zmreg.services.admission import CONTACT, Admission
+from zmreg.services.detours import Detours
 from zmreg.services.fetcher import Fetcher
 from zmreg.services.letters import Letters
 from zmreg.services.probes import Probes
@@ -55,6 +56,9 @@ _UNKNOWN_S = 5.0
 _RECORD_S = 0.5
 # A change of what is free is told at most this often.
 _CHANGE_S = 0.02
+# To see whether there is one takes 40 us: not in each turn of a node that passes calls on.
+_LOOK_S = 0.005
+_JUDGE_S = 0.05
 
 log = logging.getLogger("zmreg.neighbours")
 
@@ -72,15 +76,18 @@ class Neighbours:
         """`record()` describes this node now. `contact` is any node of the cluster to join; None: we are the head."""
         self._node = node
         self._mesh = mesh
+        self.gatekeeper = mesh.gatekeeper
+        self.link_counts = mesh.link_counts
         self._record = record
         self.is_head = contact is None
         self.members = Members(node.me, self.is_head)
-        self.letters = Letters(mesh, self._deliver, self._gave_up)
+        self.detours = Detours(node.me, mesh, self.members)
+        self.letters = Letters(node.me, self.detours, self._deliver, self._gave_up)
         self._head = self.members.head or b""
         self._waiting: dict[bytes, tuple[float, list[tuple[bytes, bytes, bytes]]]] = {}
         """Letters to nodes that are not known yet: (until when, letters)."""
         self._told: NodeRecord | None = None
-        self._told_at = float("-inf")
+        self._told_at = self._look_at = self._judge_at = float("-inf")
         self._probes = Probes(node, self._refused)
         self.fetcher = node.fetcher = Fetcher(node)
         self.registry = node.registry = Registry(
@@ -89,17 +96,30 @@ class Neighbours:
         node.store.on_offered = self.registry.holds
         node.store.on_gone = self.registry.holds_no_more
         node.ends.far = self.far
-        for fd in mesh.fds:
-            node.watch(fd, lambda: None)  # edge-triggered: `turn` drains them all
+        gate, *others = mesh.fds  # all edge-triggered
+        node.watch(gate, lambda: None)  # every turn drains it
+        for fd in others:
+            node.watch(fd, self._attend)
         self.admission = Admission(self, node, mesh, record, contact)
 
     # -- in every turn of the node's loop --------------------------------------------------------------------------
 
     def turn(self, now: float) -> float | None:
         """Receive, judge and say what is due. When to call again at the latest."""
-        self._mesh.gatekeeper.serve()
         while (heard := self._mesh.receive()) is not None:
             self._hear(*heard, now)
+        self.admission.turn(now)
+        if now >= self._judge_at:
+            self._judge(now)
+        dues = [self._say_record(now), self.fetcher.turn(now), self.letters.tick(now)]
+        if self.joined:
+            dues.append(self.registry.tick(now))
+        return min((due for due in dues if due is not None), default=None)
+
+    def _attend(self) -> None:
+        """Drain what speaks a few times a second, when it does."""
+        now = time.monotonic()
+        self._mesh.gatekeeper.serve()
         while (frame := self._mesh.overhear()) is not None:
             self._overhear(frame, now)
         for node, happening in self._mesh.happenings(now):
@@ -107,39 +127,57 @@ class Neighbours:
                 self._on_link(node, happening.event)
             else:
                 self.admission.on_link(happening)
-        self.admission.turn(now)
+
+    def _judge(self, now: float) -> None:
+        """What goes by the time alone, and in tenths of seconds: not in each of a thousand turns a second."""
+        self._judge_at = now + _JUDGE_S
+        self._attend()  # connecting to somebody may have eaten the signal of a message
         self._perform(self.members.tick(now))
         self._probes.tick(now)
-        self._say_record(now)
         self._give_up_unknown(now)
-        dues = [self.fetcher.turn(now), self.letters.tick(now)]
-        if self.joined:
-            dues.append(self.registry.tick(now))
-        return min((due for due in dues if due is not None), default=None)
+        for node in self.detours.review(self.letters.stuck(), now):
+            self.letters.connected(node)
 
     def _hear(self, sender: bytes, frames: list[Any], now: float) -> None:
-        if not frames:
-            return
         self._perform(self.members.on_beat(sender, now))
         if self.members.is_fenced(sender):
             return
-        if frames[0][:2] == b"ZR":
-            self._on_raw(sender, frames[0], now)
-        elif chunks.is_chunk(frames[0]) and len(frames) == 2:
-            self.fetcher.on_chunk(frames[0], frames[1], now)
-        elif not self.letters.hear(sender, [_bytes(frame) for frame in frames], now):
+        try:
+            if frames and Detours.is_forwarded(first := _bytes(frames[0])):
+                self._hear_around(sender, [first, *frames[1:]], now)
+            elif not self._hear_frames(sender, frames, now):
+                self._node.protocol_errors += 1
+        except ProtocolError:  # a member's, so not an attack: another version of us, or a fault of ours
             self._node.protocol_errors += 1
 
-    def _on_raw(self, sender: bytes, frame: bytes, now: float) -> None:
-        try:
-            message = codec.decode(frame)
-        except ProtocolError:
-            self._node.protocol_errors += 1
-            return
+    def _hear_around(self, relay: bytes, frames: list[Any], now: float) -> None:
+        heard = self.detours.hear(relay, frames, now)
+        if heard is not None:
+            if self.detours.came_around(heard.origin, relay, now):
+                self.letters.connected(heard.origin)
+            if not self._hear_frames(heard.origin, heard.frames, now):
+                self._node.protocol_errors += 1
+
+    def _hear_frames(self, sender: bytes, frames: list[Any], now: float) -> bool:
+        """Act on a message; False when it is none of ours. Raises ProtocolError for one that is malformed."""
+        if not frames:
+            return False
+        first = _bytes(frames[0])
+        if first[:2] == codec.MAGIC and len(frames) == 1:
+            self._on_raw(sender, codec.decode(first), now)
+            return True
+        if chunks.is_chunk(first) and len(frames) == 2:
+            self.fetcher.on_chunk(first, frames[1], now)
+            return True
+        return self.letters.hear(sender, [first, *map(_bytes, frames[1:])], now)
+
+    def _on_raw(self, sender: bytes, message: Message, now: float) -> None:
         match message:
             case Join() | Admitted() | NotAdmitted() | AskHead():
                 self.admission.hear(sender, message, now)
-            case NodeRecord():
+            case NodeRecord(node):
+                if node != sender:
+                    raise ProtocolError("a node's record comes from itself, or by letter from the head")
                 self.learn(message, now)
             case Fenced(reason):
                 self._fenced(reason)
@@ -152,15 +190,17 @@ class Neighbours:
 
     def send_frames(self, node: bytes, frames: tuple[bytes, memoryview]) -> None:
         """A part of an object."""
-        self._mesh.send(node, frames)
+        self.detours.send(node, frames)
 
     def raw(self, node: bytes, message: Message) -> bool:
         """Say something that is said again when it gets lost."""
-        return self._mesh.send(node, (codec.encode(message),))
+        return self.detours.send(node, (codec.encode(message),))
 
     def _on_link(self, node: bytes, event: str) -> None:
         if event == OPEN:
             self.letters.connected(node)
+            if self.joined:  # whoever was declared dead behind a broken line is told so, however little it has to say
+                self.raw(node, self._record())
         elif event in (LOST, UNREACHABLE):
             record = self.members.record(node)
             if record is not None:
@@ -184,31 +224,44 @@ class Neighbours:
         if self.members.record(record.node) is None:  # dead or gone
             return
         if record.node not in self.letters.couriers:
-            self._mesh.connect(record.node, record.host, record.port, record.pub_port)
+            self.connect(record)
             self.letters.open(record.node)
         for letter in self._waiting.pop(record.node, (0.0, []))[1]:
             self.letters.send(record.node, *letter)
 
+    def connect(self, record: NodeRecord) -> None:
+        """Be able to speak to a node. ProtocolError when its record has no address."""
+        try:
+            self._mesh.connect(record.node, record.host, record.port, record.pub_port)
+        except ClusterError as error:
+            raise ProtocolError(f"the record of node {record.node.hex()} is of no use: {error}") from None
+
     # -- what we have ------------------------------------------------------------------------------------------------
 
-    def _say_record(self, now: float) -> None:
-        since = now - self._told_at
-        if not self.joined or since < _CHANGE_S:
-            return
+    def _say_record(self, now: float) -> float | None:
+        """Tell what has changed. When to look again, if that was too early; None: after whatever happens next."""
+        if now < self._look_at:
+            return self._look_at
+        self._look_at = now + _LOOK_S
+        if not self.joined:
+            return None
         record = self._record()
-        if since >= _RECORD_S or record != self._told:
+        if now - self._told_at >= _RECORD_S or record != self._told:
             self._told, self._told_at = record, now
+            self._look_at = now + _CHANGE_S
             self._publish(record)
+        return None
 
     def _publish(self, message: Message) -> None:
         self._mesh.publish(codec.encode(message))
 
     def _overhear(self, frame: bytes, now: float) -> None:
         try:
-            message = codec.decode(frame)
+            self._on_published(codec.decode(frame), now)
         except ProtocolError:
             self._node.protocol_errors += 1
-            return
+
+    def _on_published(self, message: Message, now: float) -> None:
         if isinstance(message, NodeRecord):
             self._perform(self.members.on_beat(message.node, now))
             self.learn(message, now)
@@ -292,12 +345,14 @@ class Neighbours:
             self._fenced(reason)
             return
         self.letters.close(node)
+        self.detours.forget(node)
         self._mesh.disconnect(node)
         self.registry.forget(node)
-        self.fetcher.node_gone(node)
         waiting = self._waiting.pop(node, None)
         log.warning("node %s is gone: %s", node.hex(), reason)
+        # Clients hear of the death before they hear what is lost with it: they may want that made again, elsewhere.
         self._node.mourning.node_gone(node, reason, left)
+        self.fetcher.node_gone(node)
         for _, origin, _ in waiting[1] if waiting is not None else ():
             self._tell_unknown(origin, node)
 

@@ -23,6 +23,7 @@ from zmreg.model.messages import (
     Blocked,
     Borrow,
     BorrowSettled,
+    EndWorkers,
     Exit,
     FreeObjects,
     Goodbye,
@@ -33,12 +34,15 @@ from zmreg.model.messages import (
     LeaseReturned,
     Leaving,
     LogLines,
+    Lost,
     Message,
     NodeGone,
     NodeRecord,
     Pin,
     PlaceActor,
+    Prefetch,
     ProcessDied,
+    Replicate,
     Resolve,
     Sealed,
     Unborrow,
@@ -46,11 +50,12 @@ from zmreg.model.messages import (
     UnplaceActor,
     WantLeases,
     Welcome,
+    WorkersEnded,
 )
 from zmreg.model.settings import Settings
 from zmreg.model.specs import UNIT
 from zmreg.net.sockets import Ends
-from zmreg.services import views
+from zmreg.services import accelerators, views
 from zmreg.services.adoption import Adoption
 from zmreg.services.far_head import FarHead
 from zmreg.services.fetcher import Fetcher
@@ -63,6 +68,7 @@ from zmreg.services.overdue import Overdue
 from zmreg.services.placing import Placing
 from zmreg.services.printed import Output
 from zmreg.services.registry import Registry
+from zmreg.services.restarting import Restarting
 from zmreg.services.storekeeper import Storekeeper
 from zmreg.services.visitors import Visitors
 from zmreg.services.zygote import end_descendants, remove_session
@@ -95,6 +101,7 @@ class Node(Loop):
             keep_idle=cpus,
             idle_s=self.settings.idle_worker_s,
         )
+        self.leases.name_devices(accelerators.device_ids(self.settings.num_gpus))
         self.leases.prefix = self.me[:NODE_BYTES]
         self.head: Head | FarHead = Head(self)
         arena = Path(config["arena"])
@@ -105,6 +112,7 @@ class Node(Loop):
         self.leaving: set[bytes] = set()
         self.visitors = Visitors(self)
         self.placing = Placing(self)
+        self.restarting = Restarting(self)
         self.perform = self.placing.perform
         self.protocol_errors = 0
         self.exit_code = 0
@@ -204,6 +212,9 @@ class Node(Loop):
                 now = time.monotonic()
                 if self.fetcher is None or not self.fetcher.brings(sender, message, now):
                     self.store.on_pin(sender, message, now)
+            case Prefetch() | Replicate():
+                if self.fetcher is not None:
+                    self.fetcher.on_wish(sender, message, time.monotonic())
             case Unpin():
                 self.store.on_unpin(sender, message)
             case FreeObjects():
@@ -222,12 +233,16 @@ class Node(Loop):
                 self._on_goodbye(sender)
             case Adopt():
                 self.adoption.adopt(sender, message)
-            case Resolve() | Borrow() | BorrowSettled() | Unborrow() | Holds():
+            case Resolve() | Lost() | Borrow() | BorrowSettled() | Unborrow() | Holds():
                 self.adoption.on_message(sender, message)
             case Ask():
                 views.hear(self, sender, message)
             case PlaceActor() | UnplaceActor() | KillProcess():
                 self.placing.for_the_head(message)
+            case EndWorkers(number):
+                self.restarting.on_end(sender, number)
+            case WorkersEnded(number):
+                self.restarting.on_ended(sender, number)
             case ProcessDied():
                 self.mourning.far_death(message)
             case NodeRecord() | NodeGone() | Leaving():
@@ -325,7 +340,7 @@ class Node(Loop):
             message = codec.decode(frame)
         except ProtocolError:
             return  # calls or results, whose senders are told of the death
-        if isinstance(message, Resolve | Borrow | BorrowSettled | Unborrow | Holds):
+        if isinstance(message, Resolve | Lost | Borrow | BorrowSettled | Unborrow | Holds):
             self.adoption.on_message(origin, message)
 
     # -- what is done -----------------------------------------------------------------------------------------------

@@ -31,7 +31,12 @@ def count_begun(tasks: list[Task], running: bytes, me: bytes) -> int:
 
 
 def one_more_attempt(task: Task, message: ProcessDied) -> bool:
-    """Book one more attempt, if the task's options allow it and it has not killed too many workers already."""
+    """Book one more attempt, if the task's options allow it and it has not killed too many workers already.
+
+    What its node has ended in order to leave is no fault of the task: tried again, if it may be at all, at no charge.
+    """
+    if message.drained:
+        return task.template.max_retries != 0
     exit_code = message.exit_code if message.signal is None else -message.signal
     task.deaths = (*task.deaths, Death(exit_code, log_tail=message.log_tail))
     policy = RetryPolicy(task.template.max_retries)

@@ -55,6 +55,10 @@ class Peer:
         self._keeper = keeper
         self._death: ActorDiedError | None = None
         self._died: ProcessDied | None = None
+        self._moved: Lane | None = None
+        """The lane to a worker that still answers what it has, while the actor goes to another node."""
+        self._next = b""
+        """The worker that is the actor now: used when all calls to the one before are answered or decided on."""
         self._left: list[Lane] = []
         """Lanes to workers that are gone or given up, with calls still to be decided on."""
 
@@ -81,6 +85,14 @@ class Peer:
         if self.lane is not None:
             with self._keeper.shield():
                 self.advance()
+
+    def place_first(self, task: Task) -> None:
+        """Back to the head of the queue: it was sent, and came back unbegun."""
+        if self._death is not None:
+            self.place(task)
+            return
+        self.queue.appendleft(task)
+        self.advance()
 
     def advance(self) -> None:
         """Send from the head of the queue; an unordered actor's calls may overtake those that wait for inputs."""
@@ -121,9 +133,15 @@ class Peer:
         if self.queue:
             self.advance()
 
+    def abandon(self) -> None:
+        """Forget every call: the actor is to end."""
+        self.queue.clear()
+        for lane in (*self._left, *([self.lane] if self.lane is not None else [])):
+            lane.abandon()
+
     def backlog(self) -> int:
         """Calls accepted and not answered."""
-        return len(self.queue) + (len(self.lane.outstanding) if self.lane else 0)
+        return len(self.queue) + sum(len(lane.outstanding) for lane in (self.lane, self._moved) if lane)
 
     # -- what is heard ----------------------------------------------------------------------------------------------
 
@@ -132,15 +150,18 @@ class Peer:
         self.state = message.state
         self.restarts = message.restarts
         if message.state == "alive":
-            if self.lane is None or self.lane.worker != message.worker:
-                self._leave_lane()
-                self.settle()
-                self.lane = self._keeper.lane_to_actor(message.worker, self)
-            self.advance()
+            self._next = message.worker
+            if self._moved is None or not self._moved.outstanding:
+                self._arrive()
+        elif message.state == "moving":
+            if self.lane is not None:
+                self._moved, self.lane = self.lane, None
+            self._leave_moved()
         elif message.state == "dead":
             self._death = self._death_of(message)
             if self.lane is not None and self.lane.worker != message.worker:
                 self._leave_lane()
+            self._leave_moved()
             # Else it left in peace, and its worker still sends answers: what has none when that is gone, fails.
             queue, self.queue = self.queue, deque()
             for task in queue:
@@ -148,9 +169,30 @@ class Peer:
         else:
             self._leave_lane()
 
+    def _arrive(self) -> None:
+        """Send to where the actor is now, first of all what came back from where it was."""
+        worker, self._next = self._next, b""
+        if self.lane is None or self.lane.worker != worker:
+            self._leave_lane()
+            if self._moved is not None:
+                self._left.append(self._moved)
+                self._moved = None
+            self.settle()
+            self.lane = self._keeper.lane_to_actor(worker, self)
+        self.advance()
+
+    def _leave_moved(self) -> None:
+        """If the worker that the actor has left is gone, its last answer is here."""
+        moved = self._moved
+        if moved is not None and self._died is not None and self._died.process == moved.worker:
+            self._moved = None
+            self._left.append(moved)
+            self._keeper.departing.append(self)
+
     def process_died(self, message: ProcessDied) -> None:
         """The worker is gone. Whether the actor comes back, the head tells next (or has told, if it left in peace)."""
         self._died = message
+        self._leave_moved()
         if self._death is not None:
             self._leave_lane()
 
@@ -191,11 +233,17 @@ class Peer:
                     again.append(task)
         self._left.clear()
         self.queue.extendleft(reversed(again))
+        if self._next and self._moved is None:
+            self._arrive()
 
     def _count_begun(self, lane: Lane, tasks: list[Task]) -> int:
         """How many of the sent calls, from the front, may have run."""
         died = self._died
-        if not self.ordered or died is None or died.process != lane.worker:
+        if died is None or died.process != lane.worker:
+            return len(tasks)
+        if died.adopted:  # it left in peace, and has answered what it had begun
+            return 0
+        if not self.ordered:
             return len(tasks)
         running = died.running  # the last call it began: for an ordered actor it stays on the board when that ends
         if not running:

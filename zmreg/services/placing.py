@@ -21,6 +21,7 @@ from zmreg.model.messages import (
     TryNodes,
     UnplaceActor,
     Unschedulable,
+    UseDevices,
     WantLeases,
     WorkersAtCap,
 )
@@ -107,17 +108,20 @@ class Placing:
                         self._node.nursery.start()
                 case fx.StopWorker(worker):
                     self._node.nursery.end(worker, time.monotonic(), self._ask_to_exit)
-                case fx.Granted(owner, shape, worker):
-                    self._node.post(owner, LeaseGranted(shape.resources, shape.locs, shape.strategy, worker))
+                case fx.Granted(owner, shape, worker, devices):
+                    word = LeaseGranted(shape.resources, shape.locs, shape.strategy, worker, devices)
+                    self._node.post(owner, word)
                 case fx.Recall(owner, worker):
                     self._node.post(owner, LeaseRecalled(worker))
-                case fx.Hosted(actor_id, worker):
+                case fx.Hosted(actor_id, worker, devices):
+                    if devices is not None:  # by our own link, as what the head says next: the constructor comes later
+                        self._node.post(worker, UseDevices(devices))
                     self._hosted(actor_id, worker)
                 case fx.Infeasible(owner, actor_id, shape, reason) | fx.CannotStart(owner, actor_id, shape, reason):
                     if owner is not None:
                         none_now = isinstance(effect, fx.CannotStart)
-                        word = Unschedulable(shape.resources, shape.locs, shape.strategy, reason, none_now)
-                        self._node.post(owner, word)
+                        refusal = Unschedulable(shape.resources, shape.locs, shape.strategy, reason, none_now)
+                        self._node.post(owner, refusal)
                     if actor_id is not None:
                         self._node.tell(self._node.head_node(), ActorUnplaceable(actor_id, reason))
                 case fx.AtCap(owner, shape):

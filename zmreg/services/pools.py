@@ -8,12 +8,14 @@ hot path, as calls.py; all methods run under the client's lock.
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import Protocol
 
 from zmreg.model.ids import node_of
 from zmreg.model.messages import LeaseReturned, Steal, WantLeases
 from zmreg.model.specs import NEAR, SPREAD, Shape, node_named_in
 from zmreg.services.calls import AHEAD_US, Lane, Task, Wires
+from zmreg.services.entries import Stored
 
 LEASE_IDLE_S = 1.0
 # A task waits so long for a worker where its inputs are before it goes to where there is one: moving 100 MB takes less.
@@ -61,6 +63,9 @@ class Pool:
             if best is not None:
                 best.push(task)
                 return
+            if task.deps is not None and (best := next(filter(partial(_comes_ahead, task), self.lanes), None)):
+                best.push(task)
+                return
         if not self.queue:
             self._waiting_since = self.wires.now()
         self.queue.append(task)
@@ -100,6 +105,8 @@ class Pool:
             lane.unpark()
         queue = self.queue
         while queue and lane.roomy:
+            lane.push(queue.popleft())
+        if queue and queue[0].deps is not None and _comes_ahead(queue[0], lane):
             lane.push(queue.popleft())
         if not queue:
             self.lower()
@@ -190,6 +197,14 @@ class Pool:
         self.lower()
         return tasks
 
+    def abandon(self) -> None:
+        """Forget every task and every lease: their workers are to end."""
+        self.queue.clear()
+        for lane in self.lanes:
+            lane.abandon()
+        self.lanes.clear()
+        self.lower()
+
     def give_back(self, lane: Lane) -> None:
         """Return a lease that has nothing outstanding; harmless when that was done already."""
         if lane not in self.lanes:
@@ -238,3 +253,14 @@ class Pool:
                 self.give_back(lane)
         if self.queue and self.shape.strategy.startswith(NEAR) and now - self._waiting_since >= NEAR_S:
             self.go_anywhere()
+
+
+def _comes_ahead(task: Task, lane: Lane) -> bool:
+    """Send it behind the one call that its worker is in: its inputs come from other nodes, and can do so meanwhile.
+
+    If another worker has nothing to do before, that one gets it after all (`_steal_for`).
+    """
+    if len(lane.outstanding) != 1 or lane.closed or lane.recalled or lane.parked:
+        return False
+    here = node_of(lane.worker)
+    return any(isinstance(value := entry.value, Stored) and value.holder != here for entry in task.inputs())

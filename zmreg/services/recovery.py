@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from zmreg.model.errors import ObjectLostError, ObjectUnreachableError, ZmregError
-from zmreg.model.ids import short
 from zmreg.model.messages import Lost, Resolve
 from zmreg.services.calls import Task, describe
-from zmreg.services.entries import FAILED, PENDING, Borrowed, Entry, Stored
+from zmreg.services.entries import FAILED, Borrowed, Entry, Stored
 from zmreg.services.lineage import RebuildRefusedError
 from zmreg.services.peers import Peer
 from zmreg.services.shelf import PinTicket
@@ -30,7 +30,8 @@ _CONTRADICTIONS: Final = 3
 # Calls whose inputs were reported without cause, of which that is remembered.
 _REPORTS_KEPT: Final = 10_000
 
-Then = Callable[[], None]
+Then = Callable[[bool], None]
+"""Told whether the object is there as it was."""
 
 
 class _Look(PinTicket):
@@ -81,33 +82,56 @@ class Recovery:
     def on_lost(self, borrower: bytes, message: Lost) -> None:
         """A borrower cannot read what is ours."""
         entry = self._sharing.entry_for(message.object_id)
-        self._look(entry, lambda: self._sharing.on_resolve(borrower, Resolve(message.object_id)))
+        self._look(entry, lambda _: self._sharing.on_resolve(borrower, Resolve(message.object_id)))
 
     def input_lost(self, task: Task, row: batches.Row) -> None:
         """A call has come back unbegun: its worker cannot read an input. It is sent once more when that is there."""
         object_id, why = row[1], row[3]
-        entry = next((each for each in task.inputs() if each.object_id == object_id), None)
-        self._reports[task.counter] = reports = self._reports.get(task.counter, 0) + 1
-        if entry is None or reports > _CONTRADICTIONS:
-            what = describe(task, self._station.me)
-            text = f"{what} was not run: its worker cannot have an input, and others can: {why}"
-            self._tasks.fail(task, ObjectUnreachableError(text, object_id=object_id.hex()))
-        elif isinstance(entry, Borrowed):
-            if isinstance(stored := entry.value, Stored):
-                self._attempt(lambda: self.missed(entry, stored, ObjectLostError(why)), entry)
-            self._again(task)
-        else:
-            self._look(entry, lambda: self._again(task))
+        reported = next((each for each in task.inputs() if each.object_id == object_id), None)
+        if reported is None:
+            self._give_up(task, object_id, why)
+            return
+        # What was on the same node is lost as well, in all likelihood: not one after the other.
+        gone = self._tasks.gone_nodes
+        suspects = {id(each): each for each in task.inputs() if getattr(each.value, "holder", b"") in gone}
+        suspects[id(reported)] = reported
+        left = len(suspects)
+        fine = True
 
-    def _again(self, task: Task) -> None:
-        if len(self._reports) > _REPORTS_KEPT:
-            self._reports.clear()
+        def then(there: bool) -> None:
+            nonlocal left, fine
+            left -= 1
+            fine = fine and there
+            if not left:
+                self._again(task, object_id, why, fine)
+
+        for each in suspects.values():
+            if isinstance(each, Borrowed) and isinstance(stored := each.value, Stored):
+                self._attempt(partial(self.missed, each, stored, ObjectLostError(why)), each)
+                then(False)
+            else:
+                self._look(each, then)
+
+    def _again(self, task: Task, object_id: bytes, why: str, fine: bool) -> None:
         if task.counter not in self._tasks.live or task.lane is not None:
             return
+        if fine:
+            times = self._reports[task.counter] = self._reports.get(task.counter, 0) + 1
+            if times > _CONTRADICTIONS:
+                self._give_up(task, object_id, why)
+                return
+            if len(self._reports) > _REPORTS_KEPT:
+                self._reports.clear()
         if isinstance(task.peer, Peer) and not task.cancelled:  # it was sent before all that wait there
             task.peer.place_first(task)
         else:
             self._tasks.start(task)
+
+    def _give_up(self, task: Task, object_id: bytes, why: str) -> None:
+        self._reports.pop(task.counter, None)
+        what = describe(task, self._station.me)
+        text = f"{what} was not run: its worker cannot have an input that others can have: {why}"
+        self._tasks.fail(task, ObjectUnreachableError(text, object_id=object_id.hex()))
 
     # -- is it so? --------------------------------------------------------------------------------------------------
 
@@ -115,28 +139,28 @@ class Recovery:
         """Have our node get it, if it can; make it again if not. `then` follows when we know."""
         stored = entry.value
         if not isinstance(stored, Stored) or isinstance(entry, Borrowed):
-            then()
+            then(isinstance(stored, Stored))
             return
         object_id = entry.object_id
         waiting = self._looks.setdefault(object_id, [])
         waiting.append(then)
         if len(waiting) == 1:
-            self._station.shelf.ask_for(_Look(object_id, lambda ticket: self._seen(entry, stored, ticket)), stored)
+            look = _Look(object_id, lambda ticket: self._seen(entry, stored, ticket))
+            self._station.shelf.ask_for(look, stored.nbytes, stored.holder)
 
     def _seen(self, entry: Entry, stored: Stored, ticket: PinTicket) -> None:
         shelf = self._station.shelf
         waiting = self._looks.pop(ticket.object_id, [])
         if ticket.place is not None:
             shelf.abandon(ticket)
-            self._reports = {counter: count for counter, count in self._reports.items() if count > 1} | self._reports
         elif ticket.refusal is None:  # our node is gone
             return
         elif isinstance(error := shelf.why_not(ticket.refusal), ObjectLostError):
-            self._attempt(lambda: self.missed(entry, stored, error), entry)
+            self._attempt(partial(self.missed, entry, stored, error), entry)
         for then in waiting:
-            then()
+            then(entry.value is stored)
 
-    def _attempt(self, act: Then, entry: Entry) -> None:
+    def _attempt(self, act: Callable[[], None], entry: Entry) -> None:
         """Nobody here can be told of the error but by the entry."""
         try:
             act()
@@ -160,9 +184,7 @@ class Recovery:
         if times > _CONTRADICTIONS:
             raise ObjectUnreachableError(f"{error}; its owner says that it is there", object_id=entry.object_id.hex())
         self._contradicted[entry] = times
-        entry.state, entry.value, entry.asked = PENDING, None, True
-        silent = isinstance(error, ObjectUnreachableError)
-        self._sharing.tell_owner(entry.owner, Lost(entry.object_id, str(error), silent))
+        self._sharing.ask_again(entry, str(error), isinstance(error, ObjectUnreachableError))
 
     def _rebuild(self, entry: Entry, error: ObjectLostError) -> None:
         object_id = entry.object_id
@@ -175,6 +197,3 @@ class Recovery:
             if isinstance(error, ObjectUnreachableError):  # who has it may yet be heard of
                 raise ObjectUnreachableError(text, object_id=object_id.hex()) from None
             entry.settle(FAILED, payload.pack_failure(ObjectLostError(text, object_id=object_id.hex())))
-
-
-__all__ = ["Recovery", "short"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import assert_never
 
-from zmreg.core.index import SCOPES, LocationIndex, location
+from zmreg.core.index import SCOPES, Admit, LocationIndex, everything, location
 from zmreg.core.publishing import Publisher
 from zmreg.core.replica_effects import Learned, Publish, PublisherEffect, Replaced, ReplicaEffect, SendTo
 from zmreg.core.replicas import Replica
@@ -26,11 +26,13 @@ class Registry:
         learned: Callable[[bytes, bytes], None],
         scope: str,
     ) -> None:
+        self._moved: set[bytes] = set()
+        """Objects that a node left with us: their owners look elsewhere, so they are told whatever the scope."""
         self._publish = publish
         self._send = send
         self._learned = learned
         self.index = LocationIndex()
-        self.publisher = Publisher(me, ReplicaTable.LOCATIONS, self.index, admit=SCOPES[scope])
+        self.publisher = Publisher(me, ReplicaTable.LOCATIONS, self.index, admit=self._admits(SCOPES[scope]))
         self.replica = Replica(me, ReplicaTable.LOCATIONS, self.index)
 
     # -- our own part -----------------------------------------------------------------------------------------------
@@ -42,6 +44,17 @@ class Registry:
     def holds_no_more(self, object_id: bytes) -> None:
         """It has left our store."""
         self._perform(self.publisher.delete(object_id))
+        self._moved.discard(object_id)
+
+    def note_moved(self, object_id: bytes) -> None:
+        """A node that leaves has us keep it, from now on."""
+        if self._scoped and object_id not in self._moved:
+            self._perform(self.publisher.delete(object_id))
+            self._moved.add(object_id)
+
+    def _admits(self, admit: Admit) -> Admit:
+        self._scoped = admit is not everything
+        return (lambda key, value: key in self._moved or admit(key, value)) if self._scoped else everything
 
     # -- everybody's ------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from zmreg.core.graves import Graves
 from zmreg.core.loans import Loans
 from zmreg.model.errors import ObjectLostError, OwnerDiedError
 from zmreg.model.ids import counter_of, node_of, owner_of, short
-from zmreg.model.messages import Borrow, BorrowSettled, Holds, Message, Resolve, Resolved, Unborrow
+from zmreg.model.messages import Borrow, BorrowSettled, Holds, Lost, Message, Resolve, Resolved, Unborrow
 from zmreg.services.custody import Custody
 from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
 
@@ -208,6 +208,11 @@ class Sharing:
                 self._lose(entry, self._dead[entry.owner])
             else:
                 self._tell_owner(entry.owner, Resolve(entry.object_id))
+
+    def ask_again(self, entry: Borrowed, reason: str, silent: bool) -> None:
+        """Its bytes cannot be had, although its owner lives: that one has them made again, or tells how it stands."""
+        entry.state, entry.value, entry.asked = PENDING, None, True
+        self._tell_owner(entry.owner, Lost(entry.object_id, reason, silent))
 
     def on_resolved(self, sender: bytes, message: Resolved) -> None:
         """An owner answered."""

@@ -140,11 +140,15 @@ class Shelf:
     def ask(self, object_id: bytes, nbytes: int = 0, holder: bytes = b"") -> PinTicket:
         """Ask for a pin without waiting. An object made elsewhere is fetched from its `holder`, or who has a copy."""
         ticket = PinTicket(object_id)
-        self._tickets.setdefault(object_id, deque()).append(ticket)
+        self.ask_for(ticket, nbytes, holder)
+        return ticket
+
+    def ask_for(self, ticket: PinTicket, nbytes: int = 0, holder: bytes = b"") -> None:
+        """Ask for a pin with a ticket that is there already."""
+        self._tickets.setdefault(ticket.object_id, deque()).append(ticket)
         if self._gone is not None:
             ticket.answer()
-        self._tell(Pin(object_id, nbytes, holder))
-        return ticket
+        self._tell(Pin(ticket.object_id, nbytes, holder))
 
     def wait_any(self, tickets: Collection[PinTicket], timeout: float | None) -> bool:
         """Wait until at least one of them is answered; False when the time is up first."""

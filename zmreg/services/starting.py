@@ -19,7 +19,7 @@ from typing import Any, Final
 from zmreg.model.errors import AuthenticationError, ClusterError, StateLockedError
 from zmreg.model.record import Record
 from zmreg.model.settings import DEFAULT_PORT, Listening, Settings
-from zmreg.services import keys, sessions
+from zmreg.services import accelerators, keys, sessions
 from zmreg.services.addresses import host_for, split_address
 from zmreg.services.directories import remove
 from zmreg.services.finding import key_file
@@ -62,12 +62,14 @@ class Plan(Record):
 def plan(wish: Wish, given: Mapping[str, Any], known: Mapping[str, Any]) -> Plan:
     """What is to start: `given` settings before `known` ones (config.values()).
 
-    Raises AuthenticationError, StateLockedError, ClusterError, ValueError for an address that is none.
+    Raises AuthenticationError, StateLockedError, ClusterError; ValueError for an address that is none, and for more
+    GPUs than CUDA_VISIBLE_DEVICES names.
     """
     fields = Settings.__dataclass_fields__
-    values: dict[str, Any] = {"num_cpus": float(os.cpu_count() or 1)}
+    values: dict[str, Any] = {"num_cpus": float(os.cpu_count() or 1), "num_gpus": float(accelerators.count())}
     values |= {name: known[name] for name in known if name in fields}
     values |= given
+    accelerators.device_ids(values["num_gpus"])
     wish = wish.but(**{name: known[name] for name in _OF_FILES if name in known and not getattr(wish, name)})
     listening = _as_head(wish) if wish.head else _as_worker(wish)
     return Plan(Settings(**values), listening)
@@ -87,8 +89,8 @@ def _as_head(wish: Wish) -> Listening:
             )
     (directory / HEAD_MARK).touch(mode=0o600)
     return Listening(
-        str(path), wish.host or "127.0.0.1", wish.port or DEFAULT_PORT, wish.pub_port, wish.advertise,
-        state_dir=str(directory), name=wish.name,
+        str(path), host=wish.host or "127.0.0.1", port=wish.port or DEFAULT_PORT, pub_port=wish.pub_port,
+        advertise=wish.advertise, state_dir=str(directory), name=wish.name,
     )  # fmt: skip
 
 
@@ -121,8 +123,8 @@ def _as_worker(wish: Wish) -> Listening:
     split_address(wish.address)
     path = key_file(wish.key)
     return Listening(
-        str(path), wish.host or host_for(wish.address), wish.port, wish.pub_port, wish.advertise, wish.address,
-        name=wish.name,
+        str(path), host=wish.host or host_for(wish.address), port=wish.port, pub_port=wish.pub_port,
+        advertise=wish.advertise, contact=wish.address, name=wish.name,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from zmreg.model.messages import (
     LeaseGranted,
     LeaseRecalled,
     LogLines,
+    Lost,
     Message,
     NeedDefinition,
     NodeGone,
@@ -45,6 +46,7 @@ from zmreg.model.messages import (
     PinRefused,
     ProcessDied,
     ReleaseActor,
+    Replicated,
     Resolve,
     Resolved,
     TryNodes,
@@ -59,12 +61,14 @@ from zmreg.net.sockets import Ends
 from zmreg.net.waiting import Interrupts, Shield, Waiter
 from zmreg.services.callbacks import Callbacks
 from zmreg.services.calls import Lane
+from zmreg.services.copying import Copying
 from zmreg.services.endings import check_grace
 from zmreg.services.entries import FAILED, Entry, Outbox, Stored
 from zmreg.services.obituary import UNKNOWN
 from zmreg.services.once import Once
 from zmreg.services.pools import Pool
 from zmreg.services.questions import Questions
+from zmreg.services.recovery import Recovery
 from zmreg.services.sharing import Sharing
 from zmreg.services.shelf import Shelf
 from zmreg.services.tasks import Tasks
@@ -116,7 +120,9 @@ class Station:
         self.ended_actors = Outbox[bytes](self.pump.request_turn)
         self.shelf = Shelf(self.tell_node, self.wait, self.unpinned)
         self.sharing = Sharing(me, node, self.post, payload.pack_failure, Outbox(self.pump.request_turn))
-        self.tasks = Tasks(self, self.sharing, self._own_bytes)
+        self.tasks: Tasks = Tasks(self, self.sharing, self._own_bytes)
+        self.recovery = Recovery(self)
+        self.copying = Copying(self)
         self.on_wait: Callable[[bool], None] | None = None
         """Worker only: called with True when user code blocks for long, with False when it goes on."""
         self.on_await: Callable[[asyncio.AbstractEventLoop, bool], None] | None = None
@@ -166,6 +172,8 @@ class Station:
             BorrowSettled: lambda _, m: sharing.on_settled(m),
             Unborrow: sharing.on_unborrow,
             Resolve: sharing.on_resolve,
+            Lost: self.recovery.on_lost,
+            Replicated: self.copying.on_replicated,
             Resolved: sharing.on_resolved,
             Goodbye: lambda sender, _: sharing.on_goodbye(sender),
             CancelObject: lambda _, m: tasks.cancel_for_another(sharing.entry_for(m.object_id), m),
@@ -238,6 +246,7 @@ class Station:
         self.tasks.fail_everything(error)
         self.shelf.fail_all(error)
         self.questions.give_up()
+        self.copying.give_up()
         self._arrived.finish()
         failure = payload.pack_failure(error)
         for entry in self.sharing.pending_entries():
@@ -373,6 +382,8 @@ class Station:
     def _on_node_gone(self, message: NodeGone) -> None:
         """Every process on it is gone, and nobody can tell what it was at."""
         prefix = message.node[:NODE_BYTES]
+        self.tasks.gone_nodes.bury(message.node)
+        self.copying.node_gone(message.node)
         for pool in list(self.tasks.pools.values()):  # what waits there may open another
             pool.node_gone(message.node)
         for process in self.tasks.processes_on(prefix) | self.sharing.processes_on(prefix) | {message.node}:

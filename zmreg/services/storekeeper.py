@@ -28,7 +28,7 @@ from zmreg.model.messages import (
 from zmreg.model.settings import Settings
 from zmreg.store import objects
 from zmreg.store.arena import Mapping
-from zmreg.store.objects import ObjectTable
+from zmreg.store.objects import SPOILT, ObjectTable
 from zmreg.store.records import (
     DropSpilled,
     Freed,
@@ -62,6 +62,9 @@ class Own(Protocol):
     def missing(self, key: bytes, full: bool) -> None:
         """The transfer cannot read it."""
 
+    def elsewhere(self, client: bytes, object_id: bytes) -> bool:
+        """Whether another node has it, from where a client gets it that cannot read it here."""
+
 
 class Storekeeper:
     """Arena, table and spill files of one node. `poll_fd` becomes readable when a copy is done: call `finish`."""
@@ -77,7 +80,7 @@ class Storekeeper:
         """Told of each of them that is no longer offered."""
         self.arena = arena
         self.nbytes = settings.object_store_bytes
-        self.table = ObjectTable(self.nbytes)
+        self.table = ObjectTable(self.nbytes, cache_bytes=settings.cache_bytes)
         self._mapping = Mapping.create(arena, self.nbytes)
         self._spill_path = spill
         self._spill_bytes = settings.spill_bytes
@@ -180,9 +183,18 @@ class Storekeeper:
         view[:] = data
         view.release()
 
-    def view(self, offset: int, nbytes: int) -> memoryview:
-        """Bytes of the arena, to be released soon."""
-        return self._mapping.writable(offset, nbytes)
+    def lend(self, offset: int, nbytes: int, back: Callable[[], object]) -> memoryview:
+        """Bytes of the arena, to be sent by libzmq without a copy. `back()` is called, in any thread, when it has.
+
+        The object has to stay pinned until then.
+        """
+        self._mapping.writable(offset, nbytes).release()  # has the pages mapped at once: a MiB is 256 faults
+        return self._mapping.view(offset, nbytes, back)
+
+    def promote(self, object_id: bytes) -> None:
+        """A copy of another node's object is to stay as if it had been made here."""
+        self.perform(self.table.promote(object_id))
+        self.on_offered(object_id, self.table.describe(object_id)[0], True)
 
     def unpin(self, key: bytes, object_id: bytes) -> None:
         """A transfer has read enough."""
@@ -216,7 +228,9 @@ class Storekeeper:
                     self._read_by.pop((process, object_id), None)
                     if len(process) == _KEY_BYTES and self.own is not None:
                         self.own.missing(process, full)
-                    else:
+                    elif (
+                        self.own is None or not reason.startswith(SPOILT) or not self.own.elsewhere(process, object_id)
+                    ):
                         self._post(process, PinRefused(object_id, reason, full))
                 case StartSpill() | StartRestore() | DropSpilled():
                     self._start(effect)

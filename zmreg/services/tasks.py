@@ -29,8 +29,9 @@ from zmreg.services.calls import (
     pending_inputs,
     riding_lane,
 )
-from zmreg.services.entries import INLINE, STORED, Borrowed, Entry, Stored
+from zmreg.services.entries import INLINE, PENDING, STORED, Borrowed, Entry, Stored
 from zmreg.services.leasing import Leasing
+from zmreg.services.lineage import Lineage
 from zmreg.services.obituary import cancelled_failure, count_begun, one_more_attempt, worker_died
 from zmreg.services.peers import Peer
 from zmreg.services.pools import Pool
@@ -52,6 +53,9 @@ class Tasks(Leasing):
         """Definitions by digest, while a function object or a queued task needs them: workers may ask again."""
         self.finished = 0
         self.late_answers = 0
+        self.lineage = Lineage(self)
+        self.on_input_lost: Callable[[Task, batches.Row], None] = lambda task, row: None
+        """Told of a call that was not begun because its worker could not have an input (services/recovery.py)."""
 
     def take_numbers(self, count: int) -> int:
         """The first of `count` fresh object numbers in a row."""
@@ -168,6 +172,9 @@ class Tasks(Leasing):
         _, us, returns, held = row
         if held:
             self.sharing.worker_holds(held, worker)
+        if returns and returns[0][0] == batches.INPUT_LOST:
+            self.on_input_lost(task, returns[0])
+            return
         failure = next((each[1] for each in returns if each[0] == batches.FAILED), None)
         if failure is not None and self._retries(task, failure):
             return
@@ -177,12 +184,17 @@ class Tasks(Leasing):
         for entry, (status, data, nbytes, type_name, contained) in zip(task.entries, returns, strict=False):
             if status == batches.SENT_AHEAD:
                 continue
+            if entry.state != PENDING:  # made again for the sake of a sibling
+                self.sharing.receive(contained, worker)
+                continue
             entry.took_us, entry.type_name = us, type_name
             entry.contained = self.sharing.receive(contained, worker) if contained else ()
             if status != batches.FAILED:
                 self.settle_good(entry, status == batches.OK_STORED, data, nbytes, worker)
             else:
                 self.settle_failed(task, entry, data)
+        if returns and returns[0][0] in (batches.OK_STORED, batches.SENT_AHEAD, batches.OK_INLINE):
+            self.lineage.keep(task)
 
     def _retries(self, task: Task, failure: bytes) -> bool:
         """A user error that the task's options let it try again."""
@@ -278,6 +290,7 @@ class Tasks(Leasing):
             "late_answers": self.late_answers,
             "leases": sum(len(pool.lanes) for pool in self.pools.values()),
             "queued": sum(len(pool.queue) for pool in self.pools.values()),
+            **self.lineage.statistics(),
         }
 
 

@@ -22,6 +22,9 @@ from zmreg.model.messages import Answer, Ask, NodeRecord
 from zmreg.model.specs import CPU, UNIT
 from zmreg.model.version import VERSION
 from zmreg.services.head import Head
+from zmreg.services.restarting import RESTART
+from zmreg.services.network_views import network
+from zmreg.services.object_views import cache, holders, links
 from zmreg.store.board import showing
 from zmreg.wire import batches
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from zmreg.model.record import Resources
     from zmreg.services.node import Node
 
-HEAD_TOPICS = frozenset({"actor", "actors"})
+HEAD_TOPICS = frozenset({RESTART, "actor", "actors"})
 # A page of a log fits in one envelope (wire/codec.py) many times over.
 LOG_BYTES = 256 * 1024
 NODE_LOG = "node"
@@ -40,6 +43,9 @@ def hear(node: Node, sender: bytes, question: Ask) -> None:
     if question.topic in HEAD_TOPICS and not isinstance(node.head, Head):
         node.head.hears(sender, question)
         return
+    if question.topic == RESTART:
+        node.restarting.begin(sender, question.request)
+        return
     found = answer(node, question.topic, question.key)
     node.post(sender, Answer(question.request, found is not None, batches.pack_plain(found)))
 
@@ -49,6 +55,8 @@ def answer(node: Node, topic: str, key: str) -> Any:
     match topic:
         case "assigned":
             return node.leases.assigned(bytes.fromhex(key))
+        case "holders":
+            return holders(node, key)
         case "objects":
             return [list(row) for row in node.store.table.top(int(key or "100"))]
         case "output":
@@ -225,6 +233,8 @@ def _stats(node: Node) -> dict[str, Any]:
     leases["available"] = {name: units / UNIT for name, units in leases["available"]}
     return {
         "store": asdict(node.store.table.statistics()),
+        "links": links(node),
+        "cache": cache(node),
         "leases": leases,
         "actors": asdict(node.head.actors.statistics()) if isinstance(node.head, Head) else {},
         "adopted": len(node.adoption),
@@ -237,6 +247,7 @@ _VIEWS: dict[str, Callable[[Node], Any]] = {
     "actors": _actors,
     "available": _available,
     "health": _health,
+    "network": network,
     "nodes": _nodes,
     "stats": _stats,
     "tasks": _tasks,

@@ -117,6 +117,7 @@ class Worker(Intake):
             except ActorExit:
                 if self.host is None:
                     raise
+                self.moving = False
                 return
 
     def _wait_for_work(self) -> None:

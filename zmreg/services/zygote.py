@@ -28,6 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from zmreg.services import accelerators
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 # How long killed processes may take to be gone; one in an uninterruptible wait is left to the kernel.
@@ -243,6 +245,8 @@ def be_zygote(channel: socket.socket, config: dict[str, Any]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.path[:] = config["path"]
     sys.argv = config["argv"]
+    if config["settings"]["num_gpus"]:
+        accelerators.expose(())  # before anything of theirs is imported; those who get GPUs are told which
     _preload()
     gc.collect()
     gc.freeze()

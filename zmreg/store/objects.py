@@ -59,6 +59,8 @@ __all__ = [
 # A full disk is tried again after 5 s, or as soon as one of our own files there is deleted.
 SPILL_RETRY_S: Final = 5.0
 _TOP_HOLDERS: Final = 5
+# How the reason of a Missing begins when the only bytes here were a file that cannot be read back.
+SPOILT: Final = "it could not be restored from disk"
 
 
 class ObjectTable:
@@ -71,9 +73,14 @@ class ObjectTable:
         *,
         evict_secondaries: bool = True,
         spill: bool = True,
+        cache_bytes: int = 0,
     ) -> None:
-        """`capacity_bytes`: size of the arena, by default the budget. `spill=False`: there is no disk to spill to."""
+        """`capacity_bytes`: size of the arena, by default the budget. `spill=False`: there is no disk to spill to.
+
+        `cache_bytes`: what secondary copies that nobody reads may take; 0: as much as there is room for.
+        """
         self._room = Room(budget_bytes, capacity_bytes or budget_bytes, evict_secondaries)
+        self._room.cache_bytes = cache_bytes
         self._room.can_spill = spill
         self._shelves = Shelves(self._room)
         self._entries = self._shelves.entries
@@ -100,6 +107,8 @@ class ObjectTable:
         elif nbytes < 0 or not self._room.could_hold(nbytes):
             self._shelves.tell(Refused(process, object_id, self._too_large(object_id, nbytes)))
         else:
+            if secondary:
+                self._shelves.trim_cache(nbytes)
             self._shelves.add(Holding(object_id, nbytes, process, secondary))
         return self._shelves.settled()
 
@@ -185,6 +194,15 @@ class ObjectTable:
             return []
         self._shelves.take_pins(entry, process, min(count, have))
         self._shelves.settle(entry)
+        self._shelves.trim_cache()
+        return self._shelves.settled()
+
+    def promote(self, object_id: bytes) -> list[StoreEffect]:
+        """A secondary copy counts as a primary from now on: it is spilled, and never just dropped."""
+        entry = self._entries.get(object_id)
+        if entry is None or not entry.secondary or entry.state not in OFFERED:
+            return []
+        self._room.promote(entry)
         return self._shelves.settled()
 
     # --- the end of objects and processes ---
@@ -243,7 +261,7 @@ class ObjectTable:
         entry.copying = False
         if entry.state is State.RESTORING and error is not None:
             self._shelves.tell(Freed(object_id))
-            self._shelves.end(entry, f"it could not be restored from disk: {error}")
+            self._shelves.end(entry, f"{SPOILT}: {error}")
             return self._shelves.settled()
         if entry.state is State.RESTORING:
             self._shelves.move(entry, Move.RESTORE)
@@ -298,6 +316,8 @@ class ObjectTable:
             spilled_bytes_total=self._spilled_bytes,
             restored_bytes_total=self._restored_bytes,
             evicted_bytes_total=self._shelves.evicted_bytes,
+            evicted_total=self._shelves.evicted,
+            cached_bytes=self._room.secondary_bytes,
             ignored=self._ignored,
         )
 

@@ -201,4 +201,6 @@ class StoreStatistics:
     spilled_bytes_total: int
     restored_bytes_total: int
     evicted_bytes_total: int  # secondary copies dropped
+    evicted_total: int  # how many these were
+    cached_bytes: int  # of secondary copies in memory
     ignored: int  # duplicate or late inputs, harmless

@@ -28,6 +28,8 @@ class Room:
         self.allocator: Final = Allocator(capacity_bytes)
         self.budget_bytes: Final = min(budget_bytes, self.allocator.capacity_bytes)
         self.peak_bytes = 0
+        self.cache_bytes = 0
+        self.secondary_bytes = 0
         self.coming_bytes = 0
         self.can_spill = True
         self._evict_secondaries = evict_secondaries
@@ -58,6 +60,8 @@ class Room:
             return False
         entry.offset = offset
         self._by_offset[offset] = entry
+        if entry.secondary:
+            self.secondary_bytes += round_to_pages(entry.nbytes)
         self.peak_bytes = max(self.peak_bytes, self.allocator.used_bytes)
         return True
 
@@ -67,6 +71,23 @@ class Room:
         del self._by_offset[entry.offset]
         self.allocator.free(entry.offset)
         entry.offset = -1
+        if entry.secondary:
+            self.secondary_bytes -= round_to_pages(entry.nbytes)
+
+    def promote(self, entry: Holding) -> None:
+        """A secondary copy becomes a primary."""
+        entry.secondary = False
+        if entry.offset >= 0:
+            self.secondary_bytes -= round_to_pages(entry.nbytes)
+            self.note(entry)
+
+    def over_cache(self, coming_bytes: int) -> Holding | None:
+        """The secondary copy to drop if all of them, and one that comes, take more than `cache_bytes`."""
+        if not self.cache_bytes or not self._secondaries:
+            return None
+        if self.secondary_bytes + round_to_pages(coming_bytes) <= self.cache_bytes:
+            return None
+        return next(iter(self._secondaries.values()))
 
     def note(self, entry: Holding) -> None:
         """Sort the entry, which has a block, into its group again; a movable one counts as just used."""

@@ -39,6 +39,7 @@ class Shelves:
         self.creators: Final[OrderedDict[bytes, Holding]] = OrderedDict()
         self.pinned = 0
         self.evicted_bytes = 0
+        self.evicted = 0
         self._holds: Counter[bytes] = Counter()  # process -> its pins and unsealed blocks; no zeros
         self._effects: list[StoreEffect] = []
 
@@ -155,6 +156,11 @@ class Shelves:
             self.take_pins(entry, process, entry.pins[process])
             self.settle(entry)
 
+    def trim_cache(self, coming_bytes: int = 0) -> None:
+        """Drop secondary copies, least recently used first, until they and what comes are within their bound."""
+        while (victim := self.room.over_cache(coming_bytes)) is not None:
+            self._evict(victim)
+
     def _let_go(self, process: bytes, count: int) -> None:
         self._holds[process] -= count
         if not self._holds[process]:
@@ -210,5 +216,6 @@ class Shelves:
             self.room.release(entry)
         else:
             self.evicted_bytes += entry.nbytes
+            self.evicted += 1
             self.tell(Freed(entry.object_id))
             self.end(entry, "it was evicted")

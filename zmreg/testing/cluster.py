@@ -111,12 +111,15 @@ class LocalCluster:
         """One of them. ClusterError when there is none of that id."""
         return self._find(node_id)[0]
 
-    def link(self, a: str, b: str) -> Link:
-        """What lies between two nodes, to do harm to. ClusterError when one is not here, or they are not wired."""
+    def link(self, a: str, b: str, ports: str = "") -> Link:
+        """What lies between two nodes, to do harm to. `ports`: "gate" or "shout" for what goes to one of them only.
+
+        ClusterError when a node is not here, or the cluster is not wired.
+        """
         if not self._wired:
             raise ClusterError("its nodes reach each other directly; make it with LocalCluster(..., wired=True)")
         ends = [(self._find(node_id)[0].pid, self._wires[node_id]) for node_id in (a, b)]
-        return Link(ends[0], ends[1])
+        return Link(ends[0], ends[1], ports)
 
     def attach(self, node_id: str = "") -> None:
         """`zmreg.init` at one of the nodes, by default the first. `close` leaves again."""
@@ -134,6 +137,15 @@ class LocalCluster:
     def signal_node(self, node_id: str, number: int) -> None:
         """Send a signal (SIGSTOP, SIGCONT, ...) to the node's daemon alone."""
         os.kill(self._find(node_id)[0].pid, number)
+
+    def await_end(self, node_id: str, timeout: float = END_TIMEOUT_S) -> int:
+        """Wait for a node that ends by itself (fenced); its exit code. TimeoutExpired when it does not in time."""
+        code = self._find(node_id)[1].process.wait(timeout)
+        _, launched = self._nodes.pop(node_id)
+        launched.wait_end(END_TIMEOUT_S)
+        if node_id in self._wires:
+            self._wires.pop(node_id).close()
+        return code
 
     def end_node(self, node_id: str) -> None:
         """Have the node leave in peace."""

@@ -85,7 +85,7 @@ class _Pipe:
         reading = asyncio.create_task(self._read())
         try:
             await self._write()
-        except ConnectionError:
+        except OSError:  # also ENOTCONN, of an end in peace told to a socket that was reset
             self.link.broken(self)
         finally:
             reading.cancel()

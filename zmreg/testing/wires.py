@@ -17,6 +17,7 @@ from zmreg.testing.proxy import ChaosProxy, Way, bound
 HOST: Final = "127.0.0.1"
 # Fields of a line of /proc/net/tcp.
 _LOCAL, _REMOTE, _INODE = 1, 2, 9
+_LOOKS: Final = 8
 
 
 class Wires:
@@ -60,8 +61,10 @@ class Link:
     `towards` is "b" for what a says to b, "a" for the way back, "" for both. Faults add up until `heal`.
     """
 
-    def __init__(self, a: tuple[int, Wires], b: tuple[int, Wires]) -> None:
+    def __init__(self, a: tuple[int, Wires], b: tuple[int, Wires], ports: str = "") -> None:
+        """`ports`: "gate" or "shout" for one of the two, "" for both."""
         self._ends = {"a": a, "b": b}
+        self._ports = {"": slice(2), "gate": slice(1), "shout": slice(1, 2)}[ports]
 
     def delay(self, delay_s: float, jitter_s: float = 0.0, towards: str = "") -> None:
         """Everything arrives later."""
@@ -96,12 +99,19 @@ class Link:
             pid, _ = self._ends[here]
             _, wires = self._ends[there]
             ways: dict[str, Way] = {"": "both", there: "up", here: "down"}
-            for proxy in wires.proxies:
+            for proxy in wires.proxies[self._ports]:
                 step(proxy, ways[towards], str(pid))
 
 
 def _caller(proxy: ChaosProxy, port: int) -> str:
-    """The pid of our child that has the other end of a connection to `proxy`, from `port`; "" when it is gone."""
+    """The pid of our child that has the other end of a connection to `proxy`, from `port`; "" when it is gone.
+
+    The kernel's lists may leave out an entry while others come and go, so one look proves nothing.
+    """
+    return next((found for _ in range(_LOOKS) if (found := _seen_at(proxy, port))), "")
+
+
+def _seen_at(proxy: ChaosProxy, port: int) -> str:
     inode = _inode(port, proxy.port)
     wanted = f"socket:[{inode}]"
     for pid in _children() if inode else ():

@@ -1,0 +1,119 @@
+"""Where values are, and having them in several places: who_has, replicate, scatter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+from zmreg.api.refs import ObjectRef
+from zmreg.model.errors import ClusterError, GetTimeoutError
+from zmreg.services.client import Client
+from zmreg.services.entries import Entry, Stored
+from zmreg.services.seats import client
+
+T = TypeVar("T")
+
+# Ids in one question: 33 bytes each, far below what one message may hold.
+_ASKED_AT_ONCE: Final = 10_000
+
+Holders = dict[bytes, dict[bytes, bool]]
+"""Object id -> node -> whether its copy is one that stays."""
+
+
+def who_has(refs: ObjectRef[Any] | Iterable[ObjectRef[Any]]) -> dict[ObjectRef[Any], list[str]]:
+    """{ref: ids (hex) of the nodes that have its bytes}; an empty list for inline and pending objects.
+
+    From this node's replica of the registry: what another node has done in the last milliseconds may be missing.
+    """
+    wanted = [refs] if isinstance(refs, ObjectRef) else list(refs)
+    seat = client()
+    for ref in wanted:
+        seat.look_at(ref._entry)
+    found = _holders(seat, [ref._entry for ref in wanted])
+    return {ref: [node.hex() for node in found.get(ref._entry.object_id, ())] for ref in wanted}
+
+
+def _holders(seat: Client, entries: Iterable[Entry]) -> Holders:
+    """First who has it first. What the registry does not tell (`registry_scope`), the owner's notes do."""
+    stored = {entry.object_id: entry.value for entry in entries if isinstance(entry.value, Stored)}
+    found: Holders = {}
+    ids = list(stored)
+    for start in range(0, len(ids), _ASKED_AT_ONCE):
+        asked = ids[start : start + _ASKED_AT_ONCE]
+        told: dict[bytes, list[list[Any]]] = seat.ask("holders", ",".join(each.hex() for each in asked)) or {}
+        for object_id in asked:
+            value = stored[object_id]
+            holders = found[object_id] = dict(map(tuple, told.get(object_id, ())))
+            noted = [node for node in (value.holder, *value.copies) if node not in seat.tasks.gone_nodes]
+            # A copy that was ordered has been confirmed, perhaps before the registry's word of it is here.
+            holders.update(dict.fromkeys(noted[bool(holders) :], True))
+    return found
+
+
+def replicate(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], n: int = 2, timeout: float | None = None) -> None:
+    """Have each object's bytes at `n` nodes, whichever have most room; returns when they are there.
+
+    Such copies are never dropped to make room: while one of the nodes lives, the object is not lost. Values are waited
+    for, `timeout` seconds at most (GetTimeoutError). Small values live with their owner and need no copies.
+    Raises ValueError for n < 1, ClusterError when there are not so many nodes or one of them cannot take its copy.
+    """
+    if n < 1:
+        raise ValueError(f"n={n}: an object is at one node at least")
+    wanted = [refs] if isinstance(refs, ObjectRef) else list(refs)
+    seat = client()
+    entries = list({ref._entry.object_id: ref._entry for ref in wanted}.values())
+    if not seat.wait_for(entries, len(entries), False, timeout):
+        raise GetTimeoutError(f"not all of {len(entries)} objects were there within {timeout} s to be copied", timeout)
+    for entry in entries:
+        if entry.failure is not None:
+            raise seat.error_of(entry)
+    stored = [entry for entry in entries if isinstance(entry.value, Stored)]
+    if n > 1 and stored:
+        _copy(seat, _chosen(seat, stored, n))
+
+
+def _chosen(seat: Client, entries: Sequence[Entry], n: int) -> list[tuple[Entry, bytes]]:
+    free = _free_bytes(seat)
+    if len(free) < n:
+        raise ClusterError(f"{n} copies need {n} nodes, and {len(free)} are alive: start others, or ask for less")
+    holders = _holders(seat, entries)
+    chosen: list[tuple[Entry, bytes]] = []
+    for entry in entries:
+        have = {node for node, stays in holders[entry.object_id].items() if stays and node in free}
+        # A node that has a copy already only has to keep it.
+        others = sorted(free.keys() - have, key=lambda node: (node not in holders[entry.object_id], -free[node]))
+        for node in others[: n - len(have)]:
+            free[node] -= entry.nbytes
+            chosen.append((entry, node))
+    return chosen
+
+
+def _free_bytes(seat: Client) -> dict[bytes, int]:
+    """Room in the stores of all living nodes."""
+    rows = [row for row in seat.ask("nodes") if row["Alive"]]
+    return {bytes.fromhex(row["NodeID"]): row["ObjectStoreBytes"] - row["ObjectStoreUsedBytes"] for row in rows}
+
+
+def _copy(seat: Client, wanted: Iterable[tuple[Entry, bytes]]) -> None:
+    refused = seat.copying.copy(wanted)
+    if refused:
+        texts = [f"object {key[0].hex()} to node {key[1].hex()}: {reason}" for key, reason in refused.items()]
+        raise ClusterError(f"{len(refused)} copies could not be made: {'; '.join(texts[:3])}")
+
+
+def scatter(values: Iterable[T], broadcast: bool = False) -> list[ObjectRef[T]]:
+    """`put` each value, and have copies at the nodes one after the other; with `broadcast` at every node.
+
+    Returns when the copies are there. This node keeps its own, so that nothing is lost with one of the others.
+    Raises what `put` and `replicate` raise.
+    """
+    seat = client()
+    refs = [ObjectRef[T](seat.put(value)) for value in values]
+    others = sorted(node for node in _free_bytes(seat) if node != seat.node)
+    if broadcast:
+        _copy(seat, [(ref._entry, node) for ref in refs for node in others])
+    else:
+        ring = [seat.node, *others]
+        pairs = [(ref._entry, ring[place % len(ring)]) for place, ref in enumerate(refs)]
+        _copy(seat, [(entry, node) for entry, node in pairs if node != seat.node])
+    return refs
