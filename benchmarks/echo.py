@@ -1,8 +1,8 @@
 """The floor of the latency figures: a pyzmq ROUTER in a second process, and the ways to talk to it.
 
-Run as `python -m benchmarks.echo ADDRESS` it is the server: it sends every message back, except a request of
-8 bytes on a CURVE socket (see `chunk_transfer`), which it answers with that many bytes in chunks. The three lines
-of keys for CURVE come on its standard input; an empty first line means a plain socket.
+Run as `python -m benchmarks.echo ADDRESS` it is the server: it sends every message back, except, when it serves chunks,
+a request of 8 bytes (see `chunk_transfer`), which it answers with that many bytes. On its standard input come three
+lines: the public and the secret key for CURVE (empty: a plain socket), and the word `chunks` or nothing.
 """
 
 from __future__ import annotations
@@ -53,17 +53,18 @@ def echo_many(dealer: Socket, count: int) -> None:
 
 
 @contextmanager
-def chunk_socket() -> Iterator[Socket]:
-    """A DEALER connected over tcp loopback, under CURVE, to a server of chunks."""
-    server_public, server_secret = (key.decode() for key in zmq.curve_keypair())
+def chunk_socket(curve: bool = True) -> Iterator[Socket]:
+    """A DEALER connected over tcp loopback, under CURVE or plain, to a server of chunks, which echoes the rest."""
+    server_public, server_secret = (key.decode() if curve else "" for key in zmq.curve_keypair())
     public, secret = zmq.curve_keypair()
-    with _server("tcp://127.0.0.1:*", keys=f"{server_public}\n{server_secret}\n\n") as process:
+    with _server("tcp://127.0.0.1:*", keys=f"{server_public}\n{server_secret}\nchunks\n") as process:
         address = str(process.stdout.readline()).strip()
         with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
             dealer.setsockopt(zmq.LINGER, 0)
             dealer.setsockopt(zmq.RCVTIMEO, ANSWER_TIMEOUT_MS)
-            dealer.curve_serverkey = server_public.encode()
-            dealer.curve_publickey, dealer.curve_secretkey = public, secret
+            if curve:
+                dealer.curve_serverkey = server_public.encode()
+                dealer.curve_publickey, dealer.curve_secretkey = public, secret
             dealer.connect(address)
             yield dealer
 
@@ -104,7 +105,7 @@ def _server(address: str, keys: str) -> Iterator[Any]:
 
 def serve(address: str) -> None:
     """Bind, tell the address, answer until terminated."""
-    public, secret = (sys.stdin.readline().strip() for _ in range(2))
+    public, secret, chunks = (sys.stdin.readline().strip() for _ in range(3))
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         if public:
             router.curve_server = True
@@ -114,9 +115,9 @@ def serve(address: str) -> None:
         body = bytes(CHUNK_BYTES)
         while True:
             sender, message = router.recv_multipart()
-            if public and len(message) == 8:
+            if chunks and len(message) == 8:
                 message = body[: int.from_bytes(message, "big")]
-            router.send_multipart([sender, message], copy=not public)
+            router.send_multipart([sender, message], copy=len(message) < CHUNK_BYTES)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,16 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def ancestors(pid: int) -> set[int]:
+    """The process, its parent, and so on up to the first of all."""
+    parents = dict(_parents())
+    found = set()
+    while pid and pid not in found:
+        found.add(pid)
+        pid = parents.get(pid, 0)
+    return found
+
+
 def memory_of(pids: Iterable[int]) -> Memory:
     """PSS and USS of the processes together; those that ended meanwhile count as nothing."""
     pss = uss = 0

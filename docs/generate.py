@@ -44,7 +44,7 @@ CONSTANTS = (
     ("model.settings.INLINE_LIMIT_BYTES", "bytes"),
     ("services.calls.AHEAD_US", "us"),
     ("services.calls.MAX_AHEAD", "calls"),
-    ("services.calls.LEASE_IDLE_S", "s"),
+    ("services.pools.LEASE_IDLE_S", "s"),
     ("services.worker.ANSWER_S", "s"),
     ("net.pump.TAKE_OVER_S", "s"),
     ("api.coordination.CHUNK_S", "s"),

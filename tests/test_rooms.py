@@ -222,7 +222,10 @@ def test_a_node_loads_neither_what_users_type_nor_what_unpickles() -> None:
 
 # Late imports that a daemon never reaches: they are the forked zygote's, and its children's, which become workers.
 CHILDS_OWN = {"zmreg.services.zygote": {"_preload", "_become_worker"}}
-DAEMONS = ("zmreg.services.node", "zmreg.services.head", "zmreg.services.keys")
+DAEMONS = (
+    "zmreg.services.node", "zmreg.services.head", "zmreg.services.keys", "zmreg.services.daemon",
+    "zmreg.services.starting", "zmreg.services.observer", "zmreg.services.checks",
+)  # fmt: skip
 
 
 def reachable_from(*starts: str) -> dict[str, list[str]]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from zmreg.api.locations import replicate, scatter, who_has
     from zmreg.api.refs import ObjectRef
     from zmreg.api.strategies import NodeAffinitySchedulingStrategy
-    from zmreg.api.upkeep import restart, wait_for_nodes
+    from zmreg.api.upkeep import drain_node, restart, wait_for_nodes
 
 from zmreg.model.version import VERSION
 
@@ -53,6 +53,7 @@ __all__ = [
     "cancel",
     "cancelled",
     "cluster_resources",
+    "drain_node",
     "errors",
     "exit_actor",
     "gather",
@@ -104,7 +105,7 @@ _HOMES = {
     "zmreg.api.locations": ("replicate", "scatter", "who_has"),
     "zmreg.api.refs": ("ObjectRef",),
     "zmreg.api.strategies": ("NodeAffinitySchedulingStrategy",),
-    "zmreg.api.upkeep": ("restart", "wait_for_nodes"),
+    "zmreg.api.upkeep": ("drain_node", "restart", "wait_for_nodes"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

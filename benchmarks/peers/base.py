@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from time import perf_counter
 from typing import Any, ClassVar
 
+from benchmarks.jobs import size_of
 from benchmarks.measure import latencies
 
 Handle = Any  # a framework's own future, ref or coroutine
@@ -30,6 +31,8 @@ class Feature(Enum):
     PUT = "shared objects (put)"
     REFS = "results as arguments of later calls"
     NODES = "several nodes on one machine"
+    ONCE = "tasks that are not tried again"
+    REGISTRY = "a replicated table of what is where"
 
 
 class Peer:
@@ -68,9 +71,9 @@ class Peer:
         """Start `workers` worker processes of one CPU each; `store_bytes` caps the object store where there is one."""
         raise self._lacks("start")
 
-    def start_pair(self) -> None:
-        """Start two nodes of one CPU each on this machine, the driver at the first (Feature.NODES)."""
-        raise self._lacks("start_pair")
+    def start_nodes(self, count: int, store_bytes: int | None = None) -> None:
+        """Start `count` nodes of one CPU each on this machine, the driver at the first, number 0 (Feature.NODES)."""
+        raise self._lacks("start_nodes")
 
     def stop(self) -> None:
         """Stop everything that was started; returns when it is gone, as far as the framework's own call tells."""
@@ -80,9 +83,26 @@ class Peer:
         """A callable that submits the function with its arguments and returns a handle at once."""
         raise self._lacks("task")
 
-    def far_task(self, function: Callable[..., object]) -> Call:
-        """As `task`, but run on the second node of `start_pair`."""
+    def far_task(self, function: Callable[..., object], node: int | None = None, retry: bool = True) -> Call:
+        """As `task`, but run on that node, or on any but the driver's. `retry`: elsewhere, if that node dies; without
+        it the handle fails (Feature.ONCE)."""
         raise self._lacks("far_task")
+
+    def far_actor(self) -> Call:
+        """The `inc` method of an actor on another node than the driver's."""
+        raise self._lacks("far_actor")
+
+    def bring(self, handle: Handle) -> int:
+        """Have the array of a handle that has settled elsewhere in the first node's memory; its size in bytes."""
+        return size_of(self.fetch(handle))
+
+    def kill_node(self, worker_pid: int) -> None:
+        """kill -9 of the node on which that worker runs; it returns when that is done."""
+        raise self._lacks("kill_node")
+
+    def sent_bytes(self) -> float | None:
+        """Bytes that the driver's node has sent to other nodes so far; None when the framework does not count them."""
+        return None
 
     def settle(self, handle: Handle) -> None:
         """Wait until the handle's value exists, without fetching it (Feature.NODES)."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
 
-from benchmarks.jobs import Counter
+from benchmarks.jobs import Counter, size_of
 from benchmarks.peers.base import Call, Feature, Handle, Peer
 
 
@@ -17,7 +19,8 @@ class Dask(Peer):
     name = "dask"
     module = "distributed"
     distribution = "distributed"
-    features = frozenset(Feature) - {Feature.NODES}
+    # As nodes serve its worker processes: each keeps its own results, and they fetch from each other.
+    features = frozenset(Feature) - {Feature.ONCE, Feature.REGISTRY}
     max_rounds = 2
 
     def __init__(self) -> None:
@@ -26,6 +29,7 @@ class Dask(Peer):
         self.client: Any = None
         self.workers = 0
         self.kept: list[Any] = []
+        self.nodes: list[str] = []
 
     def load(self) -> None:
         super().load()
@@ -42,6 +46,29 @@ class Dask(Peer):
             silence_logs=50,
         )
         self.client = self.lib.Client(self.cluster)
+
+    def start_nodes(self, count: int, store_bytes: int | None = None) -> None:
+        self.start(count, store_bytes)
+        self.nodes = sorted(self.client.scheduler_info(n_workers=-1)["workers"])
+
+    def far_task(self, function: Callable[..., object], node: int | None = None, retry: bool = True) -> Call:
+        where = self.nodes[1:] if node is None else [self.nodes[node]]
+        return partial(self.client.submit, function, pure=False, workers=where)
+
+    def far_actor(self) -> Call:
+        future = self.client.submit(Counter, actor=True, pure=False, workers=self.nodes[1:])
+        self.kept.append(future)
+        call: Call = future.result().inc
+        return call
+
+    def settle(self, handle: Handle) -> None:
+        self.lib.wait([handle])
+
+    def bring(self, handle: Handle) -> int:
+        return int(self.client.submit(size_of, handle, pure=False, workers=self.nodes[:1]).result())
+
+    def kill_node(self, worker_pid: int) -> None:
+        os.kill(worker_pid, signal.SIGKILL)
 
     def stop(self) -> None:
         self.kept.clear()

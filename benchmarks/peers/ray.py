@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from benchmarks.jobs import Counter
+from benchmarks.memory import ancestors
 from benchmarks.peers.base import Call, Feature, Handle, Peer
 
 
@@ -17,7 +18,7 @@ class Ray(Peer):
     name = "ray"
     module = "ray"
     distribution = "ray"
-    features = frozenset(Feature)
+    features = frozenset(Feature) - {Feature.REGISTRY}
     max_rounds = 2
 
     def __init__(self) -> None:
@@ -42,11 +43,13 @@ class Ray(Peer):
             logging_level="ERROR",
         )
 
-    def start_pair(self) -> None:
+    def start_nodes(self, count: int, store_bytes: int | None = None) -> None:
         cluster_class = import_module("ray.cluster_utils").Cluster
-        head = {"num_cpus": 1, "include_dashboard": False}
+        store = {"object_store_memory": store_bytes} if store_bytes else {}
+        head = {"num_cpus": 1, "include_dashboard": False, **store}
         self.cluster = cluster_class(initialize_head=True, head_node_args=head)
-        self.cluster.add_node(num_cpus=1, resources={"far": 1})
+        for number in range(1, count):
+            self.cluster.add_node(num_cpus=1, resources={"far": 1, f"far{number}": 1}, **store)
         self.lib.init(address=self.cluster.address, log_to_driver=False, logging_level="ERROR")
 
     def stop(self) -> None:
@@ -59,9 +62,21 @@ class Ray(Peer):
         call: Call = self.lib.remote(function).remote
         return call
 
-    def far_task(self, function: Callable[..., object]) -> Call:
-        call: Call = self.lib.remote(function).options(resources={"far": 0.01}).remote
+    def far_task(self, function: Callable[..., object], node: int | None = None, retry: bool = True) -> Call:
+        options: dict[str, Any] = {"resources": {f"far{node}" if node else "far": 0.01}}
+        call: Call = self.lib.remote(function).options(**options, **({} if retry else {"max_retries": 0})).remote
         return call
+
+    def far_actor(self) -> Call:
+        actor = self.lib.remote(Counter).options(num_cpus=0, resources={"far": 0.01}).remote()
+        self.kept.append(actor)
+        call: Call = actor.inc.remote
+        return call
+
+    def kill_node(self, worker_pid: int) -> None:
+        above = ancestors(worker_pid)
+        (node,) = [each for each in self.cluster.worker_nodes if above & _pids(each)]
+        self.cluster.remove_node(node, allow_graceful=False)
 
     def settle(self, handle: Handle) -> None:
         self.lib.wait([handle], fetch_local=False)
@@ -85,3 +100,8 @@ class Ray(Peer):
         new = [actor_class.remote() for _ in range(count)]
         self.kept.extend(new)  # a Ray actor dies with its last handle
         return [actor.inc.remote for actor in new]
+
+
+def _pids(node: Any) -> set[int]:
+    """Of the processes of one of the cluster's nodes."""
+    return {info.process.pid for infos in node.all_processes.values() for info in infos}

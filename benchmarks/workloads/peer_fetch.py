@@ -6,14 +6,16 @@ import threading
 from time import perf_counter
 
 from benchmarks.echo import chunk_socket, chunk_transfer
-from benchmarks.jobs import make_array, size_of
+from benchmarks.jobs import make_array
 from benchmarks.measure import median
 from benchmarks.memory import memory_of
 from benchmarks.peers.base import Feature, Peer
 from benchmarks.workloads.base import MB, Context, Figure, Figures, Target, Workload
 
 SIZE = 100 * MB
-REPEATS = 5
+# The first is measured for memory, and the next ones still touch fresh pages of the stores.
+WARM_UP = 3
+REPEATS = 8
 SAMPLE_EVERY_S = 0.01
 # The reading side may take the object's size and 64 MiB, the sending side 64 MiB.
 ADDED_MB = SIZE / MB + 2 * (64 << 20) / MB
@@ -40,46 +42,56 @@ class PeakMemory(threading.Thread):
 
 
 def run(peer: Peer, context: Context) -> Figures:
-    """GB/s of fetches whose value is already made on the other node; the memory the first of them (untimed) added."""
-    peer.start_pair()
+    """GB/s of fetches whose value is already made on the other node; the memory that the very first one added."""
+    peer.start_nodes(2)
     try:
         call = peer.far_task(make_array)
         seconds = []
         added_mb = 0.0
-        for repeat in range(1 + REPEATS):
+        for repeat in range(WARM_UP + REPEATS):
             handle = call(SIZE)
             peer.settle(handle)
             memory = PeakMemory(context) if repeat == 0 else None
             if memory:
                 memory.start()
             before = perf_counter()
-            array = peer.fetch(handle)
+            nbytes = peer.bring(handle)
             seconds.append(perf_counter() - before)
             if memory:
                 added_mb = memory.added_mb()
-            assert size_of(array) == SIZE, f"{peer.name}: the array came over changed"
-            del array, handle
+            assert nbytes == SIZE, f"{peer.name}: the array came over changed"
+            del handle
     finally:
         peer.stop()
-    return {"gb_per_s": SIZE / median(seconds[1:]) / 1e9, "added_mb": added_mb}
+    return {"gb_per_s": SIZE / median(seconds[WARM_UP:]) / 1e9, "added_mb": added_mb}
 
 
 def floor(context: Context) -> Figures:
-    """pyzmq by hand: chunks of 1 MiB, 16 on the way, CURVE."""
+    """pyzmq by hand: chunks of 1 MiB, 16 on the way, under CURVE and without."""
     del context
-    with chunk_socket() as dealer:
-        seconds = [chunk_transfer(dealer, SIZE) for _ in range(1 + REPEATS)]
-    return {"gb_per_s": SIZE / median(seconds[1:]) / 1e9}
+    figures = {}
+    for name, curve in (("gb_per_s", True), ("plain_gb_per_s", False)):
+        with chunk_socket(curve) as dealer:
+            seconds = [chunk_transfer(dealer, SIZE) for _ in range(1 + REPEATS)]
+        figures[name] = SIZE / median(seconds[1:]) / 1e9
+    return figures
 
 
 WORKLOAD = Workload(
     name="peer_fetch",
-    title="100 MB from another node, tcp loopback (bare: 1 MiB chunks under CURVE; Ray: no encryption)",
-    figures=(Figure("gb_per_s", lower=False, digits=2), Figure("added_mb", digits=0)),
+    title=(
+        "100 MB from another node, tcp loopback (bare: 1 MiB chunks under CURVE, and plain; Ray, Dask: no encryption; "
+        "Dask: a worker process from another)"
+    ),
+    figures=(
+        Figure("gb_per_s", lower=False, digits=2),
+        Figure("added_mb", digits=0),
+        Figure("plain_gb_per_s", lower=False, digits=2),
+    ),
     run=run,
     needs=frozenset({Feature.NODES}),
     floor=floor,
-    targets=(Target("gb_per_s", 1.2), Target("added_mb", round(ADDED_MB))),
+    # The design's 1.2 GB/s are two thirds of what bare chunks did on that machine.
+    targets=(Target("gb_per_s", 1.2), Target("gb_per_s", 0.67, "bare"), Target("added_mb", round(ADDED_MB))),
     self_started=True,
-    max_rounds=2,
 )

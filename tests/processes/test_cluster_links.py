@@ -72,8 +72,7 @@ def link(wired: LocalCluster) -> Iterator[Link]:
 
 def until_straight(*nodes: TestNode) -> None:
     """Wait until letters of these nodes take the straight way again."""
-    for node in nodes:
-        until(lambda: not ask(node, "network")["Around"], "it still goes around")
+    until(lambda: not any(ask(node, "network")["Around"] for node in nodes), "some still goes around")
 
 
 def fetched(node: TestNode) -> dict[str, int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.tools.machines import PATIENCE_S, SMALL, Machine, free_port, machine, until
+from tests.tools.machines import PATIENCE_S, ROOT, SMALL, Machine, free_port, machine, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -160,8 +160,11 @@ def test_a_node_that_dies_is_told_with_the_end_of_its_log(here):
 
 
 def test_a_fenced_node_is_started_anew_under_another_id(here):
-    """Fault: a worker's node was stopped for longer than the head waits. It comes back, as another."""
-    head = here.head()
+    """Fault: a worker's node was stopped for longer than the head waits. It comes back, as another.
+
+    It has nothing to say, and its connections have not been cut (that takes 8 s): it has to ask by itself.
+    """
+    head = here.up("--head", "--port", str(free_port()), *SMALL, ZMREG_DEAD_AFTER_S="3")[1]
     process, worker = here.up("--worker", "--address", head["address"], *SMALL, "--name", "w")
     os.kill(worker["pid"], signal.SIGSTOP)
 
@@ -393,3 +396,24 @@ def test_an_unknown_setting_is_an_error_with_a_suggestion(here):
     done = here.run("start", "--head")
     assert done.returncode == 2
     assert "did you mean 'num_cpus'" in done.stderr and "zmreg.toml" in done.stderr
+
+
+# -- the pages ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_two_terminals_of_the_readme_work_as_written(here):
+    """With another port in place of 7550, which somebody may have here."""
+    page = (ROOT / "README.md").read_text()
+    console = page[page.index("```console") : page.index("```", page.index("```console") + 3)]
+    commands = re.findall(r"^\$ zmreg (.*?) +#", console, re.MULTILINE)
+    assert len(commands) == 2
+    port = str(free_port())
+    first, second = [command.replace("7550", port).split() for command in commands]
+    head = here.up(*first[1:], ZMREG_PORT=port, ZMREG_OBJECT_STORE_BYTES="100000000")[1]
+    worker = here.up(*second[1:], ZMREG_OBJECT_STORE_BYTES="100000000")[1]
+    program = page[page.index("```python", page.index("```console")) :].removeprefix("```python")
+    done = here.program(program[: program.index("```")])
+    assert done.returncode == 0, done.stderr
+    assert head["node"] in done.stdout
+    assert f"'CPU': {2.0 * (os.cpu_count() or 1)}" in done.stdout
+    assert here.asks("status")["alive"] == 2 and worker["node"]

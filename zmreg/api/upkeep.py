@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from zmreg.api.cluster import nodes
-from zmreg.model.errors import GetTimeoutError
+from zmreg.model.errors import ClusterError, GetTimeoutError
 from zmreg.services.client import Waiter
 from zmreg.services.seats import client
 
@@ -35,6 +35,38 @@ def wait_for_nodes(count: int, timeout: float | None = None) -> None:
         with seat.shield():
             seat.wait(Waiter(), min(pause, left))
         pause = min(_ASK_MOST_S, 2 * pause)
+
+
+def drain_node(node_id: str, timeout: float | None = None, *, grace: float | None = None) -> None:
+    """Have a node leave in peace; returns when it is gone.
+
+    It takes no more work. What runs there has `grace` seconds to finish (by default what the node was started with, 10)
+    and is tried again elsewhere after that, at no charge. Actors that may be restarted go elsewhere; the others end.
+    Values that only it has are copied to other nodes first. Programs that use it as their node lose their seat.
+    `node_id` is as in `nodes()`. Raises ClusterError when there is no such node, when it is the head, or dies meanwhile;
+    ValueError for this program's own node; GetTimeoutError after `timeout` seconds, and the drain goes on.
+    """
+    seat = client()
+    if node_id == seat.node.hex():
+        raise ValueError(
+            f"node {node_id} is where this program has its seat; drain it from elsewhere, or `zmreg drain`"
+        )
+    if grace is not None and not 0 <= grace < float("inf"):
+        raise ValueError(f"grace={grace}: seconds are needed, from 0")
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if node_id not in {row["NodeID"] for row in nodes()}:
+        raise ClusterError(f"no node {node_id} is in the cluster; zmreg.nodes() lists them")
+    answer = seat.ask("drain", f"{node_id} {'' if grace is None else grace}")
+    if answer is None or answer["refused"]:
+        raise ClusterError(f"node {node_id}: {answer['refused'] if answer else 'it has gone already'}")
+    while (row := next((row for row in nodes() if row["NodeID"] == node_id), None)) is not None and row["Alive"]:
+        left = _ASK_MOST_S if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            raise GetTimeoutError(f"node {node_id} is still leaving after {timeout} s", timeout_s=timeout)
+        with seat.shield():
+            seat.wait(Waiter(), min(_ASK_MOST_S, left))
+    if row is not None and row["State"] == "DEAD":
+        raise ClusterError(f"node {node_id} died while it was drained: {row['Reason']}")
 
 
 def restart(timeout: float = 30.0) -> None:

@@ -114,6 +114,10 @@ class LeaseBook(Claims):
             return []
         return self._close(claim) + self._settle()
 
+    def hosts(self) -> dict[bytes, bytes]:
+        """{actor: its worker, or b"" while it waits for one}."""
+        return {actor_id: next(iter(claim.seats), b"") for actor_id, claim in self._actors.items()}
+
     def returned(self, owner: bytes, worker: bytes) -> list[LeaseEffect]:
         """`owner` has nothing unfinished on `worker` and gives the lease back. A lease it does not hold is ignored."""
         seat = self._seats.by_worker.get(worker)

@@ -62,6 +62,10 @@ class Outgoing:
         self._resends = self._resent = self._resent_bytes = 0
         self._strange = 0  # words of the peer that make no sense
 
+    def kept(self) -> list[object]:
+        """The letters that are not acknowledged, in order."""
+        return [letter for letter, _ in self._unacked]
+
     def _was_sent(self, seq: int) -> bool:
         return 0 < seq <= (self._high if self._cursor else self.sent)
 

@@ -34,6 +34,8 @@ class Settings:
     """A node that has been silent so long is declared dead by the head. The same on all nodes of a cluster."""
     drain_grace_s: float = 10.0
     """When a node leaves in peace, what runs there may take so long to finish; then it is tried again elsewhere."""
+    head_timeout_s: float = 60.0
+    """So long what needs a head waits for one to come back; after that it is HeadUnavailableError."""
     log_to_driver: bool = True
     log_bytes_per_s: int = 1 << 20
     log_bytes_per_worker: int = 64 << 20

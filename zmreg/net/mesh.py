@@ -129,7 +129,9 @@ class Mesh:
             line = _Line(gate)
             self._dial(line)
         self._lines[node] = line
-        if pub and not line.pub:
+        if pub and pub != line.pub:
+            if line.pub:  # of the node that had this gate before
+                self._hear.disconnect(line.pub)
             line.pub = pub
             connect(self._hear, pub)
 
@@ -158,6 +160,15 @@ class Mesh:
         if line.attempt + 1 >= len(self._keys.sets):
             return False
         line.attempt += 1
+        self._renew(line)
+        return True
+
+    def redial(self, node: bytes) -> None:
+        """Connect anew at once: a broken connection is otherwise tried again after a pause, of up to 5 s."""
+        if node in self._lines:
+            self._renew(self._lines[node])
+
+    def _renew(self, line: _Line) -> None:
         self._hang_up(line)
         for socket in (self._reach, self._hear):
             dial(socket, self._keys, line.attempt)
@@ -166,7 +177,6 @@ class Mesh:
             connect(self._hear, line.pub)
         for socket in (self._reach, self._hear):
             dial(socket, self._keys)
-        return True
 
     def knows(self, node: bytes) -> bool:
         """Whether there is a connection to that node, up or coming up."""

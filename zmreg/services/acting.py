@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zmreg.model.errors import ActorExistsError, StaleRefError
+from zmreg.model.errors import ActorExistsError, StaleRefError, StateError
 from zmreg.model.messages import ActorInputs, CreateActor, KillActor
 from zmreg.model.record import Record
 from zmreg.model.specs import Shape
@@ -60,6 +60,7 @@ def create_actor(
 
     with client.shield(), client.lock:
         client.check()
+        client.questions.require_head()
         client.sharing.show(lifeline)
         if order.detached:
             client.detached.append(lifeline)
@@ -72,10 +73,12 @@ def create_actor(
         )  # fmt: skip
         if waiting:
             _send_when_there(client, waiting, lambda: client.tell_node(ActorInputs(actor_id, inputs())))
-    if order.name:
+    if order.name or order.detached:
         refusal = client.questions.refusal(actor_id)
-        if refusal:
-            raise ActorExistsError(f"{refusal} Namespace: {order.namespace!r}; zmreg.get_actor finds it.")
+        if refusal is not None and refusal.kind:
+            raise StateError(f"{order.class_name} {order.name!r} was not created: {refusal.reason}")
+        if refusal is not None:
+            raise ActorExistsError(f"{refusal.reason} Namespace: {order.namespace!r}; zmreg.get_actor finds it.")
     return lifeline
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 from zmreg.model.errors import ClusterError
 
 # A machine that is there answers a SYN at once; one that drops packets is given this long.
@@ -36,6 +34,8 @@ def same_place(one: str, other: str) -> bool:
 
 
 def _numbers(host: str) -> set[str]:
+    import socket  # late, as below: 5 ms, and most addresses are compared as they are written
+
     try:
         return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError:
@@ -44,6 +44,8 @@ def _numbers(host: str) -> set[str]:
 
 def probe(address: str, timeout_s: float = PROBE_S) -> None:
     """Return if somebody listens there. ClusterError if not, with what the system says. ValueError: no address."""
+    import socket
+
     host, port = split_address(address)
     try:
         socket.create_connection((host, port), timeout_s).close()

@@ -39,8 +39,6 @@ class Admission:
         self._record = record
         self._contact = contact
         self.joined = contact is None
-        self.epoch = 0
-        """Of the head that has let us in."""
         self._asked_at = float("-inf")
         self._began = time.monotonic()
         if contact is not None:
@@ -103,7 +101,7 @@ class Admission:
         self._neighbours.raw(
             sender,
             Admitted(
-                self._node.cluster, self.epoch, settings.inline_limit_bytes, settings.namespace,
+                self._node.cluster, self._neighbours.members.epoch, settings.inline_limit_bytes, settings.namespace,
                 tuple(codec.encode(each) for each in (self._record(), *known)),
                 tuple(gone.record.node for gone in self._neighbours.members.departed()),
             ),
@@ -127,10 +125,10 @@ class Admission:
         return None
 
     def _on_admitted(self, message: Admitted, now: float) -> None:
-        if self.joined:
+        again = self.joined
+        if again and (message.epoch < self._neighbours.members.epoch or not self._neighbours.succession.seeks()):
             return
         self.joined = True
-        self.epoch = message.epoch
         self._mesh.disconnect(CONTACT)
         for node in message.gone:  # or a record of the dead, still under way, would bring it back
             self._neighbours.members.on_declared_dead(node, "it died before we came")
@@ -139,4 +137,6 @@ class Admission:
             if isinstance(record, NodeRecord):
                 self._neighbours.learn(record, now)
                 self._neighbours.raw(record.node, self._record())
-        self._node.admitted(self._neighbours.head)
+        self._neighbours.succession.admitted(self._neighbours.head)
+        if not again:
+            self._node.admitted(self._neighbours.head)

@@ -1,4 +1,4 @@
-"""How a worker leaves in peace: what others need of it goes to the node, and everybody hears its last word.
+"""How a worker or a driver leaves in peace: what others need of it goes to the node, and all hear its last word.
 
 The order keeps every object alive at every moment: first what is under way ends; then the node has all of it, and has
 told the owners of what the values contain; then the holds for others are settled; and only then comes the goodbye, by
@@ -10,11 +10,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from zmreg.model.messages import Adopt, Borrow, Goodbye, Resolve, Unborrow
+from zmreg.model.errors import TaskCancelledError
+from zmreg.model.messages import Adopt, Borrow, Goodbye, KillActor, Resolve, Unborrow
 from zmreg.net.waiting import Waiter
+from zmreg.services.calls import describe
 from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, Stored
 
 if TYPE_CHECKING:
+    from zmreg.services.client import Client
     from zmreg.services.intake import Intake
 
 # Owners answer a `Borrow` in a millisecond. One that is stopped is not waited for: what we hold for others goes then.
@@ -38,19 +41,52 @@ def bequeath(worker: Intake) -> None:
         worker.wait_for(pending, len(pending), False, None)
         with worker.lock:
             heritage = sharing.heritage()
-    with worker.lock:
-        for kind in (Borrow, Unborrow, Resolve):  # too late for us: they will say it again, to the node
-            worker.handlers[kind] = lambda _sender, _message: None
-        for entry, loans in sharing.heritage():
-            _leave_to_node(worker, entry, loans)
-        sharing.turn()
+    _give_all(worker)
     worker.ask("ping")  # the node must have read all of it before it sees us end
-    _await_settled(worker)
+    _await_settled(worker, time.monotonic() + SETTLE_S)
     for peer in worker.ends.peers():
         worker.post(peer, Goodbye())
 
 
-def _leave_to_node(worker: Intake, entry: Entry, loans: dict[bytes, int]) -> None:
+def bequeath_as_driver(driver: Client) -> None:
+    """The same for a program that ends, or leaves the cluster: nothing is waited for but the node and owners of what is
+    handed on, for `SETTLE_S` in all. What others wait for, and is not there, fails for them.
+
+    Raises ClusterError when the node is gone. Its own goodbye, which is the last word, is not said here.
+    """
+    deadline = time.monotonic() + SETTLE_S
+    with driver.shield(), driver.lock:
+        driver.check()
+        heritage = driver.sharing.heritage()
+        for entry, _ in heritage:
+            if entry.state == PENDING and entry.task is not None:
+                text = f"{describe(entry.task, driver.me)} was cancelled: the program that had submitted it left"
+                driver.tasks.fail(entry.task, TaskCancelledError(text, task_id=entry.object_id.hex()))
+        _give_all(driver)
+        if not heritage and not len(driver.sharing.custody):
+            return
+    driver.ask("ping", timeout=SETTLE_S)
+    _await_settled(driver, deadline)
+    for peer in driver.ends.peers():
+        if peer != driver.node:
+            driver.post(peer, Goodbye())
+
+
+def _give_all(client: Client) -> None:
+    with client.lock:
+        for kind in (Borrow, Unborrow, Resolve):  # too late for us: they will say it again, to the node
+            client.handlers[kind] = lambda _sender, _message: None
+        heritage = client.sharing.heritage()
+        for entry, loans in heritage:
+            _leave_to_node(client, entry, loans)
+        needed = {entry.object_id for entry, _ in heritage} | {entry.object_id for entry in client.detached}
+        for lifeline in client.sharing.lifelines():
+            if lifeline.object_id not in needed:  # the head cannot know that nobody else has a handle
+                client.tell_node(KillActor(lifeline.object_id, True))
+        client.sharing.turn()
+
+
+def _leave_to_node(worker: Client, entry: Entry, loans: dict[bytes, int]) -> None:
     value, state = entry.value, _STATES.get(entry.state)
     if state is None:  # freed already
         return
@@ -69,9 +105,8 @@ def _leave_to_node(worker: Intake, entry: Entry, loans: dict[bytes, int]) -> Non
     )  # fmt: skip
 
 
-def _await_settled(worker: Intake) -> None:
+def _await_settled(worker: Client, deadline: float) -> None:
     custody = worker.sharing.custody
-    deadline = time.monotonic() + SETTLE_S
     while True:
         changed = Waiter()
         with worker.lock:

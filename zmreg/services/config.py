@@ -7,7 +7,6 @@ are looked up by name, and others that begin with ZMREG_ mean nothing here. Secr
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -73,6 +72,8 @@ def read(path: Path) -> dict[str, Any]:
     found = {}
     for name, value in content.items():
         if name not in kinds:
+            import difflib  # late, as tomllib
+
             near = difflib.get_close_matches(name, kinds, 1)
             guess = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(kinds))}"
             raise ConfigError(f"{path} sets {name!r}, which does not exist; {guess}")
@@ -151,6 +152,6 @@ def size(text: str) -> int:
     number = text.strip().lower().removesuffix("ib").removesuffix("b")
     unit = {"k": 10, "m": 20, "g": 30, "t": 40}.get(number[-1:], 0)
     count = float(number[:-1] if unit else number)
-    if count < 0:
-        raise ValueError(f"{text!r} is negative")
+    if not 0 <= count < 1 << 60:
+        raise ValueError(f"{text!r} is no size")
     return int(count * (1 << unit))

@@ -55,7 +55,7 @@ def main() -> None:
     try:
         node = start(config)
         node.ready = partial(_open, node, tell)
-        signal.signal(signal.SIGTERM, lambda *_: node.stop())
+        signal.signal(signal.SIGTERM, lambda *_: node.departure.asked.append(node.settings.drain_grace_s))
         node.run(config["driver_fd"])
     except BaseException as error:
         tell(f"E{type(error).__name__}: {error}".encode())

@@ -12,6 +12,7 @@ from zmreg.model.errors import ClusterError, ZmregError
 from zmreg.model.ids import ProcessId, new_driver_id
 from zmreg.model.settings import Listening, Settings
 from zmreg.net.waiting import HandlerSwap
+from zmreg.services.bequest import bequeath_as_driver
 from zmreg.services.client import Client, set_current
 from zmreg.services.launch import Launched, launch
 from zmreg.services.sessions import Word
@@ -20,6 +21,8 @@ from zmreg.wire import payload
 CONNECT_TIMEOUT_S = 15.0
 END_TIMEOUT_S = 5.0
 OUTPUT_TIMEOUT_S = 1.0
+# A node that has joined a cluster gives away what it has before it ends; the others may have to fetch it.
+LEAVE_TIMEOUT_S = 60.0
 
 
 @dataclass(slots=True)
@@ -30,12 +33,16 @@ class Embedded:
     launched: Launched
     wanted: dict[str, Any]
     pidfd: int
+    is_one_of_many: bool = False
+    """The node has joined a cluster, which goes on."""
 
     def close(self) -> None:
         """Shut down: the client leaves, the node ends its workers and removes everything."""
         _show_last_output(self.client, self.wanted)
+        if self.is_one_of_many:
+            _bequeath(self.client)
         self.client.close(None)
-        self.launched.wait_end(END_TIMEOUT_S)
+        self.launched.wait_end(LEAVE_TIMEOUT_S if self.is_one_of_many else END_TIMEOUT_S)
         os.close(self.pidfd)
 
 
@@ -44,6 +51,13 @@ def _show_last_output(client: Client, wanted: dict[str, Any]) -> None:
     if client.closed is None and wanted.get("log_to_driver"):
         with contextlib.suppress(ZmregError):
             client.ask("output", timeout=OUTPUT_TIMEOUT_S)
+
+
+def _bequeath(client: Client) -> None:
+    """What others have of ours goes to the node."""
+    if client.closed is None:
+        with contextlib.suppress(ZmregError):  # the node ends as well, or stands still: then it is lost
+            bequeath_as_driver(client)
 
 
 def embed(settings: Settings, wanted: dict[str, Any], listening: Listening | None = None) -> Embedded:
@@ -66,7 +80,7 @@ def embed(settings: Settings, wanted: dict[str, Any], listening: Listening | Non
         os.close(pidfd)
         raise
     set_current(client)
-    return Embedded(client, launched, wanted, pidfd)
+    return Embedded(client, launched, wanted, pidfd, listening is not None)
 
 
 @dataclass(slots=True)
@@ -80,6 +94,7 @@ class Attached:
     def close(self) -> None:
         """Leave. The node and its cluster go on."""
         _show_last_output(self.client, self.wanted)
+        _bequeath(self.client)
         self.client.close(None)
         os.close(self.pidfd)
 

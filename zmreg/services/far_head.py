@@ -117,6 +117,9 @@ class FarHead:
     def node_gone(self, node: bytes, reason: str, adopted: Container[bytes] = ()) -> None:
         """The head has said so itself."""
 
+    def close(self) -> None:
+        """Nothing is on a disk here."""
+
     def tick(self, now: float) -> None:
         """Actors that have left are forgotten."""
         if len(self._constructed) > 2 * len(self._node.nursery.children) + 100:

@@ -15,7 +15,7 @@ from zmreg.core.fetching import Fetching
 from zmreg.core.graves import Graves
 from zmreg.core.serving import Serving, key_of
 from zmreg.model.errors import ObjectStoreFullError
-from zmreg.model.ids import NODE_BYTES
+from zmreg.model.ids import NODE_BYTES, node_of
 from zmreg.model.messages import (
     FetchCredit,
     FetchObject,
@@ -265,6 +265,8 @@ class Fetcher:
         if isinstance(wish, Pin):
             self._store.on_pin(client, wish, self._now)
         elif isinstance(wish, Replicate):
+            if client == node_of(client):  # a node that leaves: from now on this copy is the one
+                self._node.registry.note_moved(wish.object_id)
             self._store.promote(wish.object_id)
             self._node.post(client, Replicated(wish.object_id, ""))
 

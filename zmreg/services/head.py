@@ -268,6 +268,11 @@ class Head:
             self.creations = {each: creation for each, creation in self.creations.items() if each in self.actors}
             self._places = {each: place for each, place in self._places.items() if each in self.actors}
 
+    def close(self) -> None:
+        """Have on the disk what is left, and let the next head have it."""
+        if self.keeping is not None:
+            self.keeping.ledger.close()
+
     # -- what is done -----------------------------------------------------------------------------------------------
 
     def perform(self, effects: Iterable[fx.ActorEffect]) -> None:

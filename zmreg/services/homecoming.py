@@ -1,8 +1,8 @@
 """A head's first seconds: what the one before had written down is compared with what the nodes really host.
 
-Names are taken from the first moment on. Actors that run on other nodes run on; each node that was a member says what
-it hosts (`Inventory`). When all have, or after `GRACE_S`, what nobody has claimed is made again or is dead, by the rules
-for workers that die. The machine of the former head is gone for certain: we have its lock.
+Names are taken from the first moment on. Actors on other nodes run on; each node that was a member says what it hosts
+(`Inventory`). When all have, or after `GRACE_S`, what nobody has claimed is made again or is dead, by the rules for
+workers that die. The machine of the former head is gone for certain: we have its lock.
 """
 
 from __future__ import annotations

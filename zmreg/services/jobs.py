@@ -76,6 +76,9 @@ class Jobs:
     def rows(self) -> list[dict[str, object]]:
         """For people, the oldest first."""
         return [
-            {"JobID": job.driver.hex(), "Name": job.name, "Status": job.status, "Started": job.started, "Ended": job.ended}
+            {
+                "JobID": job.driver.hex(), "Name": job.name, "Status": job.status,
+                "Started": job.started, "Ended": job.ended,
+            }
             for job in self._jobs.values()
         ]  # fmt: skip

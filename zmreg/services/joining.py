@@ -15,9 +15,11 @@ from zmreg.model.version import VERSION
 from zmreg.net.mesh import advertised
 from zmreg.services import failpoints, keys
 from zmreg.services.addresses import is_loopback, split_address
+from zmreg.services.head import Head
 from zmreg.services.neighbours import Neighbours
 
 if TYPE_CHECKING:
+    from zmreg.services.ledger import Ledger
     from zmreg.services.node import Node
 
 
@@ -31,6 +33,7 @@ def listen(node: Node, listening: Listening) -> None:
             "machine that can, with --host"
         )
     pub_port = listening.pub_port or (listening.port + 1 if listening.port else 0)
+    ledger = _ledger(node, listening, key.cluster_id)
     mesh = failpoints.mesh_class()(node.me, key.keys, listening.host, listening.port, pub_port)
     try:
         host = listening.advertise or advertised(listening.host, contact[0] if contact else "192.0.2.1")
@@ -47,7 +50,24 @@ def listen(node: Node, listening: Listening) -> None:
     def record() -> NodeRecord:
         now = node.leases.statistics()
         used = node.store.used_bytes()
-        return first.but(available=now.available, store_used_bytes=used, workers=now.workers, waiting=now.waiting)
+        draining = node.departure.draining
+        epoch = node.neighbours.members.epoch if node.neighbours is not None else 0
+        return first.but(
+            available=now.available, store_used_bytes=used, workers=now.workers, waiting=now.waiting,
+            draining=draining, epoch=epoch,
+        )  # fmt: skip
 
     node.cluster = key.cluster_id
     node.neighbours = Neighbours(node, mesh, record, contact)
+    if ledger is not None and isinstance(node.head, Head):
+        node.neighbours.members.epoch = ledger.epoch
+        node.head.take_over(ledger)
+
+
+def _ledger(node: Node, listening: Listening, cluster: str) -> Ledger | None:
+    """What a head that is to survive its restarts writes into. First of all: two heads are not to meet at the port."""
+    if listening.contact or not listening.state_dir:
+        return None
+    from zmreg.services.ledger import open_ledger
+
+    return open_ledger(Path(listening.state_dir), cluster, node.me)

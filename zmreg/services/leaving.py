@@ -54,7 +54,7 @@ class Departure:
         self._node = node
         self.draining = False
         self.asked: list[float] = []
-        """Wishes that this node leaves: what runs may take so many seconds. The loop sees to them; the second hastens."""
+        """Wishes that this node leaves: what runs may take so many seconds. Seen to by the loop; the second hastens."""
         self.said = False
         """Everybody has had our last word."""
         self._others: set[bytes] = set()
@@ -78,6 +78,24 @@ class Departure:
             self._node.post(client, NodeDrains(node))
         self._node.head.node_drains(node)
         self._node.placing.room_changed()
+
+    def on_replicated(self, sender: bytes, message: Replicated) -> None:
+        """A node has taken a copy, or has not."""
+        self._copies.on_replicated(sender, message)
+
+    def order(self, key: str) -> dict[str, object] | None:
+        """A user wants a node drained: "NODE GRACE", the grace empty for this node's own. None: it is another node."""
+        name, _, grace = key.partition(" ")
+        if name != self._node.me.hex():
+            return None
+        refused = ""
+        if self._node.neighbours is None or self._node.neighbours.is_head:
+            refused = "this node is the head: without it nothing is placed; `zmreg stop` ends it"
+        elif not self._successors():
+            refused = "no other node is there that could take over what this one has"
+        elif not self.draining:
+            self.asked.append(float(grace) if grace else self._node.settings.drain_grace_s)
+        return {"refused": refused}
 
     # -- ourselves --------------------------------------------------------------------------------------------------
 
@@ -234,6 +252,3 @@ class Copies:
 
         best = max(successors, key=lambda each: (each.node in others, room(each) >= nbytes, room(each)))
         return best.node
-
-
-

@@ -66,6 +66,8 @@ class Letters:
         self._look_at = float("-inf")
         self._due: dict[bytes, float] = {}
         self._partial: dict[bytes, list[bytes]] = {}
+        self.deaf = False
+        """We are about to leave: letters are not read any more, and not acknowledged."""
         self.sent_bytes: dict[bytes, int] = {}
         """Of letters' contents, to each node so far; what came is counted by the couriers."""
 
@@ -73,10 +75,20 @@ class Letters:
         """Letters go to and come from this node from now on."""
         self.couriers.setdefault(node, Courier())
 
-    def close(self, node: bytes) -> None:
-        """That node is gone: what was kept for it is dropped."""
-        self.couriers.pop(node, None)
+    def unread(self, node: bytes) -> int:
+        """Letters that it has not acknowledged."""
+        courier = self.couriers.get(node)
+        return courier.statistics().unacked if courier is not None else 0
+
+    def close(self, node: bytes) -> list[tuple[bytes, bytes, bytes]]:
+        """That node is gone. What it has not read: (destination, origin, frame), without what came in parts."""
+        courier = self.couriers.pop(node, None)
         self._partial.pop(node, None)
+        if courier is None:
+            return []
+        self._mesh.send(node, (_NUMBER.pack(_ACK, courier.take_ack(), node[:NODE_BYTES]),))  # if it leaves in peace
+        kept = cast(list[Letter], courier.kept())
+        return [(destination, origin, frame) for kind, destination, origin, frame in kept if kind == _LETTER]
 
     def connected(self, node: bytes) -> None:
         """The link to a node is up again: what was on it may be lost."""
@@ -114,7 +126,7 @@ class Letters:
         courier = self.couriers.get(node)
         self._touched.add(node)
         if kind in (_LETTER, _PART) and len(frames) == 2 and len(frames[0]) == HEADER_BYTES:
-            if courier is not None and frames[0][_LIFE] == self._life:
+            if not self.deaf and courier is not None and frames[0][_LIFE] == self._life:
                 self._on_letter(node, courier, frames, now)
         elif kind in (_ACK, _RESEND) and len(frames) == 1 and len(frames[0]) == _NUMBER.size:
             _, number, life = _NUMBER.unpack(frames[0])

@@ -137,7 +137,8 @@ class Lineage:
         self._gone: deque[int] = deque()
 
     def __len__(self) -> int:
-        return len(self._kept) - len(self._gone)
+        self._sweep()
+        return len(self._kept)
 
     # -- keeping ----------------------------------------------------------------------------------------------------
 
@@ -154,9 +155,7 @@ class Lineage:
             recipe.attempt = task.attempt
 
     def _note(self, recipe: Recipe) -> Recipe:
-        while self._gone:
-            _, nbytes = self._kept.pop(self._gone.popleft(), (None, 0))
-            self.nbytes -= nbytes
+        self._sweep()
         self._kept[recipe.counter] = (weakref.ref(recipe), recipe.nbytes)
         self.nbytes += recipe.nbytes
         while self.nbytes > self.limit_bytes and self._kept:
@@ -167,6 +166,11 @@ class Lineage:
             if oldest is not None and not oldest.why_not:
                 oldest.drop(f"how to make it was forgotten: the calls of later results take {self.limit_bytes} bytes")
         return recipe
+
+    def _sweep(self) -> None:
+        while self._gone:
+            _, nbytes = self._kept.pop(self._gone.popleft(), (None, 0))
+            self.nbytes -= nbytes
 
     # -- making again -----------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
-from zmreg.model.ids import NODE_BYTES
-from zmreg.model.messages import NodeGone, ProcessDied
+from zmreg.model.ids import NODE_BYTES, node_of, owner_of
+from zmreg.model.messages import AskKept, NodeGone, ProcessDied
 
 if TYPE_CHECKING:
     from zmreg.services.node import Node
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # What a worker said before it exited is in the kernel by then; our I/O thread needs this long at most to have read it.
 # Waited for in vain only when user code ends a worker by sys.exit(0).
 LAST_WORDS_S = 0.05
+# 18 bytes each.
+_ASKED_AT_ONCE = 10_000
 
 
 class _Everything:
@@ -46,16 +48,16 @@ class Mourning:
             self._hear_out(worker)
         word = ProcessDied(
             worker, death.exit_code, death.signal, death.words.running, death.reason, death.log_tail,
-            worker in node.leaving,
+            worker in node.leaving, node.departure.draining,
         )  # fmt: skip
         self._bury(word, death.words.sealed)
         node.perform(node.leases.worker_died(worker))
         node.restarting.worker_died(worker)
 
     def driver_gone(self, driver: bytes) -> None:
-        """A driver that had a seat here has ended, in peace or not. What it owned goes with it."""
+        """A driver that had a seat here has ended. If in peace, it has left to us what others need of its objects."""
         left = driver in self._node.leaving
-        self._bury(ProcessDied(driver, None, None, b"", "the driver left" if left else "the driver died", "", False))
+        self._bury(ProcessDied(driver, None, None, b"", "the driver left" if left else "the driver died", "", left))
 
     def _bury(self, word: ProcessDied, sealed: Iterable[bytes] = ()) -> None:
         node, process = self._node, word.process
@@ -70,27 +72,34 @@ class Mourning:
     def far_death(self, word: ProcessDied) -> None:
         """A process of another node is gone. What that node has adopted lives on."""
         self._spread(word, EVERYTHING if word.adopted else ())
+        if word.adopted:  # its node knows what is still needed of that, and we do not
+            held = [
+                each for each in self._node.registry.index.objects_of(self._node.me) if owner_of(each) == word.process
+            ]
+            for start in range(0, len(held), _ASKED_AT_ONCE):
+                self._node.post(node_of(word.process), AskKept(tuple(held[start : start + _ASKED_AT_ONCE])))
 
     def _spread(self, word: ProcessDied, adopted: Container[bytes], sealed: Iterable[bytes] = ()) -> None:
         node, process = self._node, word.process
         for client in node.clients:
             node.post(client, word)
         node.store.process_died(process, adopted, sealed)
-        node.adoption.process_died(process)
+        node.adoption.process_died(process, word.adopted)
         if node.fetcher is not None:
             node.fetcher.process_died(process)
         node.head.process_died(process, word.reason, adopted)
         node.perform(node.leases.owner_died(process))
 
-    def node_gone(self, gone: bytes, reason: str, left: bool) -> None:
-        """Another node is gone, and with it every process on it."""
-        node, prefix = self._node, gone[:NODE_BYTES]
+    def node_gone(self, word: NodeGone) -> None:
+        """Another node is gone, and with it every process on it. What these owned lives on with its heir."""
+        node, gone, prefix = self._node, word.node, word.node[:NODE_BYTES]
+        adopted = EVERYTHING if word.heir else ()
         for client in node.clients:
-            node.post(client, NodeGone(gone, reason, left))
-        node.store.node_gone(gone)
+            node.post(client, word)
+        node.store.node_gone(gone, adopted)
         node.restarting.node_gone(gone)
-        node.adoption.node_gone(prefix)
-        node.head.node_gone(gone, reason)
+        node.adoption.node_gone(prefix, bool(word.heir))
+        node.head.node_gone(gone, word.reason, adopted)
         for owner in [each for each in node.leases.owners() if each.startswith(prefix)]:
             node.perform(node.leases.owner_died(owner))
 

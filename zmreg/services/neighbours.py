@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, assert_never
 
 from zmreg.core import nodes as fx
-from zmreg.core.nodes import Members, NodeState
+from zmreg.core.nodes import PAUSE_S, Members, NodeState
 from zmreg.model.errors import ClusterError, ProtocolError
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
@@ -41,9 +41,11 @@ from zmreg.net.mesh import Mesh
 from zmreg.services.admission import CONTACT, Admission
 from zmreg.services.detours import Detours
 from zmreg.services.fetcher import Fetcher
+from zmreg.services.heirs import Heirs
 from zmreg.services.letters import Letters
 from zmreg.services.probes import Probes
 from zmreg.services.registry import Registry
+from zmreg.services.succession import EXIT_FORMER_HEAD, Succession
 from zmreg.wire import chunks, codec
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ _CHANGE_S = 0.02
 # To see whether there is one takes 40 us: not in each turn of a node that passes calls on.
 _LOOK_S = 0.005
 _JUDGE_S = 0.05
+
+_PORTS = 1 << 16
 
 log = logging.getLogger("zmreg.neighbours")
 
@@ -80,7 +84,8 @@ class Neighbours:
         self.link_counts = mesh.link_counts
         self._record = record
         self.is_head = contact is None
-        self.members = Members(node.me, self.is_head)
+        self.members = Members(node.me, self.is_head, node.settings.dead_after_s)
+        self.heirs = Heirs(node)
         self.detours = Detours(node.me, mesh, self.members)
         self.letters = Letters(node.me, self.detours, self._deliver, self._gave_up)
         self._head = self.members.head or b""
@@ -101,6 +106,7 @@ class Neighbours:
         for fd in others:
             node.watch(fd, self._attend)
         self.admission = Admission(self, node, mesh, record, contact)
+        self.succession = Succession(self, node, mesh)
 
     # -- in every turn of the node's loop --------------------------------------------------------------------------
 
@@ -130,10 +136,13 @@ class Neighbours:
 
     def _judge(self, now: float) -> None:
         """What goes by the time alone, and in tenths of seconds: not in each of a thousand turns a second."""
+        if now - self._judge_at > PAUSE_S and self.joined and not self.is_head:
+            self.raw(self.head, self._record())  # we were stopped: if we were taken for dead meanwhile, it says so
         self._judge_at = now + _JUDGE_S
         self._attend()  # connecting to somebody may have eaten the signal of a message
         self._perform(self.members.tick(now))
         self._probes.tick(now)
+        self.succession.tick(now)
         self._give_up_unknown(now)
         for node in self.detours.review(self.letters.stuck(), now):
             self.letters.connected(node)
@@ -220,17 +229,22 @@ class Neighbours:
         """A node's record: its own word, or the head's."""
         if record.node == self._node.me:
             return
-        self._perform(self.members.on_record(record, now))
-        if self.members.record(record.node) is None:  # dead or gone
-            return
-        if record.node not in self.letters.couriers:
+        effects = self.members.on_record(record, now)
+        known = self.members.record(record.node) is not None  # else it is dead or gone
+        if known and record.node not in self.letters.couriers:
             self.connect(record)
             self.letters.open(record.node)
+        if known:
+            self.succession.learned(record)
+        self._perform(effects)
         for letter in self._waiting.pop(record.node, (0.0, []))[1]:
             self.letters.send(record.node, *letter)
+        self._node.departure.heard(record)
 
     def connect(self, record: NodeRecord) -> None:
         """Be able to speak to a node. ProtocolError when its record has no address."""
+        if not all(0 < port < _PORTS for port in (record.port, record.pub_port)):  # libzmq takes it modulo 65,536
+            raise ProtocolError(f"node {record.node.hex()} has the ports {record.port} and {record.pub_port}")
         try:
             self._mesh.connect(record.node, record.host, record.port, record.pub_port)
         except ClusterError as error:
@@ -281,6 +295,8 @@ class Neighbours:
         if node in self.letters.couriers:
             self.letters.send(node, destination, origin, frame)
             return True
+        if self.heirs.redirect(destination, origin, frame):
+            return True
         if self.members.state(node) in (NodeState.DEAD, NodeState.LEFT) or not self.joined:
             self._tell_unknown(origin, node)
             return False
@@ -315,10 +331,18 @@ class Neighbours:
                     self._bury(node, reason, left)
                 case fx.Fence(node):
                     self._mesh_to_fenced(node)
+                case fx.FormerHead():
+                    self.succession.former(effect)
                 case fx.Suspected(node, reason) | fx.HeadLost(node, reason):
                     log.warning("%s: node %s, %s", type(effect).__name__, node.hex(), reason)
+                    if isinstance(effect, fx.HeadLost):
+                        self.succession.lost(reason)
                 case fx.Joined(node) | fx.Recovered(node) | fx.HeadBack(node):
                     log.info("%s: node %s", type(effect).__name__, node.hex())
+                    if isinstance(effect, fx.Joined):
+                        self._node.head.node_came(node)
+                    elif isinstance(effect, fx.HeadBack):
+                        self.succession.back(node)
                     self._node.placing.room_changed()
                 case _:
                     assert_never(effect)
@@ -337,21 +361,29 @@ class Neighbours:
                 self.learn(message, now)
             case NodeGone(node, reason):
                 self._perform(self.members.on_declared_dead(node, reason))
-            case Leaving():
+            case Leaving(heir):
+                self.heirs.leaves(sender, heir)
                 self._perform(self.members.on_leave(sender))
+
+    def bury(self, node: bytes, reason: str) -> None:
+        """It is dead for this node, whatever others think of it."""
+        self._perform(self.members.on_declared_dead(node, reason))
 
     def _bury(self, node: bytes, reason: str, left: bool) -> None:
         if node == self._node.me:
             self._fenced(reason)
             return
-        self.letters.close(node)
+        heir = self.heirs.of(node)
+        unread = self.letters.close(node)
         self.detours.forget(node)
         self._mesh.disconnect(node)
         self.registry.forget(node)
         waiting = self._waiting.pop(node, None)
         log.warning("node %s is gone: %s", node.hex(), reason)
+        for letter in unread if heir else ():
+            self.heirs.redirect(*letter)
         # Clients hear of the death before they hear what is lost with it: they may want that made again, elsewhere.
-        self._node.mourning.node_gone(node, reason, left)
+        self._node.mourning.node_gone(NodeGone(node, reason, left, heir))
         self.fetcher.node_gone(node)
         for _, origin, _ in waiting[1] if waiting is not None else ():
             self._tell_unknown(origin, node)
@@ -359,12 +391,13 @@ class Neighbours:
     def _fenced(self, reason: str) -> None:
         """We are not one of them any more: end, and let whoever started us start us anew, under another id."""
         log.error("fenced: %s", reason)
-        self._node.exit_code = EXIT_FENCED
+        self._node.exit_code = EXIT_FORMER_HEAD if self.is_head else EXIT_FENCED
         self._node.stop()
 
     def _tell_unknown(self, origin: bytes, node: bytes) -> None:
         if node_of(origin) == self._node.me and origin != self._node.me:
-            self._node.post(origin, NodeGone(node, "it is not a member of this cluster", False))
+            heir = self.heirs.of(node)
+            self._node.post(origin, NodeGone(node, "it is not a member of this cluster", bool(heir), heir))
 
     @property
     def head(self) -> bytes:
@@ -375,7 +408,8 @@ class Neighbours:
     def view(self) -> list[NodeRecord]:
         """Those to whom work may go, we ourselves first and up to date."""
         others = [each for each in self.members.records() if each.node != self._node.me]
-        return [self._record(), *(each for each in others if self.members.usable(each.node))]
+        usable = (each for each in others if self.members.usable(each.node) and not each.draining)
+        return [self._record(), *usable]
 
     def others(self) -> list[bytes]:
         """Every other node that lives."""
@@ -383,7 +417,7 @@ class Neighbours:
 
     def close(self, linger_ms: int) -> None:
         """Say that we go, unless we were told to, and close the ports."""
-        if self.joined and self._node.exit_code != EXIT_FENCED:
+        if self.joined and not self._node.exit_code and not self._node.departure.said:
             for other in self.others():
                 self._node.post(other, Leaving(b""))
         self._mesh.close(linger_ms)

@@ -20,6 +20,7 @@ from zmreg.model.messages import (
     Adopt,
     Allocate,
     Ask,
+    AskKept,
     Blocked,
     Borrow,
     BorrowSettled,
@@ -29,6 +30,7 @@ from zmreg.model.messages import (
     Goodbye,
     Hello,
     Holds,
+    JobStarted,
     KillOverdue,
     KillProcess,
     LeaseReturned,
@@ -38,11 +40,13 @@ from zmreg.model.messages import (
     Message,
     NodeGone,
     NodeRecord,
+    Passed,
     Pin,
     PlaceActor,
     Prefetch,
     ProcessDied,
     Replicate,
+    Replicated,
     Resolve,
     Sealed,
     Unborrow,
@@ -56,10 +60,12 @@ from zmreg.model.settings import Settings
 from zmreg.model.specs import UNIT
 from zmreg.net.sockets import Ends
 from zmreg.services import accelerators, views
-from zmreg.services.adoption import Adoption
+from zmreg.services.adoption import Adoption, OwnersMail
 from zmreg.services.far_head import FarHead
 from zmreg.services.fetcher import Fetcher
 from zmreg.services.head import Head
+from zmreg.services.jobs import program
+from zmreg.services.leaving import TURN_S, Departure
 from zmreg.services.loop import Loop
 from zmreg.services.mourning import Mourning
 from zmreg.services.neighbours import Neighbours
@@ -79,6 +85,8 @@ TICK_S = 0.2
 END_S = 0.15
 # Last words to other nodes.
 LINGER_MS = 200
+# A program that ends does not wait for what runs on a node of its own for others.
+FOUNDER_GRACE_S = 2.0
 
 
 class Node(Loop):
@@ -108,6 +116,8 @@ class Node(Loop):
         self.store = Storekeeper(self.me, arena, Path(config["spill"]), self.settings, self.post)
         self.overdue = Overdue(Path(config["session"]), self.nursery.kill)
         self.adoption = Adoption(self.me, self.post, self.store, lambda object_id: self.head.release(object_id))
+        self.adoption.free = lambda message: self._on_free(self.me, message)
+        self.departure = Departure(self)
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
         self.visitors = Visitors(self)
@@ -147,9 +157,10 @@ class Node(Loop):
             until = due
             if self.neighbours is not None:
                 until = min(due, self.neighbours.turn(now) or due)
+            self.departure.turn(now)
             if self.stopping or self.ends.pending():
                 continue
-            self.sleep(until - now)
+            self.sleep(min(until - now, TURN_S) if self.departure.draining else until - now)
 
     def _hear_nursery(self) -> None:
         fd = self.nursery.channel.fileno()
@@ -233,7 +244,11 @@ class Node(Loop):
                 self._on_goodbye(sender)
             case Adopt():
                 self.adoption.adopt(sender, message)
-            case Resolve() | Lost() | Borrow() | BorrowSettled() | Unborrow() | Holds():
+            case Passed(origin, payload):
+                self.undeliverable(origin, payload)
+            case Replicated():
+                self.departure.on_replicated(sender, message)
+            case Resolve() | Lost() | Borrow() | BorrowSettled() | Unborrow() | Holds() | AskKept():
                 self.adoption.on_message(sender, message)
             case Ask():
                 views.hear(self, sender, message)
@@ -260,6 +275,8 @@ class Node(Loop):
             self.visitors.attend(sender, message.pid, self.ends.forget)
             return
         self.clients[sender] = message
+        if message.role == "driver":
+            self.head.hears(self.me, JobStarted(sender, program(message.pid), time.time()))
         if message.role == "driver" and not self._is_founder(message):
             self.visitors.attend(sender, message.pid, self.mourning.driver_gone)
         self.post(
@@ -269,6 +286,8 @@ class Node(Loop):
                 self.settings.namespace, views.cpus(self),
             ),
         )  # fmt: skip
+        if self.neighbours is not None:
+            self.neighbours.succession.greet(sender)
         if child is not None:
             child.ready = True
             self.perform(self.leases.worker_started(sender))
@@ -280,7 +299,7 @@ class Node(Loop):
             return
         self.leaving.add(sender)
         if self._is_founder(hello):
-            self.stopping = True
+            self.departure.asked.append(min(FOUNDER_GRACE_S, self.settings.drain_grace_s))
         elif hello.role == "driver":
             self.visitors.farewell(sender)
         self.nursery.spare(sender)  # it has run its users' code to the end, but others may wait for results of its own
@@ -340,8 +359,10 @@ class Node(Loop):
             message = codec.decode(frame)
         except ProtocolError:
             return  # calls or results, whose senders are told of the death
-        if isinstance(message, Resolve | Lost | Borrow | BorrowSettled | Unborrow | Holds):
+        if isinstance(message, OwnersMail):
             self.adoption.on_message(origin, message)
+        elif isinstance(message, Adopt):
+            self.adoption.adopt(origin, message)
 
     # -- what is done -----------------------------------------------------------------------------------------------
 
@@ -365,6 +386,7 @@ class Node(Loop):
         end_descendants()
         if self.neighbours is not None:
             self.neighbours.close(LINGER_MS)
+        self.head.close()
         self.ends.close(clean=False)
         self.store.close()
         remove_session(self.config)

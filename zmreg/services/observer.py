@@ -18,13 +18,12 @@ from zmreg.model.settings import Settings
 from zmreg.net.sockets import Ends
 from zmreg.services import sessions
 from zmreg.services.finding import find, only_one
+from zmreg.services.leaving import VISITOR as VISITOR
 from zmreg.services.sessions import Word
 from zmreg.wire import batches, codec
 
 ANSWER_S: Final = 5.0
 _LEAVE_S: Final = 5.0
-# The name of a node that joins for one command.
-VISITOR: Final = "(visitor)"
 # A node that joins to ask has no room for anybody's objects.
 _STORE_BYTES: Final = 1 << 20
 

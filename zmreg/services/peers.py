@@ -55,6 +55,8 @@ class Peer:
         self._keeper = keeper
         self._death: ActorDiedError | None = None
         self._died: ProcessDied | None = None
+        self._headless: ZmregError | None = None
+        """There is no head, and nobody knows when there will be one."""
         self._moved: Lane | None = None
         """The lane to a worker that still answers what it has, while the actor goes to another node."""
         self._next = b""
@@ -71,9 +73,10 @@ class Peer:
 
     def place(self, task: Task) -> None:
         """Queue a call and send what can be sent."""
-        if self._death is not None:
+        refused = self._death or (self._headless if self.lane is None else None)
+        if refused is not None:
             with self._keeper.shield():
-                self._keeper.fail(task, self._death)
+                self._keeper.fail(task, refused)
             return
         if self.lane is not None and not self.queue and task.deps is None:
             self.lane.push(task)
@@ -141,7 +144,7 @@ class Peer:
 
     def backlog(self) -> int:
         """Calls accepted and not answered."""
-        return len(self.queue) + sum(len(lane.outstanding) for lane in (self.lane, self._moved) if lane)
+        return len(self.queue) + sum(len(lane.outstanding) for lane in (self.lane, self._moved, *self._left) if lane)
 
     # -- what is heard ----------------------------------------------------------------------------------------------
 
@@ -159,7 +162,7 @@ class Peer:
             self._leave_moved()
         elif message.state == "dead":
             self._death = self._death_of(message)
-            if self.lane is not None and self.lane.worker != message.worker:
+            if self.lane is None or self.lane.worker != message.worker:
                 self._leave_lane()
             self._leave_moved()
             # Else it left in peace, and its worker still sends answers: what has none when that is gone, fails.
@@ -189,12 +192,23 @@ class Peer:
             self._left.append(moved)
             self._keeper.departing.append(self)
 
+    def on_headless(self, error: ZmregError | None) -> None:
+        """Only a head could say where the actor is; None: there is one again."""
+        self._headless = error
+        if error is not None and self.lane is None:
+            queue, self.queue = self.queue, deque()
+            for task in queue:
+                self._keeper.fail(task, error)
+
     def process_died(self, message: ProcessDied) -> None:
         """The worker is gone. Whether the actor comes back, the head tells next (or has told, if it left in peace)."""
         self._died = message
         self._leave_moved()
         if self._death is not None:
             self._leave_lane()
+        elif self.lane is not None and self.lane.worker == message.process:
+            self._left.append(self.lane)  # what comes from now on waits, and was never sent
+            self.lane = None
 
     def _death_of(self, message: ActorState) -> ActorDiedError:
         actor_id = self.actor_id.hex()
@@ -210,6 +224,7 @@ class Peer:
         lane, self.lane = self.lane, None
         if lane is not None:
             self._left.append(lane)
+        if self._left:
             self._keeper.departing.append(self)
 
     def settle(self) -> None:

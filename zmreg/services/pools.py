@@ -52,6 +52,8 @@ class Pool:
         self._office = office
         self._restart = office.start
         self._waiting_since = 0.0
+        self._stranded = False
+        """The node that the strategy names is gone."""
 
     def place(self, task: Task) -> None:
         """Send to the lane with the least work ahead, or queue and ask the node for leases."""
@@ -66,6 +68,9 @@ class Pool:
             if task.deps is not None and (best := next(filter(partial(_comes_ahead, task), self.lanes), None)):
                 best.push(task)
                 return
+        if self._stranded:
+            self._office.elsewhere(task)
+            return
         if not self.queue:
             self._waiting_since = self.wires.now()
         self.queue.append(task)
@@ -146,6 +151,7 @@ class Pool:
         """Nothing more is to be had there."""
         self.told.pop(node, None)
         if node == self.first:
+            self._stranded = True
             self.first = self.wires.node
             self.go_anywhere()
 

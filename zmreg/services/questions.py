@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 from typing import Any, Protocol
 
-from zmreg.model.errors import ClusterError
+from zmreg.model.errors import ClusterError, HeadUnavailableError
 from zmreg.model.messages import ActorRefused, Answer, Ask, Message
 from zmreg.net.waiting import Shield, Waiter
 from zmreg.wire import batches
+
+OF_THE_HEAD = frozenset({"actor", "actors", "jobs"})
+# Our node says when there is no head; this is for one that is there and does not answer.
+HEAD_MOST_S = 300.0
 
 
 class Asker(Protocol):
@@ -37,34 +41,63 @@ class Questions:
 
     def __init__(self, seat: Asker) -> None:
         self._seat = seat
-        self._open: dict[int, tuple[Waiter, list[Answer]]] = {}
+        self._open: dict[int, tuple[Waiter, list[Answer], Ask]] = {}
         self._asked = 0
-        self._refused: dict[bytes, str] = {}
+        self._refused: dict[bytes, ActorRefused] = {}
+        self.headless: HeadUnavailableError | None = None
+        """There has been no head for long: what has to be asked there fails."""
 
     def ask(self, topic: str, key: str = "", timeout: float = 10.0) -> Any:
-        """Ask the node about state: plain containers, or None when there is no such thing. ClusterError: no answer."""
+        """Ask the node about state: plain containers, or None when there is no such thing. ClusterError: no answer.
+
+        What only the head knows is waited for as long as one may come back; then it is HeadUnavailableError.
+        """
         seat = self._seat
+        far = topic in OF_THE_HEAD
+        timeout = max(timeout, HEAD_MOST_S) if far else timeout
         with seat.shield():
             with seat.lock:
                 seat.check()
+                if far:
+                    self.require_head()
                 self._asked += 1
                 request = self._asked
-                waiter, answers = self._open.setdefault(request, (Waiter(), []))
+                question = Ask(request, topic, key)
+                waiter, answers, _ = self._open.setdefault(request, (Waiter(), [], question))
                 seat.flush()
-                seat.tell_node(Ask(request, topic, key))
+                seat.tell_node(question)
             try:
                 seat.wait(waiter, timeout)
             finally:
                 self._open.pop(request, None)
         if not answers:
             seat.check()
+            if far:
+                self.require_head()
             raise ClusterError(f"the node did not answer a question about {topic!r} within {timeout} s")
         return batches.unpack_plain(answers[0].body) if answers[0].found else None
 
-    def refusal(self, actor_id: bytes) -> str:
-        """Why the head refused an actor that was just ordered; empty when it did not."""
+    def refusal(self, actor_id: bytes) -> ActorRefused | None:
+        """Why the head refused an actor that was just ordered; None when it did not."""
         self.ask("actor", "\0")  # the head answers in order: by then a refusal has come
-        return self._refused.pop(actor_id, "")
+        return self._refused.pop(actor_id, None)
+
+    def require_head(self) -> None:
+        """Raises HeadUnavailableError when there has been none for long."""
+        if self.headless is not None:
+            raise HeadUnavailableError(str(self.headless))
+
+    def on_head(self, reason: str) -> None:
+        """Another head is there (or the same again), and is asked what the last one did not answer; or (`reason`)
+        there has been none for long, and nobody waits any more."""
+        self.headless = HeadUnavailableError(reason) if reason else None
+        for waiter, answers, question in list(self._open.values()):
+            if question.topic not in OF_THE_HEAD or answers:
+                continue
+            if reason:
+                waiter.finish()
+            else:
+                self._seat.tell_node(question)
 
     def on_answer(self, message: Answer) -> None:
         """The node answered."""
@@ -75,9 +108,9 @@ class Questions:
 
     def on_refused(self, message: ActorRefused) -> None:
         """The head refused an actor."""
-        self._refused[message.actor_id] = message.reason
+        self._refused[message.actor_id] = message
 
     def give_up(self) -> None:
         """The node is gone: let everyone who waits for an answer go."""
-        for waiter, _ in list(self._open.values()):
+        for waiter, _, _ in list(self._open.values()):
             waiter.finish()

@@ -22,7 +22,7 @@ from zmreg.model.errors import ObjectLostError, OwnerDiedError
 from zmreg.model.ids import counter_of, node_of, owner_of, short
 from zmreg.model.messages import Borrow, BorrowSettled, Holds, Lost, Message, Resolve, Resolved, Unborrow
 from zmreg.services.custody import Custody
-from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
+from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Borrowed, Entry, Lifeline, Stored
 
 Post = Callable[[bytes, Message], bool]
 
@@ -263,6 +263,11 @@ class Sharing:
                 if entry.state == PENDING and entry.asked:
                     self._post(heir, Resolve(entry.object_id)) if heir else self._lose(entry, reason)
 
+    def node_left(self, node: bytes, heir: bytes) -> None:
+        """A node has ended in peace; what it answered for, `heir` does now, and what it held as such is returned."""
+        self._heirs |= {process: heir for process, known in self._heirs.items() if known == node}
+        self._forget(node)
+
     def on_goodbye(self, process: bytes) -> None:
         """A process leaves in peace, and this is the last that we hear from it."""
         self._forget(process)
@@ -317,6 +322,10 @@ class Sharing:
     def pending_entries(self) -> list[Entry]:
         """Borrowed entries without a value yet."""
         return [entry for entry in self._borrowed.values() if entry.state == PENDING]
+
+    def lifelines(self) -> list[Entry]:
+        """Of the actors that this process has made and that may still live."""
+        return [entry for entry in list(self._shown.values()) if isinstance(entry, Lifeline)]
 
     def heritage(self) -> list[tuple[Entry, dict[bytes, int]]]:
         """What others need of ours: what they hold, with the loans of each, and what only values among it contain."""

@@ -33,6 +33,7 @@ from zmreg.model.messages import (
     FreeObjects,
     GaveBack,
     Goodbye,
+    HeadChanged,
     Hello,
     LeaseGranted,
     LeaseRecalled,
@@ -40,6 +41,7 @@ from zmreg.model.messages import (
     Lost,
     Message,
     NeedDefinition,
+    NodeDrains,
     NodeGone,
     PartReady,
     Pinned,
@@ -159,6 +161,7 @@ class Station:
             Unschedulable: lambda _, m: tasks.on_unschedulable(m),
             TryNodes: lambda _, m: tasks.on_try_nodes(m),
             NodeGone: lambda _, m: self._on_node_gone(m),
+            NodeDrains: lambda _, m: self._on_node_drains(m.node),
             GaveBack: tasks.on_gave_back,
             PartReady: tasks.on_part,
             NeedDefinition: self._on_need_definition,
@@ -179,6 +182,7 @@ class Station:
             CancelObject: lambda _, m: tasks.cancel_for_another(sharing.entry_for(m.object_id), m),
             Answer: lambda _, m: self.questions.on_answer(m),
             ActorRefused: lambda _, m: self.questions.on_refused(m),
+            HeadChanged: lambda _, m: self._on_head(m),
             LogLines: lambda _, m: self.show_log(m),
             WorkersAtCap: lambda _, m: None,
         }
@@ -384,11 +388,23 @@ class Station:
         prefix = message.node[:NODE_BYTES]
         self.tasks.gone_nodes.bury(message.node)
         self.copying.node_gone(message.node)
+        self._on_node_drains(message.node)
+        reason = f"its node is gone: {message.reason}"
+        if message.heir:  # every process there has left before, and its heir is known to the nodes
+            self.sharing.node_left(message.node, message.heir)
+        there = self.tasks.processes_on(prefix) | (set() if message.heir else self.sharing.processes_on(prefix))
+        for process in there if message.heir else there | {message.node}:
+            word = ProcessDied(process, None, None, UNKNOWN, reason, "", bool(message.heir), bool(message.heir))
+            self._on_process_died(word)
+
+    def _on_node_drains(self, node: bytes) -> None:
         for pool in list(self.tasks.pools.values()):  # what waits there may open another
-            pool.node_gone(message.node)
-        for process in self.tasks.processes_on(prefix) | self.sharing.processes_on(prefix) | {message.node}:
-            reason = f"its node is gone: {message.reason}"
-            self._on_process_died(ProcessDied(process, None, None, UNKNOWN, reason, "", False))
+            pool.node_gone(node)
+
+    def _on_head(self, message: HeadChanged) -> None:
+        """Another head knows nothing of who listens and who asks; none for long: nobody is to wait for it."""
+        self.questions.on_head(message.reason)
+        self.tasks.on_head(self.questions.headless)
 
     def _own_bytes(self, stored: Stored) -> None:
         stored.outbox = self.freed

@@ -151,11 +151,11 @@ class Storekeeper:
         """Bytes of memory that objects take."""
         return self.table.statistics().used_bytes
 
-    def node_gone(self, node: bytes) -> None:
-        """Another node is gone: nobody reads for it any more, and what its processes owned nobody owns."""
+    def node_gone(self, node: bytes, adopted: Container[bytes]) -> None:
+        """Another node is gone: nobody reads for it, and what its processes owned nobody owns unless it is `adopted`."""
         self._gone.bury(node)
         self.perform(self.table.process_died(node))
-        self.perform(self.table.free_owned_by(node[:NODE_BYTES]))
+        self.perform(self.table.free_owned_by(node[:NODE_BYTES], adopted))
 
     def tick(self, now: float) -> None:
         """Creators, and readers of what is on disk, that have waited long enough for room are told the reason."""

@@ -51,6 +51,7 @@ class Tasks(Leasing):
         self.departing: list[Peer] = []
         self.templates: weakref.WeakValueDictionary[bytes, Template] = weakref.WeakValueDictionary()
         """Definitions by digest, while a function object or a queued task needs them: workers may ask again."""
+        self._headless: ZmregError | None = None
         self.finished = 0
         self.late_answers = 0
         self.lineage = Lineage(self)
@@ -81,6 +82,7 @@ class Tasks(Leasing):
         if peer is None:
             with self.shield():
                 peer = self.peers[actor_id] = Peer(self, self.wires.me, actor_id, class_name, ordered)
+                peer.on_headless(self._headless)
                 self.wires.post(self.wires.node, WatchActor(actor_id))
         return peer
 
@@ -233,6 +235,14 @@ class Tasks(Leasing):
         peer = self.peers.get(message.actor_id)
         if peer is not None:
             peer.on_state(message)
+
+    def on_head(self, headless: ZmregError | None) -> None:
+        """Another head has to be told whose fate we follow. Without one, calls to actors with no place fail."""
+        self._headless = headless
+        for peer in list(self.peers.values()):
+            peer.on_headless(headless)
+            if headless is None and peer.state != "dead":
+                self.wires.post(self.wires.node, WatchActor(peer.actor_id))
 
     def settle_departed(self) -> None:
         """Decide on what was sent to actors' workers that are gone. After the last answer that has arrived."""

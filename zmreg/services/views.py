@@ -22,17 +22,17 @@ from zmreg.model.messages import Answer, Ask, NodeRecord
 from zmreg.model.specs import CPU, UNIT
 from zmreg.model.version import VERSION
 from zmreg.services.head import Head
-from zmreg.services.restarting import RESTART
 from zmreg.services.network_views import network
 from zmreg.services.object_views import cache, holders, links
+from zmreg.services.restarting import RESTART
 from zmreg.store.board import showing
-from zmreg.wire import batches
+from zmreg.wire import batches, codec
 
 if TYPE_CHECKING:
     from zmreg.model.record import Resources
     from zmreg.services.node import Node
 
-HEAD_TOPICS = frozenset({RESTART, "actor", "actors"})
+HEAD_TOPICS = frozenset({RESTART, "actor", "actors", "jobs"})
 # A page of a log fits in one envelope (wire/codec.py) many times over.
 LOG_BYTES = 256 * 1024
 NODE_LOG = "node"
@@ -46,8 +46,15 @@ def hear(node: Node, sender: bytes, question: Ask) -> None:
     if question.topic == RESTART:
         node.restarting.begin(sender, question.request)
         return
-    found = answer(node, question.topic, question.key)
-    node.post(sender, Answer(question.request, found is not None, batches.pack_plain(found)))
+
+    def reply() -> None:
+        found = answer(node, question.topic, question.key)
+        node.post(sender, Answer(question.request, found is not None, batches.pack_plain(found)))
+
+    if question.topic in HEAD_TOPICS and isinstance(node.head, Head) and node.head.keeping is not None:
+        node.head.keeping.when_kept(reply)  # what is answered about names has to outlive us
+    else:
+        reply()
 
 
 def answer(node: Node, topic: str, key: str) -> Any:
@@ -55,6 +62,8 @@ def answer(node: Node, topic: str, key: str) -> Any:
     match topic:
         case "assigned":
             return node.leases.assigned(bytes.fromhex(key))
+        case "drain":
+            return node.departure.order(key)
         case "holders":
             return holders(node, key)
         case "objects":
@@ -124,8 +133,9 @@ def _nodes(node: Node) -> list[dict[str, Any]]:
 def _row(record: NodeRecord, state: NodeState, reason: str) -> dict[str, Any]:
     """Ray's names, and ours beside them. A suspected node is alive until the head says otherwise."""
     alive = state in (NodeState.ALIVE, NodeState.SUSPECTED)
+    shown = "DRAINING" if record.draining and state is NodeState.ALIVE else str(state)
     return {
-        "NodeID": record.node.hex(), "Alive": alive, "State": str(state), "Reason": reason, "NodeName": record.name,
+        "NodeID": record.node.hex(), "Alive": alive, "State": shown, "Reason": reason, "NodeName": record.name,
         "NodeManagerHostname": record.name, "NodeManagerAddress": record.host, "NodeManagerPort": record.port,
         "PubPort": record.pub_port, "Address": f"{record.host}:{record.port}", "IsHead": record.is_head,
         "Resources": _floats(record.total) if alive else {}, "Available": _floats(record.available) if alive else {},
@@ -190,7 +200,8 @@ def _tasks(node: Node) -> list[dict[str, Any]]:
             use = node.leases.use_of(child.worker)
             rows.append(
                 {
-                    "TaskID": task_id.hex(), "State": "LATEST" if child.is_actor else "BLOCKED" if use == "blocked" else "RUNNING",
+                    "TaskID": task_id.hex(),
+                    "State": "LATEST" if child.is_actor else "BLOCKED" if use == "blocked" else "RUNNING",
                     "Type": "ACTOR_TASK" if child.is_actor else "TASK", "Name": child.name,
                     "OwnerID": owner_of(task_id).hex(), "WorkerID": child.worker.hex(), "NodeID": node.me.hex(),
                     "Pid": child.pid, "Assigned": node.leases.assigned(child.worker),
@@ -247,6 +258,7 @@ _VIEWS: dict[str, Callable[[Node], Any]] = {
     "actors": _actors,
     "available": _available,
     "health": _health,
+    "jobs": lambda node: node.head.jobs.rows() if isinstance(node.head, Head) else None,
     "network": network,
     "nodes": _nodes,
     "stats": _stats,

@@ -23,6 +23,7 @@ from zmreg.testing.wires import Link, Wires
 # Several stores share this machine's memory.
 STORE_BYTES = 256 << 20
 END_TIMEOUT_S = 10.0
+LEAVE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +149,11 @@ class LocalCluster:
         return code
 
     def end_node(self, node_id: str) -> None:
-        """Have the node leave in peace."""
+        """Have the node leave in peace: what it has goes to others. Returns when it is gone, within a minute."""
         node, launched = self._find(node_id)
         del self._nodes[node.node_id]
         launched.process.terminate()
-        launched.wait_end(END_TIMEOUT_S)
+        launched.wait_end(LEAVE_TIMEOUT_S)
 
     def _find(self, node_id: str) -> tuple[TestNode, Launched]:
         found = self._nodes.get(node_id)
@@ -165,12 +166,12 @@ class LocalCluster:
         if self._attached:
             zmreg.shutdown()
             self._attached = False
-        for node_id in reversed(list(self._nodes)):
-            node, launched = self._nodes.pop(node_id)
+        for node, launched in self._nodes.values():  # all at once: nobody takes over anything from the others
             if launched.process.poll() is None:
                 os.kill(node.pid, signal.SIGCONT)  # a stopped one cannot end
                 launched.process.terminate()
-            launched.wait_end(END_TIMEOUT_S)
+        for node_id in reversed(list(self._nodes)):
+            self._nodes.pop(node_id)[1].wait_end(END_TIMEOUT_S)
         for wires in self._wires.values():
             wires.close()
         self._wires.clear()

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "clusters": "zmreg.tools.cli.running",
     "demo": "zmreg.tools.cli.demo",
     "doctor": "zmreg.tools.cli.doctor",
+    "drain": "zmreg.tools.cli.drain",
     "health": "zmreg.tools.cli.running",
     "key": "zmreg.tools.cli.keys",
     "list": "zmreg.tools.cli.state",

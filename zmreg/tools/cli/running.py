@@ -51,14 +51,15 @@ def _row(word: Word) -> dict[str, Any]:
 
 @click.command()
 @click.argument("nodes", nargs=-1, metavar="[NODE]...")
-@click.option("--grace", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="SECONDS",
+@click.option("--grace", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="SECONDS",
               help="How long nodes may take to end in order; then they are killed.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Kill at once, without a word to anybody.")
 @AS_JSON
 def stop(nodes: tuple[str, ...], grace: float, force: bool, as_json: bool) -> None:
     """End the nodes that you have started on this machine with `zmreg start`, or those that are named.
 
-    NODE is a node's id (or how it begins), name or address. Nodes on other machines, other users' and those of programs
+    What others still need of them goes to nodes that stay, if there are any (see `zmreg drain`). NODE is a node's id
+    (or how it begins), name or address. Nodes on other machines, other users' and those of programs
     of their own go on.
 
     Example: zmreg stop
@@ -69,11 +70,9 @@ def stop(nodes: tuple[str, ...], grace: float, force: bool, as_json: bool) -> No
     if nodes:
         with usage_errors():
             words = [_named(words, node) for node in nodes]
-    # Workers first: a head that is still there hears them leave.
     words.sort(key=lambda word: word.is_head)
-    fates: dict[str, str] = {}
-    for group in ([word for word in words if not word.is_head], [word for word in words if word.is_head]):
-        fates |= sessions.end(group, 0.0 if force else grace) if group else {}
+    # All at once: none of them takes over what the others have. Those that stay do.
+    fates = sessions.end(words, 0.0 if force else grace) if words else {}
     rows = [{**_row(word), "fate": fates.get(word.node, "still there")} for word in words]
     if as_json:
         say_json({"stopped": rows})

@@ -128,8 +128,8 @@ def nodes(address: str | None, key: str | None, as_json: bool) -> None:
 def list_(kind: str, filters: tuple[str, ...], limit: int, address: str | None, key: str | None, as_json: bool) -> None:
     """List what there is of one kind: actors, nodes, objects (the largest), tasks (those that run), workers.
 
-    It is what each node knows at this moment, and old news when you read it. Of an actor the LATEST call is shown, which
-    it is in or has finished.
+    It is what each node knows at this moment, and old news when you read it. Of an actor the LATEST call is shown,
+    which it is in or has finished.
 
     Example: zmreg list workers -f State=idle
     """
