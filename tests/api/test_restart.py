@@ -169,6 +169,21 @@ def test_x16_again_and_again(own: Any) -> None:
     assert zmreg.get(pid.remote(), timeout=20)
 
 
+def test_x16_what_was_stored_too_late_is_freed(own: Any) -> None:
+    large = zmreg.remote(lambda number: bytes(200_000))
+    zmreg.get(large.remote(0))
+    for _ in range(3):
+        refs = [large.remote(number) for number in range(100)]
+        zmreg.wait(refs, num_returns=2)
+        zmreg.restart()
+        assert any(ref.failed() for ref in refs)
+        del refs
+    deadline = time.monotonic() + 10
+    while (left := zmreg.stats()["store"]["sealed"]) and time.monotonic() < deadline:
+        zmreg.get(pid.remote())
+    assert not left
+
+
 def test_x16_not_from_a_task(own: Any) -> None:
     with pytest.raises(RuntimeError, match="only in a driver"):
         zmreg.get(zmreg.remote(zmreg.restart).remote())

@@ -115,7 +115,7 @@ def test_without_room_it_fails_with_the_stores_own_words() -> None:
     fetching = machine()
     fetching.want(X, MIB, [A], 0.0)
     assert fetching.reserved(X, False, "the object is in this store already", 0.0) == [
-        Failed(X, "the object is in this store already", ())
+        Failed(X, "the object is in this store already", (), "room")
     ]
     assert fetching.reserved(X, True, "", 0.0) == [], "an answer too many does nothing"
 

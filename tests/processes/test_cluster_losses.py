@@ -1,6 +1,6 @@
 """Messages lost and doubled inside the nodes, readers that do not read, and who joins late: faults 24, 28 and 29.
 
-Between the nodes all is encrypted, so no proxy can double or drop one message: services/failpoints.py does, from a seed.
+Between nodes all is encrypted, so no proxy can double or drop one message: services/failpoints.py does, from a seed.
 """
 
 from __future__ import annotations

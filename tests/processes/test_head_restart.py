@@ -195,18 +195,19 @@ def test_jobs_survive_the_head(restartable: Restartable) -> None:
 def test_fault10_a_node_that_does_not_come_back_is_dead_after_the_grace(tmp_path: Path) -> None:
     made = Restartable(tmp_path, {"locs": {"c", "spare"}}, {"locs": {"spare"}})
     with made.cluster:
-        c = made.cluster.nodes[2]
-        actor = Counter.options(name="spare", lifetime="detached", locs={"spare"}, num_cpus=0).remote(7)
+        _, _, c, other = made.cluster.nodes
+        spare = Counter.options(name="spare", lifetime="detached", locs={"spare"}, num_cpus=0, max_task_retries=1)
+        actor = spare.remote(7)
         while actor.node.remote().get(timeout=10) != c.node_id:
             zmreg.kill(actor)
-            actor = Counter.options(name="spare", lifetime="detached", locs={"spare"}, num_cpus=0).remote(7)
+            actor = spare.remote(7)
         made.kill()
         made.cluster.kill_node(c.node_id)
         began = time.monotonic()
         made.start()
         assert zmreg.get_actor("spare").add.remote().get(timeout=GRACE_S + 20) == 8
         assert time.monotonic() - began > GRACE_S / 2, "it might have come"
-        assert actor.node.remote().get(timeout=10) == made.cluster.nodes[2].node_id
+        assert actor.node.remote().get(timeout=10) == other.node_id
 
 
 # -- fault 11 ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Final
 
 from zmreg.core.effects import ActorEffect, TellActor
 from zmreg.core.graves import Graves
-from zmreg.core.lifecycle import Lifecycle
+from zmreg.core.lifecycle import Lifecycle, named
 from zmreg.model.record import Record
 from zmreg.model.specs import ActorEntry
 
@@ -166,6 +166,23 @@ class ActorRoll:
     def _note(self, actor_id: bytes) -> None:
         if self._changed is not None:
             self._changed[actor_id] = None
+
+    def restore(self, actor: ActorEntry, stand: Stand, held: bool) -> None:
+        """Know an actor again as the last head had written it down. Nothing is asked for: see `claim` and `missing`."""
+        what = f"{named('actor', actor.actor_id)} {actor.class_name}".rstrip()
+        life = Lifecycle(what, ActorState(stand.state), MOVES)
+        self._actors[actor.actor_id] = Actor(
+            actor, life, stand.worker, stand.incarnation, stand.restarts_used, leaving=stand.leaving, held=held
+        )
+        if stand.worker:
+            self._by_worker[stand.worker] = actor.actor_id
+        if actor.name:
+            self._names[actor.namespace, actor.name] = actor.actor_id
+
+    def restore_end(self, actor_id: bytes, reason: bytes) -> None:
+        """Know again that an actor is dead: an order of it that is said once more is not carried out."""
+        life = Lifecycle(named("actor", actor_id), ActorState.DEAD, MOVES)
+        self._dead[actor_id] = Actor(ActorEntry(actor_id, actor_id[:8]), life, failure=reason)
 
     def lookup(self, namespace: str, name: str) -> ActorEntry | None:
         """The living actor of that name."""

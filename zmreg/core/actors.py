@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import Final
 
-from zmreg.core.actor_roll import MOVES, Actor, ActorMove, ActorRoll, ActorState, ActorStatistics, Stand
+from zmreg.core.actor_roll import MOVES, Actor, ActorMove, ActorRoll, ActorState, ActorStatistics
 from zmreg.core.effects import (
     ActorCreated,
     ActorEffect,
@@ -232,23 +232,6 @@ class ActorBook(ActorRoll):
         return effects
 
     # -- after a restart of the head ---------------------------------------------------------------------------------
-
-    def restore(self, actor: ActorEntry, stand: Stand, held: bool) -> None:
-        """Know an actor again as the last head had written it down. Nothing is asked for: see `claim` and `missing`."""
-        what = f"{named('actor', actor.actor_id)} {actor.class_name}".rstrip()
-        life = Lifecycle(what, ActorState(stand.state), MOVES)
-        self._actors[actor.actor_id] = Actor(
-            actor, life, stand.worker, stand.incarnation, stand.restarts_used, leaving=stand.leaving, held=held
-        )
-        if stand.worker:
-            self._by_worker[stand.worker] = actor.actor_id
-        if actor.name:
-            self._names[actor.namespace, actor.name] = actor.actor_id
-
-    def restore_end(self, actor_id: bytes, reason: bytes) -> None:
-        """Know again that an actor is dead: an order of it that is said once more is not carried out."""
-        life = Lifecycle(named("actor", actor_id), ActorState.DEAD, MOVES)
-        self._dead[actor_id] = Actor(ActorEntry(actor_id, actor_id[:8]), life, failure=reason)
 
     def claim(self, actor_id: bytes, worker: bytes, constructed: bool) -> list[ActorEffect]:
         """A node has this worker for a restored actor that has found no place yet. What the last head had decided and

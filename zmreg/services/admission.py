@@ -98,12 +98,13 @@ class Admission:
             return
         known = [each for each in self._neighbours.members.records() if each.node not in (sender, self._node.me)]
         settings = self._node.settings
+        gone = {each.record.node: b"" for each in self._neighbours.members.departed()} | self._neighbours.heirs.all()
         self._neighbours.raw(
             sender,
             Admitted(
                 self._node.cluster, self._neighbours.members.epoch, settings.inline_limit_bytes, settings.namespace,
                 tuple(codec.encode(each) for each in (self._record(), *known)),
-                tuple(gone.record.node for gone in self._neighbours.members.departed()),
+                tuple(gone), tuple(gone.values()),
             ),
         )  # fmt: skip
         self._neighbours.learn(record, now)
@@ -130,7 +131,9 @@ class Admission:
             return
         self.joined = True
         self._mesh.disconnect(CONTACT)
-        for node in message.gone:  # or a record of the dead, still under way, would bring it back
+        for node, heir in zip(message.gone, message.heirs, strict=True):
+            self._neighbours.heirs.leaves(node, heir)
+            # Or a record of the dead, still under way, would bring it back.
             self._neighbours.members.on_declared_dead(node, "it died before we came")
         for encoded in message.records:
             record = codec.decode(encoded)

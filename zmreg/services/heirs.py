@@ -47,6 +47,10 @@ class Heirs:
             return b""
         return heir
 
+    def all(self) -> dict[bytes, bytes]:
+        """{node that has left: who answers for it}, for a node that comes later."""
+        return {gone: self.of(gone) for gone in self._of}
+
     def redirect(self, destination: bytes, origin: bytes, frame: bytes) -> bool:
         """What `origin`, a process of ours, says to an owner on a node that has left: to its heir. False: no such."""
         heir = self.of(node_of(destination))

@@ -24,7 +24,6 @@ from zmreg.model.messages import (
     Blocked,
     Borrow,
     BorrowSettled,
-    EndWorkers,
     Exit,
     FreeObjects,
     Goodbye,
@@ -54,7 +53,6 @@ from zmreg.model.messages import (
     UnplaceActor,
     WantLeases,
     Welcome,
-    WorkersEnded,
 )
 from zmreg.model.settings import Settings
 from zmreg.model.specs import UNIT
@@ -254,17 +252,13 @@ class Node(Loop):
                 views.hear(self, sender, message)
             case PlaceActor() | UnplaceActor() | KillProcess():
                 self.placing.for_the_head(message)
-            case EndWorkers(number):
-                self.restarting.on_end(sender, number)
-            case WorkersEnded(number):
-                self.restarting.on_ended(sender, number)
             case ProcessDied():
                 self.mourning.far_death(message)
             case NodeRecord() | NodeGone() | Leaving():
                 if self.neighbours is not None:
                     self.neighbours.on_word(sender, message)
             case _:
-                if not self.head.hears(sender, message):
+                if not (self.restarting.hears(sender, message) or self.head.hears(sender, message)):
                     self.protocol_errors += 1
 
     def _on_hello(self, sender: bytes, message: Hello) -> None:

@@ -42,9 +42,9 @@ class Placing:
     def room_changed(self) -> None:
         """Another node came, went, or has told what it has free: who waits here may be served there."""
         if self._node.neighbours is not None:
-            totals: list[Totals] = [
-                (dict(each.total), frozenset(each.locs)) for each in self._node.neighbours.view()[1:]
-            ]
+            # The suspected ones too: no work goes there now, but what only they can run is not refused for that.
+            others = (each for each in self._node.neighbours.members.records() if each.node != self._node.me)
+            totals: list[Totals] = [(dict(each.total), frozenset(each.locs)) for each in others]
             self._node.leases.others = totals
             self._offer_elsewhere()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from zmreg.model.messages import Answer, EndWorkers, WorkersEnded
+from zmreg.model.messages import Answer, EndWorkers, Message, WorkersEnded
 from zmreg.services.head import Head
 from zmreg.wire import batches
 
@@ -39,6 +39,17 @@ class Restarting:
         self._ending: list[tuple[bytes, int, set[bytes]]] = []
         """(the head that asked, its number, the workers that live still)."""
 
+    def hears(self, sender: bytes, message: Message) -> bool:
+        """Act on what head and nodes say about it; False when the message is about something else."""
+        match message:
+            case EndWorkers(number):
+                self._on_end(sender, number)
+            case WorkersEnded(number):
+                self._on_ended(sender, number)
+            case _:
+                return False
+        return True
+
     # -- at the head ------------------------------------------------------------------------------------------------
 
     def begin(self, asker: bytes, request: int) -> None:
@@ -52,7 +63,7 @@ class Restarting:
         for each in nodes:
             node.tell(each, EndWorkers(self._number))
 
-    def on_ended(self, node: bytes, number: int) -> None:
+    def _on_ended(self, node: bytes, number: int) -> None:
         """A node has no old workers any more."""
         led = self._rounds.get(number)
         if led is not None:
@@ -64,12 +75,12 @@ class Restarting:
     def node_gone(self, node: bytes) -> None:
         """And its workers with it. Who asked for a restart and is gone asks no more."""
         for number in list(self._rounds):
-            self.on_ended(node, number)
+            self._on_ended(node, number)
         self._ending = [each for each in self._ending if each[0] != node]
 
     # -- at every node ----------------------------------------------------------------------------------------------
 
-    def on_end(self, head: bytes, number: int) -> None:
+    def _on_end(self, head: bytes, number: int) -> None:
         """Those that have not said hello have run nothing yet: they are as new as any."""
         nursery = self._node.nursery
         workers = {worker for worker, child in nursery.children.items() if child.ready}

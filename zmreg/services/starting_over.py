@@ -4,14 +4,18 @@ those who did it."""
 from __future__ import annotations
 
 from zmreg.model.errors import TaskCancelledError
-from zmreg.model.ids import object_id
+from zmreg.model.ids import node_of, object_id
+from zmreg.model.messages import FreeObjects
 from zmreg.services.calls import describe
 from zmreg.services.client import Client
+from zmreg.services.entries import PENDING
 from zmreg.services.intake import Intake
 from zmreg.services.pools import Pool
 from zmreg.services.tasks import Tasks
 
 _REASON = "the cluster was restarted"
+# Of 17 bytes each in one message.
+_FREED_AT_ONCE = 10_000
 
 
 def restart(seat: Client, timeout: float) -> None:
@@ -20,8 +24,23 @@ def restart(seat: Client, timeout: float) -> None:
         raise RuntimeError("zmreg.restart() works only in a driver: it would end the very task that calls it")
     with seat.shield(), seat.lock:
         seat.check()
+        unclaimed = sent(seat.tasks)
         abandon(seat.tasks)
     seat.ask("restart", timeout=timeout)
+    with seat.shield(), seat.lock:
+        for node, ids in unclaimed.items():
+            for start in range(0, len(ids), _FREED_AT_ONCE):
+                seat.post(node, FreeObjects(tuple(ids[start : start + _FREED_AT_ONCE])))
+
+
+def sent(tasks: Tasks) -> dict[bytes, list[bytes]]:
+    """By node, what the workers there may store before they end, and nobody will ever ask for. Under the lock."""
+    found: dict[bytes, list[bytes]] = {}
+    for worker, lane in tasks.lanes.items():
+        entries = [entry for task in lane.outstanding.values() for entry in task.entries if entry.state == PENDING]
+        if entries:
+            found.setdefault(node_of(worker), []).extend(entry.object_id for entry in entries)
+    return found
 
 
 def abandon(tasks: Tasks) -> None:

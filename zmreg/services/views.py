@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 HEAD_TOPICS = frozenset({RESTART, "actor", "actors", "jobs"})
 # A page of a log fits in one envelope (wire/codec.py) many times over.
 LOG_BYTES = 256 * 1024
+DRAIN = "drain"
 NODE_LOG = "node"
 
 
@@ -45,6 +46,9 @@ def hear(node: Node, sender: bytes, question: Ask) -> None:
         return
     if question.topic == RESTART:
         node.restarting.begin(sender, question.request)
+        return
+    if question.topic == DRAIN and (other := bytes.fromhex(question.key.partition(" ")[0])) in node.other_nodes():
+        node.ends.far(other, sender, codec.encode(question))
         return
 
     def reply() -> None:
@@ -62,7 +66,7 @@ def answer(node: Node, topic: str, key: str) -> Any:
     match topic:
         case "assigned":
             return node.leases.assigned(bytes.fromhex(key))
-        case "drain":
+        case _ if topic == DRAIN:
             return node.departure.order(key)
         case "holders":
             return holders(node, key)

@@ -165,7 +165,7 @@ class Worker(Intake):
         callee.seconds = took if estimate is None else 0.75 * estimate + 0.25 * took
         if isinstance(returns, bytes):
             self.recent.keep(task_id, returns)
-        elif len(returns) == 1:
+        elif len(returns) == 1 and returns[0][0] != batches.INPUT_LOST:  # that one will come again
             self.recent.keep(task_id, returns[0])
         if callee.calls_left > 0 and callee.was_last():
             self._retire()

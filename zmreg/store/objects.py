@@ -105,7 +105,7 @@ class ObjectTable:
         if entry is not None:
             self._allocate_again(entry, process, nbytes)
         elif nbytes < 0 or not self._room.could_hold(nbytes):
-            self._shelves.tell(Refused(process, object_id, self._too_large(object_id, nbytes)))
+            self._shelves.tell(Refused(process, object_id, _too_large(object_id, nbytes, self._room.budget_bytes)))
         else:
             if secondary:
                 self._shelves.trim_cache(nbytes)
@@ -117,7 +117,9 @@ class ObjectTable:
         entry = self._entries.get(object_id)
         if entry is None or entry.state is not State.WAITING or entry.creator != process:
             return self._ignore()
-        self._shelves.tell(Refused(process, object_id, self._no_room(entry)))
+        self._shelves.tell(
+            Refused(process, object_id, _no_room(entry, self.top(_TOP_HOLDERS), self._room, self._spill_error))
+        )
         self._shelves.end(entry, "its creator found no room for it")
         return self._shelves.settled()
 
@@ -174,7 +176,11 @@ class ObjectTable:
         if entry is None or process not in entry.readers:
             return self._ignore()
         entry.readers.remove(process)
-        reason = self._no_room(entry) if entry.state is State.QUEUED else f"it is still {entry.state.value}"
+        reason = (
+            _no_room(entry, self.top(_TOP_HOLDERS), self._room, self._spill_error)
+            if entry.state is State.QUEUED
+            else f"it is still {entry.state.value}"
+        )
         self._shelves.tell(Missing(process, object_id, reason))
         self._shelves.drop_want(entry)
         return self._shelves.settled()
@@ -200,9 +206,8 @@ class ObjectTable:
     def promote(self, object_id: bytes) -> list[StoreEffect]:
         """A secondary copy counts as a primary from now on: it is spilled, and never just dropped."""
         entry = self._entries.get(object_id)
-        if entry is None or not entry.secondary or entry.state not in OFFERED:
-            return []
-        self._room.promote(entry)
+        if entry is not None and entry.secondary and entry.state in OFFERED:
+            self._room.promote(entry)
         return self._shelves.settled()
 
     # --- the end of objects and processes ---
@@ -357,26 +362,6 @@ class ObjectTable:
             effects += self._shelves.settled()
         return effects
 
-    def _too_large(self, object_id: bytes, nbytes: int) -> str:
-        return (
-            f"object {object_id.hex()} of {_size(nbytes)} can never fit into this node's object store of "
-            f"{_size(self._room.budget_bytes)}; start the node with a larger object_store_bytes or use smaller objects"
-        )
-
-    def _no_room(self, entry: Holding) -> str:
-        holders = "; ".join(
-            f"{object_id.hex()} {_size(nbytes)} {state}, {pins} readers"
-            for object_id, nbytes, state, pins in self.top(_TOP_HOLDERS)
-            if object_id != entry.object_id
-        )
-        disk = f" Nothing can be spilled: {self._spill_error}." if self._spill_error else ""
-        used, budget = self._room.allocator.used_bytes, self._room.budget_bytes
-        return (
-            f"no room for object {entry.object_id.hex()} of {_size(entry.nbytes)}: {_size(used)} of {_size(budget)} "
-            f"are in use and could not be freed in time.{disk} Largest: {holders or 'none'}. Drop arrays and refs you "
-            f"no longer need, or start the node with a larger object_store_bytes"
-        )
-
 
 def _size(nbytes: int) -> str:
     """1536 -> '1.5 KiB'."""
@@ -386,3 +371,24 @@ def _size(nbytes: int) -> str:
             break
         amount /= 1024
     return f"{nbytes} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
+
+
+def _too_large(object_id: bytes, nbytes: int, budget_bytes: int) -> str:
+    return (
+        f"object {object_id.hex()} of {_size(nbytes)} can never fit into this node's object store of "
+        f"{_size(budget_bytes)}; start the node with a larger object_store_bytes or use smaller objects"
+    )
+
+
+def _no_room(entry: Holding, top: list[tuple[bytes, int, str, int]], room: Room, spill_error: str) -> str:
+    holders = "; ".join(
+        f"{object_id.hex()} {_size(nbytes)} {state}, {pins} readers"
+        for object_id, nbytes, state, pins in top
+        if object_id != entry.object_id
+    )
+    disk = f" Nothing can be spilled: {spill_error}." if spill_error else ""
+    return (
+        f"no room for object {entry.object_id.hex()} of {_size(entry.nbytes)}: {_size(room.allocator.used_bytes)} of "
+        f"{_size(room.budget_bytes)} are in use and could not be freed in time.{disk} Largest: {holders or 'none'}. "
+        f"Drop arrays and refs you no longer need, or start the node with a larger object_store_bytes"
+    )
