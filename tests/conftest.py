@@ -19,6 +19,10 @@ PURE_ROOMS = {"model", "core", "wire", "store"}
 HERE = Path(__file__).parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write the transcripts anew (tests/test_transcripts.py)")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """A runtime directory of this run's own: two runs on one machine, or a user's live cluster, never meet."""
     os.environ[MARK] = str(os.getpid())
@@ -64,6 +68,14 @@ def cluster() -> Iterator[object]:
             yield zmreg.init(num_cpus=2)
     if leaks := before.leaks():
         pytest.fail("zmreg.shutdown() left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`near`: looks into the driver's own node, or starts a cluster of its own."""
+    if os.environ.get("ZMREG_TEST_FAR"):
+        for item in items:
+            if item.get_closest_marker("near"):
+                item.add_marker(pytest.mark.skip(reason="looks into one node, where the work is"))
 
 
 def room_of(path: Path) -> str:

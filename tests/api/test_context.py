@@ -65,6 +65,7 @@ def test_row49_in_a_driver():
         zmreg.exit_actor()
 
 
+@pytest.mark.near
 def test_row49_in_a_task():
     @zmreg.remote
     def look() -> dict[str, Any]:

@@ -537,6 +537,7 @@ def test_row20_a_thousand_unread_failures_do_not_flood(reports):
     assert "more calls failed" in told[-1]
 
 
+@pytest.mark.near
 def test_row20_nothing_is_reported_at_interpreter_exit():
     program = textwrap.dedent("""
         import zmreg
@@ -556,6 +557,7 @@ def test_row20_nothing_is_reported_at_interpreter_exit():
     assert done.stderr == ""
 
 
+@pytest.mark.near
 def test_row20_without_a_log_handler_it_goes_to_stderr():
     program = textwrap.dedent("""
         import threading, zmreg
@@ -579,6 +581,7 @@ def test_row20_without_a_log_handler_it_goes_to_stderr():
 # -- C42: names that a worker lacks -----------------------------------------------------------------------------------
 
 
+@pytest.mark.near
 def test_C42_functions_of_a_script_bring_their_imports(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

@@ -154,6 +154,7 @@ def test_row18_put_inside_a_task_can_be_read_everywhere() -> None:
 # -- where values live -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.near
 def test_D3_every_object_is_located() -> None:
     """Stored ones at their node, be they put or returned; small ones with their owner."""
     put, made, small = zmreg.put(bytes(BIG)), zeros.remote(BIG), zmreg.put(1)
@@ -315,6 +316,7 @@ def test_row56_a_view_keeps_its_object_alive() -> None:
     store_empties()
 
 
+@pytest.mark.near
 def test_row56_views_of_arguments_outlive_the_call_in_an_actor() -> None:
     @zmreg.remote
     class Keeper:

@@ -376,6 +376,7 @@ def test_row53_a_value_that_was_read_survives_its_owner(size: int) -> None:
 # -- processes that leave in peace -------------------------------------------------------------------------------------
 
 
+@pytest.mark.near
 @SIZES
 def test_C5_objects_survive_an_owner_that_leaves_in_peace(size: int) -> None:
     """The node becomes their owner: readable by everybody, freed when the last handle goes."""
@@ -389,6 +390,7 @@ def test_C5_objects_survive_an_owner_that_leaves_in_peace(size: int) -> None:
     assert ref.meta.type_name == "ndarray"
 
 
+@pytest.mark.near
 @SIZES
 def test_C5_what_an_adopted_value_contains_survives_too(size: int) -> None:
     maker = Keeper.remote()

@@ -271,33 +271,42 @@ def test_row71_an_actor_that_is_called_all_the_time_moves_too(three: LocalCluste
     assert answers[first:] == list(range(1, len(answers) - first + 1)), "after it moved"
 
 
-def test_row71_a_threaded_and_an_async_actor_finish_what_they_have_begun(three: LocalCluster, tmp_path: Path):
+@zmreg.remote(num_cpus=0, resources={"work": 0.01})
+class Concurrent:
+    def run(self, path, gate):
+        with open(path, "a") as file:
+            file.write("begun\n")
+        wait_for_file(gate)
+        return zmreg.get_runtime_context().get_node_id()
+
+
+@zmreg.remote(num_cpus=0, resources={"work": 0.01})
+class Async:
+    async def run(self, path, gate):
+        import asyncio
+
+        with open(path, "a") as file:
+            file.write("begun\n")
+        await asyncio.to_thread(wait_for_file, gate)
+        return zmreg.get_runtime_context().get_node_id()
+
+
+@pytest.mark.parametrize("cls", [Concurrent, Async], ids=["threads", "async"])
+def test_row71_a_concurrent_actor_finishes_what_it_has_begun(three: LocalCluster, tmp_path: Path, cls: Any):
     _, b, c = three.nodes
-
-    @zmreg.remote(num_cpus=0, resources={"work": 0.01})
-    class Slow:
-        async def run(self, seconds):
-            import asyncio
-
-            await asyncio.sleep(seconds)
-            return zmreg.get_runtime_context().get_node_id()
-
-    @zmreg.remote(num_cpus=0, resources={"work": 0.01})
-    class Threads:
-        def run(self, seconds):
-            time.sleep(seconds)
-            return zmreg.get_runtime_context().get_node_id()
-
-    for cls in (Slow, Threads):
-        place = {"max_restarts": 1, "max_concurrency": 4, "scheduling_strategy": there(b)}
-        actor = cls.options(**place).remote()  # type: ignore[attr-defined]
-        assert actor.run.remote(0).get(timeout=PATIENCE_S) == b.node_id
-        globals()[cls.__name__] = actor
-    running = [globals()[name].run.remote(1.0) for name in ("Slow", "Threads") for _ in range(3)]
-    three.end_node(b.node_id)
-    after = [globals().pop(name).run.remote(0) for name in ("Slow", "Threads")]
-    assert zmreg.get(running, timeout=PATIENCE_S) == [b.node_id] * 6
-    assert zmreg.get(after, timeout=PATIENCE_S) == [c.node_id] * 2
+    path, gate = tmp_path / "calls", tmp_path / "gate"
+    actor = cls.options(max_restarts=1, max_concurrency=4, scheduling_strategy=there(b)).remote()
+    running = [actor.run.remote(str(path), str(gate)) for _ in range(3)]
+    until(lambda: len(begun(path)) == 3, "they do not run")
+    drained = threading.Thread(target=three.end_node, args=(b.node_id,))
+    drained.start()
+    until(lambda: states(c).get(b.node_id) == "DRAINING", "nobody has heard that it leaves")
+    later = [actor.run.remote(str(path), str(gate)) for _ in range(3)]
+    gate.touch()
+    assert zmreg.get(running, timeout=PATIENCE_S) == [b.node_id] * 3
+    assert zmreg.get(later, timeout=PATIENCE_S) == [c.node_id] * 3
+    drained.join(PATIENCE_S)
+    assert len(begun(path)) == 6
 
 
 def test_row71_drain_says_no_where_it_makes_no_sense(three: LocalCluster):
@@ -380,6 +389,8 @@ mine = Mine.options(name="mine").remote()
 detached = Detached.options(name="detached", lifetime="detached").remote()
 zmreg.get([mine.ready.remote(), detached.answer.remote()], timeout=30)
 endless = forever.remote({path!r})
+while not os.path.exists({path!r}):
+    time.sleep(0.01)
 say("up")
 """
 

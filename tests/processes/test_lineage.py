@@ -202,6 +202,33 @@ def test_core58_a_put_input_that_is_still_held_is_taken_again(nodes: Nodes, tmp_
     assert ref.get(timeout=BOUND_S)[1:] == ["here", b.node_id]
 
 
+def test_core58_a_dropped_ref_inside_arguments_is_made_again(
+    nodes: Nodes, tmp_path: Path, count: Callable[[str], int]
+) -> None:
+    """Row 58's trap: inputs of inputs. Inside containers they are known by their ids, which live twice then."""
+    a, b = nodes.others
+
+    @zmreg.remote(scheduling_strategy=on(a))
+    def merge(note: str, parts: dict[str, list[Any]]) -> list[Any]:
+        with open(note, "a") as file:
+            file.write(".")
+        values = zmreg.get(parts["refs"])
+        return [b"".join(value[0] for value in values), [value[1] for value in values]]
+
+    for _ in range(2):  # the second time all of it is where nobody has freed anything
+        note = str(tmp_path / "part")
+        parts = [make.options(scheduling_strategy=on(a)).remote(note, n) for n in (1, 2)]
+        whole = merge.remote(str(tmp_path / "merge"), {"refs": parts})
+        assert zmreg.wait([whole], timeout=BOUND_S, fetch_local=False)[0]
+        del parts
+        if a in nodes.cluster.nodes:
+            nodes.kill(a)
+            assert whole.get(timeout=BOUND_S) == [b"\1" * 200_000 + b"\2" * 200_000, [b.node_id, b.node_id]]
+            assert (count("part"), count("merge")) == (4, 2)
+    del whole
+    wait_until(lambda: zmreg.stats()["store"]["used_bytes"] == 0)
+
+
 def test_D16_a_lost_input_is_made_again_and_the_call_is_not_charged(
     nodes: Nodes, tmp_path: Path, count: Callable[[str], int]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from zmreg.model.errors import InternalError
@@ -28,7 +30,7 @@ def oid(n: int) -> bytes:
     return n.to_bytes(16, "big")
 
 
-def table(pages: int = 10, **options: bool) -> ObjectTable:
+def table(pages: int = 10, **options: Any) -> ObjectTable:
     return ObjectTable(pages * PAGE, **options)
 
 
@@ -456,3 +458,36 @@ def test_repr_is_a_line_for_humans() -> None:
     store = table()
     make(store, 1, 3)
     assert repr(store) == "<ObjectTable [12.0 KiB/40.0 KiB | 1 objects, 0 spilled, 0 waiting]>"
+
+
+def test_D5_secondary_copies_stay_within_their_bound_and_leave_oldest_first() -> None:
+    store = table(10, cache_bytes=4 * PAGE)
+    for n in (1, 2):
+        make(store, n, 2, secondary=True)
+    make(store, 3, 5)
+    assert ask(store, 4, 2, secondary=True)[0] == Freed(oid(1)), "it makes room before the new one comes"
+    store.seal(A, oid(4))
+    assert store.statistics().cached_bytes == 4 * PAGE
+    assert store.statistics().evicted_total == 1
+    assert store.contains(oid(3))
+
+
+def test_D5_a_copy_that_is_read_goes_when_it_is_not_read_any_more() -> None:
+    store = table(10, cache_bytes=PAGE)
+    make(store, 1, 2, secondary=True)
+    assert store.contains(oid(1)), "whoever waited for it reads it first"
+    store.pin(B, oid(1))
+    make(store, 2, 1, secondary=True)
+    assert store.contains(oid(1))
+    assert Freed(oid(1)) in store.unpin(B, oid(1))
+    assert store.statistics().cached_bytes <= PAGE
+
+
+def test_X5_a_promoted_copy_is_spilled_and_never_dropped() -> None:
+    store = table(4, cache_bytes=PAGE)
+    make(store, 1, 2, secondary=True)
+    assert store.promote(oid(1)) == []
+    assert store.describe(oid(1)) == (2 * PAGE, False)
+    assert store.statistics().cached_bytes == 0
+    assert ask(store, 2, 4) == [spill(1, 0, 2)]
+    assert store.promote(oid(9)) == []

@@ -22,6 +22,9 @@ class Graves:
         if len(self._ids) > self._kept:
             del self._ids[next(iter(self._ids))]
 
+    def exhume(self, process: bytes) -> None:
+        self._ids.pop(process, None)
+
     def __contains__(self, process: bytes) -> bool:
         return process in self._ids
 

@@ -71,3 +71,17 @@ def elsewhere(others: Iterable[NodeRecord], shape: Shape, count: int, feasible_h
             offers.append((node, take))
             count -= take
     return offers
+
+
+def why_not(nodes: Sequence[NodeRecord], shape: Shape) -> str:
+    """Why no node can ever serve the shape: what is asked for beside the node that comes nearest to it."""
+
+    def lacks(node: NodeRecord) -> int:
+        total = dict(node.total)
+        amounts = sum(total.get(name, 0) < amount for name, amount in shape.resources)
+        return amounts + len(set(shape.locs).difference(node.locs))
+
+    best = min(nodes, key=lambda node: (lacks(node), -dict(node.total).get(CPU, 0)))
+    has = Shape.of_units(dict(best.total), best.locs)
+    whole = "this node has" if len(nodes) == 1 else f"the nearest of {len(nodes)} nodes, {best.name}, has"
+    return f"asked for [{shape}], but {whole} only [{has}] in total"

@@ -72,6 +72,7 @@ from zmreg.model.store_messages import (
     Prefetch,
     Replicate,
     Replicated,
+    Revive,
     Sealed,
     Unpin,
 )
@@ -155,6 +156,7 @@ __all__ = [
     "ReleaseActor",
     "Replicate",
     "Replicated",
+    "Revive",
     "Resolve",
     "Resolved",
     "Resources",
@@ -416,7 +418,7 @@ Message = (
     Hello | Welcome | Goodbye | Exit | ProcessDied
     | WantLeases | LeaseGranted | LeaseRecalled | LeaseReturned | Unschedulable | Blocked | WorkersAtCap | UseDevices
     | Allocate | Allocated | AllocateRefused | Sealed | Pin | Pinned | PinRefused | Unpin | FreeObjects
-    | Prefetch | Replicate | Replicated
+    | Prefetch | Replicate | Replicated | Revive
     | Definition | NeedDefinition | Steal | GaveBack | PartReady | CancelCall | CancelObject | KillOverdue
     | Lost | Resolve | Resolved | Borrow | BorrowSettled | Unborrow | Adopt | Holds
     | CreateActor | ActorRefused | Construct | Constructed | ActorState | WatchActor | KillActor | ReleaseActor

@@ -111,3 +111,10 @@ class Replicated(Sentence):
     KIND: ClassVar[int] = 109
     object_id: bytes
     reason: str
+
+
+class Revive(Sentence):
+    """owner -> its node: these were freed, and are made again under their old ids: do not free what is new."""
+
+    KIND: ClassVar[int] = 105
+    object_ids: tuple[bytes, ...]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
     ActorExiting,
+    ActorHosted,
     ActorInputs,
     Ask,
     Constructed,
@@ -33,7 +34,9 @@ from zmreg.wire import codec
 if TYPE_CHECKING:
     from zmreg.services.node import Node
 
-_TO_KEEP = (CreateActor, ActorInputs, Constructed, KillActor, ReleaseActor, ActorExiting, JobStarted)
+_TO_KEEP = (
+    CreateActor, ActorInputs, ActorHosted, Constructed, KillActor, ReleaseActor, ActorExiting, JobStarted
+)  # fmt: skip
 # Asked again by the client when the head has changed.
 _TO_PASS_ON = (WatchActor, Ask)
 

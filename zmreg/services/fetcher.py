@@ -107,7 +107,7 @@ class Fetcher:
             self._grant(client, message)
         elif coming and isinstance(message, Prefetch):
             return
-        elif object_id in self._freed or not self._get(client, message, now):
+        elif not self._get(client, message, now):
             self._deny(client, message, "it is nowhere: it was freed, or its holders are gone", "lost")
         elif isinstance(message, Prefetch):
             if len(self._unread) > _UNREAD_KEPT:
@@ -153,9 +153,14 @@ class Fetcher:
                 self._perform(self.fetching.cancel(object_id, self._now))
                 self._refuse(object_id, "it was freed")
 
+    def revive(self, object_ids: Iterable[bytes]) -> None:
+        """These come to life again."""
+        for object_id in object_ids:
+            self._freed.exhume(object_id)
+
     def learned(self, object_id: bytes, node: bytes) -> None:
         """`node` is said to have it. A copy that was finished after the object was freed goes, too."""
-        if object_id in self._freed:
+        if object_id in self._freed and object_id.startswith(self._node.me[:NODE_BYTES]):  # its owner is one of ours
             self._node.post(node, FreeObjects((object_id,)))
         elif object_id in self.fetching:
             self._perform(self.fetching.learn(object_id, node, self._now))

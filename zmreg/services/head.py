@@ -131,6 +131,8 @@ class Head:
             case ActorExiting(actor_id):
                 self.perform(self.actors.exiting(actor_id, sender))
             case ActorHosted(actor_id, worker):
+                if self.homecoming.hosted(sender, actor_id, worker):
+                    return True
                 if self._places.get(actor_id) == sender:
                     self.hosted(actor_id, worker)
             case ActorUnplaceable(actor_id, reason):
@@ -176,7 +178,6 @@ class Head:
         if not known:
             self.creations[message.actor_id] = message
         effects = self.actors.create(_entry(sender, message), time.monotonic(), message.waiting)
-        effects = self.homecoming.ordered(message.actor_id, effects)
         accepted = not known and message.actor_id in self.actors
         if accepted:
             self._write(sender, message)
@@ -185,6 +186,7 @@ class Head:
             self.keeping.promise(partial(self._kept, message.actor_id, effects))
         else:
             self.perform(effects)
+        self.homecoming.ordered(message.actor_id)
         self._early_is_over(message.actor_id)
 
     def _write(self, owner: bytes, creation: CreateActor) -> None:
@@ -280,7 +282,10 @@ class Head:
         for effect in effects:
             match effect:
                 case fx.HostActor(actor_id, _, _):
-                    self._place(actor_id)
+                    if self.homecoming.postpones(actor_id):
+                        self._places.pop(actor_id, None)
+                    else:
+                        self._place(actor_id)
                 case fx.UnhostActor(actor_id):
                     self._unplace(actor_id)
                 case fx.Construct(actor_id, worker, incarnation):

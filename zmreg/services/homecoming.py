@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from zmreg.core import effects as fx
 from zmreg.core.nodes import DEAD_S
 from zmreg.model.ids import PROCESS_ID_BYTES, node_of
 from zmreg.model.messages import CreateActor, Inventory, KillProcess, Message, NodeGone
@@ -93,16 +92,28 @@ class Homecoming:
         self._give_up(node, b"it died while there was no head")
         self._awaited.discard(node)
 
-    def ordered(self, actor_id: bytes, effects: list[fx.ActorEffect]) -> list[fx.ActorEffect]:
-        """An actor was ordered, perhaps once more: a worker that waits for it is its own. Places are given later."""
-        if self.over:
-            return effects
+    def ordered(self, actor_id: bytes) -> None:
+        """An actor was ordered, perhaps once more: a worker that was claimed for it is its own."""
         stray = self._strays.pop(actor_id, None)
         if stray is not None:
+            self._unclaimed.pop(actor_id, None)
             self._head.claimed(actor_id, *stray)
-        elif any(isinstance(effect, fx.HostActor) for effect in effects):
-            self._unclaimed[actor_id] = b""
-        return [effect for effect in effects if not isinstance(effect, fx.HostActor)]
+
+    def hosted(self, node: bytes, actor_id: bytes, worker: bytes) -> bool:
+        """A node says once more what it said to the former head, which may have not written it down."""
+        if actor_id not in self._unclaimed:
+            return False
+        if self._unclaimed[actor_id] != worker:
+            del self._unclaimed[actor_id]
+            self._head.claimed(actor_id, node, worker, False)
+        return True
+
+    def postpones(self, actor_id: bytes) -> bool:
+        """Whether an actor that needs a place has to wait: it may have one, and not all nodes are back."""
+        if self.over:
+            return False
+        self._unclaimed[actor_id] = b""
+        return True
 
     def holds(self, sender: bytes, actor_id: bytes, wish: Message) -> bool:
         """Whether the answer has to wait: callers who know where the actor is must not hear that it is nowhere."""
@@ -128,7 +139,7 @@ class Homecoming:
             for other in self._node.other_nodes():
                 self._node.post(other, NodeGone(node, _AWAY, False))
         self._awaited.clear()
-        for actor_id in self._unclaimed:
+        for actor_id in list(self._unclaimed):
             if not self._head.has_place(actor_id):
                 self._head.perform(self._head.actors.missing(actor_id, b""))
         self._unclaimed.clear()

@@ -257,13 +257,15 @@ class ThreadHost(SyncHost):
         for row in rows:
             task_id = object_id(caller, row[0])
             with self._guard:
+                if self._over.is_set() and self.worker.moving:  # not begun: its caller sends it to where we go on
+                    return True
                 self._unfinished.add(task_id)
                 # By calls, not by idle threads: one that has taken a call and not yet said so would be counted twice.
                 if len(self._threads) < min(len(self._unfinished), self.concurrency):
                     thread = threading.Thread(target=self._work, daemon=True, name=f"zmreg-call-{len(self._threads)}")
                     self._threads.append(thread)
                     thread.start()
-            self._calls.put((caller, row, task_id))
+                self._calls.put((caller, row, task_id))
         return True
 
     def _work(self) -> None:
@@ -306,8 +308,9 @@ class ThreadHost(SyncHost):
             caller, row = inbox.popleft()
             self.takes(caller, [row])
         self._over.wait()
-        for _ in self._threads:
-            self._calls.put(None)
+        with self._guard:
+            for _ in self._threads:
+                self._calls.put(None)
         for thread in self._threads:
             while thread.is_alive() and not self._at_once:
                 thread.join(timeout=0.1)

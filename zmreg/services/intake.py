@@ -57,7 +57,7 @@ class Intake(Client):
         self.graces = Graces(self)
         self.host: Host | None = None
         self.construct: Construct | None = None
-        self._constructs = (b"", 0)
+        self._constructs = False
         self.ending = False
         self.moving = False
         """It ends here because the actor that it is goes on elsewhere."""
@@ -188,10 +188,9 @@ class Intake(Client):
         return any(item[0] == caller and item[1][0] == counter for item in list(self.inbox))
 
     def _on_construct(self, _sender: bytes, message: Construct) -> None:
-        order = (message.actor_id, message.incarnation)
-        if order == self._constructs:  # the next head cannot know whether the last one has said it
+        if self._constructs:  # one actor for life; the next head cannot know whether the last one has said it
             return
-        self._constructs = order
+        self._constructs = True
         self.construct = message
         self.idle.finish()
 

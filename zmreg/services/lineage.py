@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from zmreg.core.tasks import Fail, RetryPolicy
 from zmreg.services.calls import Dep, Task, TaskHome, describe
@@ -32,7 +33,8 @@ class Source:
 
     __slots__ = ("_held", "_seen", "index", "object_id", "recipe", "where")
 
-    def __init__(self, where: int | str, entry: Entry) -> None:
+    def __init__(self, where: int | str, entry: Entry, by_id: bool = False) -> None:
+        """`by_id`: it is found under its id, and a copy of its value would not do."""
         self.where = where
         self.object_id = entry.object_id
         # With refs inside, it would keep their values, too.
@@ -44,18 +46,19 @@ class Source:
             self.recipe = entry.task.recipe
         self.index = entry.counter - self.recipe.counter if self.recipe is not None else 0
         if self._held is not None and isinstance(entry, Borrowed):  # its owner need not keep it for us
-            self._held = Entry(entry.owner, entry.counter, INLINE, entry.value)
+            self._held = None if by_id else Entry(entry.owner, entry.counter, INLINE, entry.value)
 
     @property
     def nbytes(self) -> int:
         """Of the value, if it is kept here."""
         return self._held.nbytes if self._held is not None else 0
 
-    def living(self) -> Entry | None:
-        """The entry, if anybody holds it, or the one that has taken its place."""
+    def living(self, same: bool) -> Entry | None:
+        """The entry, if anybody holds it, or one that has taken its place; `same`: under the same id."""
         found = self._held or self._seen()
-        if found is None and self.recipe is not None and self.recipe.again is not None:
-            found = self.recipe.again.get(self.index)
+        if found is None and self.recipe is not None:
+            again = self.recipe.again
+            found = again.get((self.index, True)) or (None if same else again.get((self.index, False)))
         return found
 
 
@@ -79,10 +82,11 @@ class Recipe:
         self.attempt = task.attempt
         self.home: TaskHome = home if template.pool is None else template.pool
         self.sources: tuple[Source, ...] = ()
-        self.pins: tuple[weakref.ref[Entry], ...] = ()
+        self.pins: tuple[Source, ...] = ()
+        """Refs inside its arguments, where they are known by their ids."""
         self.siblings: tuple[weakref.ref[Entry], ...] = ()
-        self.again: weakref.WeakValueDictionary[int, Entry] | None = None
-        """Values made once more under other numbers, because the first ones had been freed."""
+        self.again: weakref.WeakValueDictionary[tuple[int, bool], Entry] = weakref.WeakValueDictionary()
+        """Values made once more after they had been freed, by (place, whether under the same id)."""
         self.nbytes = 0
         self.why_not = ""
         """Why it can never run again."""
@@ -94,7 +98,7 @@ class Recipe:
         self.sources = tuple(Source(where, entry) for where, entry in task.deps or ())
         # An actor's call holds the actor, which is not to live for the sake of what it may have to repeat.
         pins = (task.pins or [])[0 if home.is_pool else 1 :]
-        self.pins = tuple(weakref.ref(entry) for entry in pins)
+        self.pins = tuple(Source("", entry, by_id=True) for entry in pins)
         if len(task.entries) > 1:
             self.siblings = tuple(weakref.ref(entry) for entry in task.entries)
         self.nbytes = RECIPE_BYTES + len(task.payload) + sum(source.nbytes for source in self.sources)
@@ -123,6 +127,10 @@ class RebuildRefusedError(Exception):
     """A value cannot be made again, and why."""
 
 
+Run = tuple[Recipe, bool]
+"""A recipe, and whether its values keep their ids."""
+
+
 class Lineage:
     """The recipes of one owner, and what follows when a value of theirs is lost."""
 
@@ -132,6 +140,8 @@ class Lineage:
         self.nbytes = 0
         self.rebuilt = 0
         """Runs made again so far."""
+        self.on_revived: Callable[[tuple[bytes, ...]], None] = lambda object_ids: None
+        """Told of objects that were freed, and come to life again under the same ids."""
         self._kept: dict[int, tuple[weakref.ref[Recipe], int]] = {}
         """By the number of the call, oldest first: (recipe, what it takes)."""
         self._gone: deque[int] = deque()
@@ -188,14 +198,8 @@ class Lineage:
             self._forget_bytes(entry, running)
             return
         order = self._plan(recipe)
-        started = [self._repeat(each) for each in order[:-1]]
-        task = Rebuilt(recipe.counter, recipe.template, recipe.payload, recipe.depth)
-        task.recipe = recipe
-        siblings = [ref() for ref in recipe.siblings] or [entry]
-        me = self._tasks.wires.me
-        task.entries = tuple(
-            Entry(me, recipe.counter + index) if each is None else each for index, each in enumerate(siblings)
-        )
+        started = [self._revive(each) if same else self._repeat(each) for each, same in order[:-1]]
+        task = self._rerun(recipe, entry)
         self._forget_bytes(entry, task)
         self._prepare(task, recipe)
         for each in (*started, task):
@@ -208,19 +212,30 @@ class Lineage:
         stored.outbox = None  # to be made again under the same id: nothing is to be freed
         entry.state, entry.value, entry.task = PENDING, None, task
 
-    def _plan(self, last: Recipe) -> list[Recipe]:
-        """The recipes to run, inputs first. Not by recursion: chains are longer than the stack is deep."""
-        order: dict[Recipe, None] = {}
-        stack = [last]
+    def _rerun(self, recipe: Recipe, entry: Entry | None = None) -> Rebuilt:
+        """A task for the recipe's own ids. Values that somebody holds keep their entries."""
+        task = Rebuilt(recipe.counter, recipe.template, recipe.payload, recipe.depth)
+        task.recipe = recipe
+        siblings = [ref() for ref in recipe.siblings] or [entry]
+        me = self._tasks.wires.me
+        task.entries = tuple(
+            Entry(me, recipe.counter + index) if each is None else each for index, each in enumerate(siblings)
+        )
+        return task
+
+    def _plan(self, last: Recipe) -> list[Run]:
+        """What to run, inputs first. Not by recursion: chains are longer than the stack is deep."""
+        order: dict[Run, None] = {}
+        stack: list[Run] = [(last, True)]
         while stack:
-            recipe = stack[-1]
-            missing = [] if recipe in order else [each for each in self._missing(recipe) if each not in order]
+            run = stack[-1]
+            missing = [] if run in order else [each for each in self._missing(run[0]) if each not in order]
             stack += missing
             if not missing:
                 order[stack.pop()] = None
         return list(order)
 
-    def _missing(self, recipe: Recipe) -> list[Recipe]:
+    def _missing(self, recipe: Recipe) -> list[Run]:
         """What has to run before it."""
         name = self._name(recipe)
         if recipe.why_not:
@@ -230,29 +245,41 @@ class Lineage:
             raise RebuildRefusedError(f"{name} made it, and may not run again: {verdict.reason}")
         if isinstance(recipe.home, Peer) and self._tasks.peers.get(recipe.home.actor_id) is not recipe.home:
             raise RebuildRefusedError(f"{name} made it, and its actor is gone")
-        if any(ref() is None for ref in recipe.pins):
-            raise RebuildRefusedError(f"{name} made it, and nobody holds a ref any more that was inside its arguments")
         missing = []
-        for source in recipe.sources:
-            entry = source.living()
-            if entry is None and source.recipe is not None:
-                missing.append(source.recipe)
-            elif entry is None or entry.state not in (PENDING, INLINE, STORED):
-                raise RebuildRefusedError(f"{name} made it, and {_why_missing(source, entry)}")
+        for same, sources in ((False, recipe.sources), (True, recipe.pins)):
+            for source in sources:
+                entry = source.living(same)
+                if entry is None and source.recipe is not None:
+                    missing.append((source.recipe, same))
+                elif entry is None or entry.state not in (PENDING, INLINE, STORED):
+                    raise RebuildRefusedError(f"{name} made it, and {_why_missing(source, entry)}")
         return missing
 
     def _name(self, recipe: Recipe) -> str:
         return describe(Task(recipe.counter, recipe.template, b"", 0), self._tasks.wires.me)
 
     def _repeat(self, recipe: Recipe) -> Task:
-        """Run for values that were freed: under new numbers, as the old ones may be on lists of what is to go."""
+        """Run for values that were freed: under new numbers, as nobody knows them by the old ones."""
         tasks, count = self._tasks, recipe.template.nreturns
         first = tasks.take_numbers(max(1, count))
         task = Task(first, recipe.template, recipe.payload, recipe.depth)
         task.entries = tuple(Entry(tasks.wires.me, first + index) for index in range(count))
         for entry in task.entries:
             entry.task = task
-        recipe.again = weakref.WeakValueDictionary(enumerate(task.entries))
+        recipe.again.update({(index, False): entry for index, entry in enumerate(task.entries)})
+        self._prepare(task, recipe)
+        return task
+
+    def _revive(self, recipe: Recipe) -> Task:
+        """Run for values that were freed, and are known by their ids inside pickled arguments."""
+        task = self._rerun(recipe)
+        fresh = [entry for entry in task.entries if entry.state == PENDING]
+        for entry in fresh:
+            entry.task = task
+            recipe.again[entry.counter - recipe.counter, True] = entry
+            self._tasks.sharing.show(entry)
+        recipe.siblings = tuple(weakref.ref(entry) for entry in task.entries)
+        self.on_revived(tuple(entry.object_id for entry in fresh))
         self._prepare(task, recipe)
         return task
 
@@ -262,11 +289,11 @@ class Lineage:
         task.peer = recipe.home
         deps: list[Dep] = []
         for source in recipe.sources:
-            entry = source.living()
+            entry = source.living(False)
             assert entry is not None
             deps.append((source.where, entry))
         task.deps = deps or None
-        task.pins = [entry for ref in recipe.pins if (entry := ref()) is not None] or None
+        task.pins = [entry for source in recipe.pins if (entry := source.living(True)) is not None] or None
         self._tasks.live[task.counter] = task
 
     def statistics(self) -> dict[str, int]:
@@ -275,7 +302,7 @@ class Lineage:
 
 
 def _why_missing(source: Source, entry: Entry | None) -> str:
-    what: Any = f"its input, object {source.object_id.hex()[-8:]}"
+    what = f"its input, object {source.object_id.hex()[-8:]}"
     if source.where == -1:
         return "its arguments were a large plain value, freed when the call was over: put() it, and pass the ref"
     if entry is not None:

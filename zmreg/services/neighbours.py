@@ -39,6 +39,7 @@ from zmreg.model.messages import (
 from zmreg.net.curve import LOST, OPEN, UNREACHABLE
 from zmreg.net.mesh import Mesh
 from zmreg.services.admission import CONTACT, Admission
+from zmreg.services.bulletin import Bulletin
 from zmreg.services.detours import Detours
 from zmreg.services.fetcher import Fetcher
 from zmreg.services.heirs import Heirs
@@ -55,11 +56,7 @@ EXIT_FENCED = 75
 """Exit code (EX_TEMPFAIL) of a node that was declared dead: start it anew."""
 # A letter to a node that nobody has told us of waits this long: news of a node and of its processes take two ways.
 _UNKNOWN_S = 5.0
-_RECORD_S = 0.5
-# A change of what is free is told at most this often.
-_CHANGE_S = 0.02
-# To see whether there is one takes 40 us: not in each turn of a node that passes calls on.
-_LOOK_S = 0.005
+# Silences are counted in seconds.
 _JUDGE_S = 0.05
 
 _PORTS = 1 << 16
@@ -91,8 +88,8 @@ class Neighbours:
         self._head = self.members.head or b""
         self._waiting: dict[bytes, tuple[float, list[tuple[bytes, bytes, bytes]]]] = {}
         """Letters to nodes that are not known yet: (until when, letters)."""
-        self._told: NodeRecord | None = None
-        self._told_at = self._look_at = self._judge_at = float("-inf")
+        self._bulletin = Bulletin(record, self._publish)
+        self._judge_at = float("-inf")
         self._probes = Probes(node, self._refused)
         self.fetcher = node.fetcher = Fetcher(node)
         self.registry = node.registry = Registry(
@@ -117,9 +114,9 @@ class Neighbours:
         self.admission.turn(now)
         if now >= self._judge_at:
             self._judge(now)
-        dues = [self._say_record(now), self.fetcher.turn(now), self.letters.tick(now)]
+        dues = [self.fetcher.turn(now), self.letters.tick(now)]
         if self.joined:
-            dues.append(self.registry.tick(now))
+            dues += [self._bulletin.tick(now), self.registry.tick(now)]
         return min((due for due in dues if due is not None), default=None)
 
     def _attend(self) -> None:
@@ -251,20 +248,6 @@ class Neighbours:
             raise ProtocolError(f"the record of node {record.node.hex()} is of no use: {error}") from None
 
     # -- what we have ------------------------------------------------------------------------------------------------
-
-    def _say_record(self, now: float) -> float | None:
-        """Tell what has changed. When to look again, if that was too early; None: after whatever happens next."""
-        if now < self._look_at:
-            return self._look_at
-        self._look_at = now + _LOOK_S
-        if not self.joined:
-            return None
-        record = self._record()
-        if now - self._told_at >= _RECORD_S or record != self._told:
-            self._told, self._told_at = record, now
-            self._look_at = now + _CHANGE_S
-            self._publish(record)
-        return None
 
     def _publish(self, message: Message) -> None:
         self._mesh.publish(codec.encode(message))

@@ -47,6 +47,7 @@ from zmreg.model.messages import (
     Replicate,
     Replicated,
     Resolve,
+    Revive,
     Sealed,
     Unborrow,
     Unpin,
@@ -224,6 +225,9 @@ class Node(Loop):
             case Prefetch() | Replicate():
                 if self.fetcher is not None:
                     self.fetcher.on_wish(sender, message, time.monotonic())
+            case Revive(object_ids):
+                if self.fetcher is not None:
+                    self.fetcher.revive(object_ids)
             case Unpin():
                 self.store.on_unpin(sender, message)
             case FreeObjects():

@@ -97,7 +97,7 @@ class Placing:
         child = self._node.nursery.children.get(worker)
         if child is not None:
             child.name, child.is_actor = self._hosting.pop(actor_id, child.name), True
-        self._node.tell(self._node.head_node(), ActorHosted(actor_id, worker))
+        self._node.head.hears(self._node.me, ActorHosted(actor_id, worker))
 
     def perform(self, effects: Iterable[fx.LeaseEffect]) -> None:
         """Do what the lease book decided."""
@@ -120,6 +120,8 @@ class Placing:
                 case fx.Infeasible(owner, actor_id, shape, reason) | fx.CannotStart(owner, actor_id, shape, reason):
                     if owner is not None:
                         none_now = isinstance(effect, fx.CannotStart)
+                        if not none_now and self._node.neighbours is not None:
+                            reason = placement.why_not(self._node.neighbours.view(), shape)
                         refusal = Unschedulable(shape.resources, shape.locs, shape.strategy, reason, none_now)
                         self._node.post(owner, refusal)
                     if actor_id is not None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from zmreg.model.errors import ObjectLostError, ObjectUnreachableError, ZmregError
-from zmreg.model.messages import Lost, Resolve
+from zmreg.model.messages import Lost, Resolve, Revive
 from zmreg.services.calls import Task, describe
 from zmreg.services.entries import FAILED, Borrowed, Entry, Stored
 from zmreg.services.lineage import RebuildRefusedError
@@ -61,6 +61,13 @@ class Recovery:
         self._contradicted: weakref.WeakKeyDictionary[Entry, int] = weakref.WeakKeyDictionary()
         self._reports: dict[int, int] = {}
         station.tasks.on_input_lost = self.input_lost
+        station.tasks.lineage.on_revived = self._revived
+
+    def _revived(self, object_ids: tuple[bytes, ...]) -> None:
+        """Our node has them on its list of what is to go; the word that put them there is said before."""
+        if self._station.freed:
+            self._station.say_freed()
+        self._station.tell_node(Revive(object_ids))
 
     # -- who notices ------------------------------------------------------------------------------------------------
 

@@ -307,13 +307,13 @@ class Station:
             if self.unpinned:
                 self.tell_node(Unpin(_take(self.unpinned)))
             if self.freed:
-                self._say_freed()
+                self.say_freed()
             while self.ended_actors:
                 actor_id = self.ended_actors.popleft()
                 self.tasks.drop_actor(actor_id)
                 self.tell_node(ReleaseActor(actor_id))
 
-    def _say_freed(self) -> None:
+    def say_freed(self) -> None:
         """Our node tells whoever it knows to have copies; the first holder is told by us, as it may not know yet."""
         by_node: dict[bytes, list[bytes]] = {self.node: []}
         for object_id, holder in _take(self.freed):

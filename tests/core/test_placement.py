@@ -1,0 +1,67 @@
+"""Which node: small clusters of three, by what they have told of themselves."""
+
+from __future__ import annotations
+
+from zmreg.core import placement
+from zmreg.model.messages import NodeRecord
+from zmreg.model.specs import CPU, ON, SPREAD, TRY, UNIT, Shape
+
+c1, c2 = Shape.of(1), Shape.of(2)
+
+
+def node(name: str, cpus: int = 2, free: int | None = None, **more: object) -> NodeRecord:
+    record = NodeRecord(
+        name.encode() * 4 + bytes(4), name, "127.0.0.1", 1, 2, name == "h", "3.11.4", "1", 1,
+        ((CPU, cpus * UNIT),), ((CPU, (cpus if free is None else free) * UNIT),), (), 0, 0, 0, 0,
+    )  # fmt: skip
+    return record.but(**more)
+
+
+H, A, B = node("h"), node("a"), node("b")
+
+
+def test_room_is_what_is_free_unless_others_wait():
+    assert placement.room(node("a", 4, 3), c1) == 3
+    assert placement.room(node("a", 4, 3), c2) == 1
+    assert placement.room(node("a", 4, 3, waiting=1), c1) == 0
+    assert placement.room(A, Shape.of(1, locs={"x"})) == 0
+
+
+def test_what_cannot_be_had_here_is_offered_by_those_with_most_room():
+    others = [node("a", 4, 1), node("b", 4, 3)]
+    assert placement.elsewhere(others, c1, 8, True) == [(others[1].node, 3), (others[0].node, 1)]
+    assert placement.elsewhere(others, c1, 2, True) == [(others[1].node, 2)]
+
+
+def test_C17_who_is_not_feasible_here_waits_where_it_is():
+    full = node("a", 2, 0)
+    assert placement.elsewhere([full], c1, 5, True) == []
+    assert placement.elsewhere([full], c1, 5, False) == [(full.node, 1)]
+    assert placement.elsewhere([full], Shape.of(9), 5, False) == []
+
+
+def test_row9_an_actor_goes_where_it_is_sent():
+    nodes = [H, A, B]
+    assert placement.choose(nodes, c1.with_strategy(ON + A.node.hex()), {}) == A.node
+    assert placement.choose(nodes, Shape.of(9, strategy=ON + A.node.hex()), {}) is None
+    assert placement.choose(nodes, c1.with_strategy(ON + bytes(8).hex()), {}) is None
+    assert placement.choose(nodes, c1.with_strategy(TRY + bytes(8).hex()), {}) == H.node, "soft: it is gone"
+
+
+def test_row9_spread_actors_go_where_there_are_fewest():
+    spread = c1.with_strategy(SPREAD)
+    assert placement.choose([H, A, B], spread, {H.node: 2, A.node: 1}) == B.node
+    assert placement.choose([H, A], spread, {H.node: 2, A.node: 1}) == A.node
+
+
+def test_an_actor_goes_to_the_least_loaded_that_has_room():
+    assert placement.choose([node("h", workers=4), node("a", workers=1)], c1, {}) == A.node
+    assert placement.choose([node("h", 2, 2, workers=4), node("a", 2, 0)], c1, {}) == H.node
+    assert placement.choose([H], Shape.of(9), {}) is None
+
+
+def test_C17_the_reason_shows_the_request_beside_the_nearest_node():
+    text = placement.why_not([H, node("a", 8, locs=("x",))], Shape.of(9, locs={"x"}))
+    assert "9 CPU" in text
+    assert "8 CPU, locs x" in text
+    assert "2 nodes, a" in text
