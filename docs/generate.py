@@ -308,9 +308,8 @@ def proofs(old: str) -> Table:
     """The faults listed in the page, each with the tests that are named after it."""
     by_fault: dict[str, list[str]] = {}
     for name, path in tests_by_name().items():
-        found = re.match(r"test_fault_?(\d+)_", name)
-        if found:
-            by_fault.setdefault(found[1], []).append(f"{code(name)} ({path.relative_to(ROOT / 'tests')})")
+        for fault in re.findall(r"(?:^test|_)_?fault_?(\d+)_", name):
+            by_fault.setdefault(fault, []).append(f"{code(name)} ({path.relative_to(ROOT / 'tests')})")
     rows = [(key, "<br>".join(by_fault.get(key, ["no test yet"]))) for key in read_table(old)]
     return Table(("#", "fault", "what happens", "proved by"), frozenset({"fault", "what happens"}), rows)
 

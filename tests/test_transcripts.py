@@ -8,7 +8,6 @@ The nodes are pure machines on a virtual clock (tests/house.py), so a story is t
     get n1 x               n1 fetches it
     run 2.5                so many seconds go by
     kill n2 | cut n1 n2 | heal
-    restart n1 as n4       the head's process ends, and another one begins with its state: the others meet it
     states                 how each node sees the others
 """
 
@@ -60,10 +59,6 @@ class Story:
                 simulation.partition(some.split(","), others.split(","))
             case "heal", []:
                 simulation.heal()
-            case "restart", [name, "as", fresh]:
-                cpus = self.houses[name].cpus
-                self.do(f"kill {name}")
-                self._introduce(self._add(f"{fresh}*:{cpus}"))
             case "states", []:
                 self.lines += [f"{name} sees {house.states()}" for name, house in self.houses.items()]
             case _:

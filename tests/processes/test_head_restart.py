@@ -76,10 +76,10 @@ def free_ports() -> int:
 class Restartable:
     """A head that hosts work as well, and a node b with our driver at it."""
 
-    def __init__(self, state: Path, *others: dict) -> None:
+    def __init__(self, state: Path, *others: dict, head_timeout_s: float = 60.0) -> None:
         self.state = state
         self.port = free_ports()
-        ours = [{"port": self.port}, {"locs": {"b"}, "head_timeout_s": NO_HEAD_S}]
+        ours = [{"port": self.port}, {"locs": {"b"}, "head_timeout_s": head_timeout_s}]
         self.cluster = LocalCluster([*ours, *others], state_dir=str(state))
         self.b = self.cluster.nodes[1]
         self.cluster.attach(self.b.node_id)
@@ -268,7 +268,16 @@ def epoch_of(state: Path) -> int:
 # -- fault 12 ----------------------------------------------------------------------------------------------------------
 
 
-def test_fault12_without_a_head_names_fail_by_a_deadline_and_all_else_goes_on(restartable: Restartable) -> None:
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[Restartable]:
+    """Its node b gives up soon."""
+    made = Restartable(tmp_path, head_timeout_s=NO_HEAD_S)
+    with made.cluster:
+        yield made
+
+
+def test_fault12_without_a_head_names_fail_by_a_deadline_and_all_else_goes_on(impatient: Restartable) -> None:
+    restartable = impatient
     known = Counter.options(**AT_B).remote()
     assert known.add.remote().get(timeout=10) == 1
     large = zmreg.put(bytes(1 << 20))
@@ -278,7 +287,7 @@ def test_fault12_without_a_head_names_fail_by_a_deadline_and_all_else_goes_on(re
     call = ordered.add.remote()
     with pytest.raises(zmreg.errors.HeadUnavailableError, match="no head for 2 s"):
         zmreg.get_actor("anything")
-    assert NO_HEAD_S < time.monotonic() - began < NO_HEAD_S + 6
+    assert NO_HEAD_S < time.monotonic() - began < NO_HEAD_S + 10
     with pytest.raises(zmreg.errors.HeadUnavailableError):
         call.get(timeout=5)
     began = time.monotonic()

@@ -118,6 +118,16 @@ def test_D16_a_put_object_on_a_dead_node_is_lost_and_says_how(nodes: Nodes) -> N
     assert caught.value.object_id == inner.hex()
 
 
+def test_D16_a_list_with_lost_values_comes_in_its_order(nodes: Nodes, tmp_path: Path) -> None:
+    a, b = nodes.others
+    lost = [make.options(scheduling_strategy=on(a)).remote(str(tmp_path / "f"), n) for n in range(4)]
+    kept = make.options(scheduling_strategy=on(b)).remote(str(tmp_path / "f"), 9)
+    zmreg.wait([*lost, kept], num_returns=5, timeout=BOUND_S, fetch_local=False)
+    nodes.kill(a)
+    refs = [lost[2], kept, lost[0], zmreg.put(b"small"), lost[2], lost[3], lost[1]]
+    assert [value[0][0] if value != b"small" else 7 for value in zmreg.get(refs, BOUND_S)] == [2, 9, 0, 7, 2, 3, 1]
+
+
 def test_D17_a_chain_of_three_on_a_dead_node_is_made_again_once_each(
     nodes: Nodes, tmp_path: Path, count: Callable[[str], int]
 ) -> None:

@@ -29,6 +29,7 @@ from zmreg.model.messages import (
     Prefetch,
     Replicate,
     Replicated,
+    Revive,
     Sealed,
 )
 from zmreg.services.lending import Lending
@@ -99,8 +100,12 @@ class Fetcher:
         else:
             self.hits += 1
 
-    def on_wish(self, client: bytes, message: Prefetch | Replicate, now: float) -> None:
+    def on_wish(self, client: bytes, message: Prefetch | Replicate | Revive, now: float) -> None:
         """Have an object come that nobody reads yet. For a Replicate it stays, and the client is told how it went."""
+        if isinstance(message, Revive):
+            for each in message.object_ids:
+                self._freed.exhume(each)
+            return
         object_id = message.object_id
         coming = object_id in self.fetching
         if self._store.table.contains(object_id):
@@ -152,11 +157,6 @@ class Fetcher:
             if object_id in self.fetching:
                 self._perform(self.fetching.cancel(object_id, self._now))
                 self._refuse(object_id, "it was freed")
-
-    def revive(self, object_ids: Iterable[bytes]) -> None:
-        """These come to life again."""
-        for object_id in object_ids:
-            self._freed.exhume(object_id)
 
     def learned(self, object_id: bytes, node: bytes) -> None:
         """`node` is said to have it. A copy that was finished after the object was freed goes, too."""

@@ -9,32 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from zmreg.core import nodes as fx
 from zmreg.core.nodes import PAUSE_S, Members, NodeState
 from zmreg.model.errors import ClusterError, ProtocolError
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
-    Admitted,
-    AskHead,
-    AskReplay,
-    AskSnapshot,
-    Beacon,
-    Delta,
     Fenced,
-    FetchCredit,
-    FetchObject,
-    FetchRefused,
-    FetchStop,
-    FetchWait,
-    Join,
     Leaving,
     Message,
     NodeGone,
     NodeRecord,
-    NotAdmitted,
-    SnapshotPart,
 )
 from zmreg.net.curve import LOST, OPEN, UNREACHABLE
 from zmreg.net.mesh import Mesh
@@ -42,12 +28,13 @@ from zmreg.services.admission import CONTACT, Admission
 from zmreg.services.bulletin import Bulletin
 from zmreg.services.detours import Detours
 from zmreg.services.fetcher import Fetcher
+from zmreg.services.hearing import Hearing
 from zmreg.services.heirs import Heirs
 from zmreg.services.letters import Letters
 from zmreg.services.probes import Probes
 from zmreg.services.registry import Registry
 from zmreg.services.succession import EXIT_FORMER_HEAD, Succession
-from zmreg.wire import chunks, codec
+from zmreg.wire import codec
 
 if TYPE_CHECKING:
     from zmreg.services.node import Node
@@ -62,10 +49,6 @@ _JUDGE_S = 0.05
 _PORTS = 1 << 16
 
 log = logging.getLogger("zmreg.neighbours")
-
-
-def _bytes(frame: Any) -> bytes:
-    return frame if isinstance(frame, bytes) else bytes(frame.bytes)
 
 
 class Neighbours:
@@ -104,13 +87,14 @@ class Neighbours:
             node.watch(fd, self._attend)
         self.admission = Admission(self, node, mesh, record, contact)
         self.succession = Succession(self, node, mesh)
+        self._hearing = Hearing(self, node, self._perform)
 
     # -- in every turn of the node's loop --------------------------------------------------------------------------
 
     def turn(self, now: float) -> float | None:
         """Receive, judge and say what is due. When to call again at the latest."""
         while (heard := self._mesh.receive()) is not None:
-            self._hear(*heard, now)
+            self._hearing.hear(*heard, now)
         self.admission.turn(now)
         if now >= self._judge_at:
             self._judge(now)
@@ -124,7 +108,7 @@ class Neighbours:
         now = time.monotonic()
         self._mesh.gatekeeper.serve()
         while (frame := self._mesh.overhear()) is not None:
-            self._overhear(frame, now)
+            self._hearing.overhear(frame, now)
         for node, happening in self._mesh.happenings(now):
             if node != CONTACT:
                 self._on_link(node, happening.event)
@@ -143,56 +127,6 @@ class Neighbours:
         self._give_up_unknown(now)
         for node in self.detours.review(self.letters.stuck(), now):
             self.letters.connected(node)
-
-    def _hear(self, sender: bytes, frames: list[Any], now: float) -> None:
-        self._perform(self.members.on_beat(sender, now))
-        if self.members.is_fenced(sender):
-            return
-        try:
-            if frames and Detours.is_forwarded(first := _bytes(frames[0])):
-                self._hear_around(sender, [first, *frames[1:]], now)
-            elif not self._hear_frames(sender, frames, now):
-                self._node.protocol_errors += 1
-        except ProtocolError:  # a member's, so not an attack: another version of us, or a fault of ours
-            self._node.protocol_errors += 1
-
-    def _hear_around(self, relay: bytes, frames: list[Any], now: float) -> None:
-        heard = self.detours.hear(relay, frames, now)
-        if heard is not None:
-            if self.detours.came_around(heard.origin, relay, now):
-                self.letters.connected(heard.origin)
-            if not self._hear_frames(heard.origin, heard.frames, now):
-                self._node.protocol_errors += 1
-
-    def _hear_frames(self, sender: bytes, frames: list[Any], now: float) -> bool:
-        """Act on a message; False when it is none of ours. Raises ProtocolError for one that is malformed."""
-        if not frames:
-            return False
-        first = _bytes(frames[0])
-        if first[:2] == codec.MAGIC and len(frames) == 1:
-            self._on_raw(sender, codec.decode(first), now)
-            return True
-        if chunks.is_chunk(first) and len(frames) == 2:
-            self.fetcher.on_chunk(first, frames[1], now)
-            return True
-        return self.letters.hear(sender, [first, *map(_bytes, frames[1:])], now)
-
-    def _on_raw(self, sender: bytes, message: Message, now: float) -> None:
-        match message:
-            case Join() | Admitted() | NotAdmitted() | AskHead():
-                self.admission.hear(sender, message, now)
-            case NodeRecord(node):
-                if node != sender:
-                    raise ProtocolError("a node's record comes from itself, or by letter from the head")
-                self.learn(message, now)
-            case Fenced(reason):
-                self._fenced(reason)
-            case FetchObject() | FetchCredit() | FetchStop() | FetchRefused() | FetchWait():
-                self.fetcher.on_message(sender, message, now)
-            case Delta() | Beacon() | AskReplay() | AskSnapshot() | SnapshotPart():
-                self.registry.on_message(sender, message, now)
-            case _:
-                self._node.protocol_errors += 1
 
     def send_frames(self, node: bytes, frames: tuple[bytes, memoryview]) -> None:
         """A part of an object."""
@@ -251,24 +185,6 @@ class Neighbours:
 
     def _publish(self, message: Message) -> None:
         self._mesh.publish(codec.encode(message))
-
-    def _overhear(self, frame: bytes, now: float) -> None:
-        try:
-            self._on_published(codec.decode(frame), now)
-        except ProtocolError:
-            self._node.protocol_errors += 1
-
-    def _on_published(self, message: Message, now: float) -> None:
-        if isinstance(message, NodeRecord):
-            self._perform(self.members.on_beat(message.node, now))
-            self.learn(message, now)
-            self._node.placing.room_changed()
-        elif isinstance(message, Delta | Beacon):
-            self._perform(self.members.on_beat(message.node, now))
-            if self.members.record(message.node) is not None:
-                self.registry.on_message(message.node, message, now)
-        else:
-            self._node.protocol_errors += 1
 
     # -- letters -----------------------------------------------------------------------------------------------------
 
@@ -354,7 +270,7 @@ class Neighbours:
 
     def _bury(self, node: bytes, reason: str, left: bool) -> None:
         if node == self._node.me:
-            self._fenced(reason)
+            self.fenced(reason)
             return
         heir = self.heirs.of(node)
         unread = self.letters.close(node)
@@ -371,7 +287,7 @@ class Neighbours:
         for _, origin, _ in waiting[1] if waiting is not None else ():
             self._tell_unknown(origin, node)
 
-    def _fenced(self, reason: str) -> None:
+    def fenced(self, reason: str) -> None:
         """We are not one of them any more: end, and let whoever started us start us anew, under another id."""
         log.error("fenced: %s", reason)
         self._node.exit_code = EXIT_FORMER_HEAD if self.is_head else EXIT_FENCED

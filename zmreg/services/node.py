@@ -222,12 +222,9 @@ class Node(Loop):
                 now = time.monotonic()
                 if self.fetcher is None or not self.fetcher.brings(sender, message, now):
                     self.store.on_pin(sender, message, now)
-            case Prefetch() | Replicate():
+            case Prefetch() | Replicate() | Revive():
                 if self.fetcher is not None:
                     self.fetcher.on_wish(sender, message, time.monotonic())
-            case Revive(object_ids):
-                if self.fetcher is not None:
-                    self.fetcher.revive(object_ids)
             case Unpin():
                 self.store.on_unpin(sender, message)
             case FreeObjects():

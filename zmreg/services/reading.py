@@ -39,9 +39,8 @@ def read(
                 if isinstance(stored := held[first], Stored):
                     left[key] = client.shelf.ask(stored.object_id, stored.nbytes, stored.holder)
         for key, each in places.items():
-            if key not in left:
-                for place in each:
-                    values[place] = payload.unpack(held[place], writable=copy)  # type: ignore[arg-type]
+            for place in each if key not in left else ():
+                values[place] = payload.unpack(held[place], writable=copy)  # type: ignore[arg-type]
         while left:
             wait_s = None if deadline is None else max(_PIN_S, deadline - time.monotonic())
             if not client.shelf.wait_any(left.values(), wait_s):
@@ -49,9 +48,8 @@ def read(
                     f"{len(left)} of {len(entries)} objects were not back in memory in time; the store is busy"
                 )
             for key in [key for key, ticket in left.items() if ticket.answered]:
-                first = places[key][0]
                 with client.shield():
-                    view = _view(client, entries[first], held[first], left.pop(key))
+                    view = _view(client, entries[(first := places[key][0])], held[first], left.pop(key))
                 if view is None:
                     lost += places[key]
                     continue
@@ -59,8 +57,8 @@ def read(
                     values[place] = payload.unpack(view, writable=copy)
                 view = None  # values that were copied out need no pin: the store may spill them again
         if lost:
-            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            for place, value in zip(lost, client.get([entries[place] for place in lost], timeout, copy), strict=True):
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            for place, value in zip(lost, client.get([entries[place] for place in lost], left_s, copy), strict=True):
                 values[place] = value
     except BaseException:
         values.clear()  # an error that the caller keeps must not keep what was read before it

@@ -275,13 +275,18 @@ class ChaosProxy:
         self._ready.set()
         await self._stop.wait()
         self._refuse()
+        await self._turns()  # who was accepted just now has a link only then
         tasks = [link.task for link in self._links if link.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._held is not None:
             self._held.close()
-        await asyncio.sleep(0)  # transports close their sockets in the turn after
+        await self._turns()  # transports close their sockets in the turn after
+
+    async def _turns(self) -> None:
+        for _ in range(10):  # from accept to a handler that runs, and from abort to a closed socket: four or five
+            await asyncio.sleep(0)
 
     def _note_failure(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
