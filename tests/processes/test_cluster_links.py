@@ -106,6 +106,7 @@ def test_fault21_an_object_that_a_third_node_has_comes_from_there(wired: LocalCl
     ref = make.remote(3 * MiB)
     assert length.remote(ref).get(timeout=PATIENCE_S) == 3 * MiB  # the head has a copy now
     until(lambda: len(zmreg.who_has([ref])[ref]) == 2, "the copy is not announced")
+    until_straight(b, c)  # or what b has comes around
     before = fetched(c).get(a.node_id, 0)
     link.mute()
     assert len(ref.get(timeout=PATIENCE_S)) == 3 * MiB

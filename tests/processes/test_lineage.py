@@ -280,6 +280,9 @@ class Reader:
     def read(self) -> list[Any]:
         return [ref.get(timeout=BOUND_S) for ref in self.refs]
 
+    def where(self, value: list[Any]) -> str:
+        return str(value[1])
+
 
 def test_D16_a_borrower_has_the_owner_make_it_again(nodes: Nodes, tmp_path: Path, count: Callable[[str], int]) -> None:
     a, b = nodes.others
@@ -306,6 +309,19 @@ def test_D16_a_borrower_gets_what_was_made_again(nodes: Nodes, tmp_path: Path, c
     assert reader.read.remote().get(timeout=BOUND_S)[0][1] == b.node_id
     assert ref.get(timeout=BOUND_S)[1] == b.node_id
     assert count("f") == 2
+
+
+def test_D16_an_actors_call_waits_for_its_lost_input(nodes: Nodes, tmp_path: Path, count: Callable[[str], int]) -> None:
+    """At most once as ever: the call had not begun."""
+    a, b = nodes.others
+    plain, threaded = (Reader.options(scheduling_strategy=on(b), max_concurrency=n).remote() for n in (1, 2))
+    zmreg.get([plain.keep.remote([]), threaded.keep.remote([])], BOUND_S)
+    refs = [make.options(scheduling_strategy=on(a)).remote(str(tmp_path / "f"), n) for n in (1, 2)]
+    zmreg.wait(refs, num_returns=2, timeout=BOUND_S, fetch_local=False)
+    nodes.kill(a)
+    calls = [plain.where.remote(refs[0]), plain.where.remote(refs[1]), threaded.where.remote(refs[0])]
+    assert zmreg.get(calls, BOUND_S) == [b.node_id] * 3
+    assert count("f") == 4
 
 
 def test_D6_a_cached_copy_outlives_its_source_without_another_run(

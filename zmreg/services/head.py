@@ -233,7 +233,7 @@ class Head:
             self._early_is_over(actor_id)
 
     def node_drains(self, node: bytes) -> None:
-        """It is about to leave: its actors go elsewhere, those that have a worker when they have answered their calls."""
+        """It is about to leave: its actors go elsewhere, those with a worker when they have answered their calls."""
         for actor_id in [each for each, place in self._places.items() if place == node]:
             if self.actors.worker(actor_id):
                 self.perform(self.actors.leave_node(actor_id))

@@ -214,21 +214,8 @@ class Node(Loop):
 
     def _route(self, sender: bytes, message: Message) -> None:
         match message:
-            case Allocate():
-                self.store.on_allocate(sender, message, time.monotonic())
-            case Sealed():
-                self.store.on_sealed(sender, message)
-            case Pin():
-                now = time.monotonic()
-                if self.fetcher is None or not self.fetcher.brings(sender, message, now):
-                    self.store.on_pin(sender, message, now)
-            case Prefetch() | Replicate() | Revive():
-                if self.fetcher is not None:
-                    self.fetcher.on_wish(sender, message, time.monotonic())
-            case Unpin():
-                self.store.on_unpin(sender, message)
-            case FreeObjects():
-                self._on_free(sender, message)
+            case Allocate() | Sealed() | Pin() | Unpin() | FreeObjects() | Prefetch() | Replicate() | Revive():
+                self._on_store(sender, message)
             case WantLeases():
                 self.placing.on_want(sender, message)
             case LeaseReturned(worker):
@@ -261,6 +248,28 @@ class Node(Loop):
             case _:
                 if not (self.restarting.hears(sender, message) or self.head.hears(sender, message)):
                     self.protocol_errors += 1
+
+    def _on_store(
+        self,
+        sender: bytes,
+        message: Allocate | Sealed | Pin | Unpin | FreeObjects | Prefetch | Replicate | Revive,
+    ) -> None:
+        match message:
+            case Allocate():
+                self.store.on_allocate(sender, message, time.monotonic())
+            case Sealed():
+                self.store.on_sealed(sender, message)
+            case Pin():
+                now = time.monotonic()
+                if self.fetcher is None or not self.fetcher.brings(sender, message, now):
+                    self.store.on_pin(sender, message, now)
+            case Prefetch() | Replicate() | Revive():
+                if self.fetcher is not None:
+                    self.fetcher.on_wish(sender, message, time.monotonic())
+            case Unpin():
+                self.store.on_unpin(sender, message)
+            case FreeObjects():
+                self._on_free(sender, message)
 
     def _on_hello(self, sender: bytes, message: Hello) -> None:
         child = self.nursery.children.get(sender)

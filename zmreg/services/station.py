@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zmreg.model.errors import ClusterError, ForkedContextError, ProtocolError, ZmregError
-from zmreg.model.ids import NODE_BYTES, ProcessId, node_of
+from zmreg.model.ids import ProcessId
 from zmreg.model.messages import (
     CALLS_KIND,
     RESULTS_KIND,
@@ -61,12 +61,12 @@ from zmreg.model.messages import (
 from zmreg.net.pump import Pump
 from zmreg.net.sockets import Ends
 from zmreg.net.waiting import Interrupts, Shield, Waiter
+from zmreg.services import tidings
 from zmreg.services.callbacks import Callbacks
 from zmreg.services.calls import Lane
 from zmreg.services.copying import Copying
 from zmreg.services.endings import check_grace
 from zmreg.services.entries import FAILED, Entry, Outbox, Stored
-from zmreg.services.obituary import UNKNOWN
 from zmreg.services.once import Once
 from zmreg.services.pools import Pool
 from zmreg.services.questions import Questions
@@ -160,13 +160,13 @@ class Station:
             LeaseRecalled: lambda _, m: self._recalled(m.worker),
             Unschedulable: lambda _, m: tasks.on_unschedulable(m),
             TryNodes: lambda _, m: tasks.on_try_nodes(m),
-            NodeGone: lambda _, m: self._on_node_gone(m),
-            NodeDrains: lambda _, m: self._on_node_drains(m.node),
+            NodeGone: lambda _, m: tidings.node_gone(self, m),
+            NodeDrains: lambda _, m: tidings.node_drains(self, m.node),
             GaveBack: tasks.on_gave_back,
             PartReady: tasks.on_part,
             NeedDefinition: self._on_need_definition,
             ActorState: lambda _, m: tasks.on_actor_state(m),
-            ProcessDied: lambda _, m: self._on_process_died(m),
+            ProcessDied: lambda _, m: tidings.process_died(self, m),
             Allocated: lambda _, m: shelf.on_room(m),
             AllocateRefused: lambda _, m: shelf.on_room(m),
             Pinned: lambda _, m: shelf.on_pin(m),
@@ -182,7 +182,7 @@ class Station:
             CancelObject: lambda _, m: tasks.cancel_for_another(sharing.entry_for(m.object_id), m),
             Answer: lambda _, m: self.questions.on_answer(m),
             ActorRefused: lambda _, m: self.questions.on_refused(m),
-            HeadChanged: lambda _, m: self._on_head(m),
+            HeadChanged: lambda _, m: tidings.head_changed(self, m),
             LogLines: lambda _, m: self.show_log(m),
             WorkersAtCap: lambda _, m: None,
         }
@@ -377,34 +377,6 @@ class Station:
 
     def _on_need_definition(self, sender: bytes, message: NeedDefinition) -> None:
         self.post(sender, Definition(message.digest, self.tasks.blob_of(message.digest, sender)))
-
-    def _on_process_died(self, message: ProcessDied) -> None:
-        self.ends.forget(message.process)
-        self.tasks.process_died(message)
-        self.sharing.process_died(message.process, message.reason, node_of(message.process) if message.adopted else b"")
-
-    def _on_node_gone(self, message: NodeGone) -> None:
-        """Every process on it is gone, and nobody can tell what it was at."""
-        prefix = message.node[:NODE_BYTES]
-        self.tasks.gone_nodes.bury(message.node)
-        self.copying.node_gone(message.node)
-        self._on_node_drains(message.node)
-        reason = f"its node is gone: {message.reason}"
-        if message.heir:  # every process there has left before, and its heir is known to the nodes
-            self.sharing.node_left(message.node, message.heir)
-        there = self.tasks.processes_on(prefix) | (set() if message.heir else self.sharing.processes_on(prefix))
-        for process in there if message.heir else there | {message.node}:
-            word = ProcessDied(process, None, None, UNKNOWN, reason, "", bool(message.heir), bool(message.heir))
-            self._on_process_died(word)
-
-    def _on_node_drains(self, node: bytes) -> None:
-        for pool in list(self.tasks.pools.values()):  # what waits there may open another
-            pool.node_gone(node)
-
-    def _on_head(self, message: HeadChanged) -> None:
-        """Another head knows nothing of who listens and who asks; none for long: nobody is to wait for it."""
-        self.questions.on_head(message.reason)
-        self.tasks.on_head(self.questions.headless)
 
     def _own_bytes(self, stored: Stored) -> None:
         stored.outbox = self.freed

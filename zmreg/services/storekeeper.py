@@ -152,7 +152,7 @@ class Storekeeper:
         return self.table.statistics().used_bytes
 
     def node_gone(self, node: bytes, adopted: Container[bytes]) -> None:
-        """Another node is gone: nobody reads for it, and what its processes owned nobody owns unless it is `adopted`."""
+        """Another node is gone: nobody reads for it, and what its processes owned goes unless it is `adopted`."""
         self._gone.bury(node)
         self.perform(self.table.process_died(node))
         self.perform(self.table.free_owned_by(node[:NODE_BYTES], adopted))
