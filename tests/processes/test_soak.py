@@ -297,7 +297,11 @@ def _leaves_little(head: TestNode, ledger: Ledger, early: dict[str, int] | None)
     """With nothing referred to, the store is empty, and the node as large as it was."""
     ledger.objects.clear()
     gc.collect()
-    until(lambda: footprint(head)["store"] == 0, f"the store is not empty: {ask(head, 'objects')[:5]}")
+    try:
+        until(lambda: footprint(head)["store"] == 0, "the store is not empty")
+    except AssertionError as error:
+        error.add_note(f"there are {ask(head, 'objects')[:5]}; {zmreg.stats()['refs']}; {zmreg.stats()['tasks']}")
+        raise
     after = footprint(head)
     assert early is not None
     assert after["fds"] <= early["fds"] * 1.02 + 4
