@@ -363,9 +363,21 @@ def test_a_whole_cluster_that_ends_hands_nothing_over():
 
 # -- programs that leave ----------------------------------------------------------------------------------------------
 
+SEAT = "zmreg.init(address={address!r})"
+OWN_NODE = """
+import zmreg.api.cluster
+from zmreg.model.settings import Listening, Settings
+from zmreg.services.embedding import embed
+
+zmreg.api.cluster._embedded = embed(
+    Settings(num_cpus=0.0, object_store_bytes=64 << 20), {{"log_to_driver": False}},
+    Listening(key_file={key!r}, contact={address!r}, name="own"),
+)
+"""
+
 PROGRAM = """
 import numpy as np
-zmreg.init(address={address!r})
+
 keeper = zmreg.get_actor("keeper")
 large, small = zmreg.put(np.full({large}, 2, np.uint8)), zmreg.put(11)
 assert keeper.keep.remote([large, small]).get(timeout=30)
@@ -411,14 +423,18 @@ def until_its_actors_are_gone(cluster: LocalCluster, path: Path) -> None:
           "its task still runs")  # fmt: skip
 
 
-@pytest.mark.parametrize("at", [0, 1])
+def program_at(cluster: LocalCluster, start: str, at: int, path: Path) -> str:
+    address = cluster.nodes[at].address
+    return (start + PROGRAM).format(address=address, key=cluster.key_file, large=LARGE, path=str(path))
+
+
+@pytest.mark.parametrize(("start", "at"), [(SEAT, 0), (SEAT, 1), (OWN_NODE, 0)], ids=["head", "b", "own node"])
 def test_fault16_C5_a_program_that_ends_leaves_what_others_hold_and_ends_quietly(
-    three: LocalCluster, tmp_path: Path, at: int
+    three: LocalCluster, tmp_path: Path, start: str, at: int
 ):
     keeper = keeper_on(three)
     path = tmp_path / "calls"
-    address = three.nodes[at].address
-    with Driver(PROGRAM.format(address=address, large=LARGE, path=str(path))) as program:
+    with Driver(program_at(three, start, at, path)) as program:
         program.after("up")
         until(lambda: begun(path), "its task does not run")
         began = time.monotonic()
@@ -432,12 +448,13 @@ def test_fault16_C5_a_program_that_ends_leaves_what_others_hold_and_ends_quietly
     until(lambda: not any(ask(node, "stats")["adopted"] for node in three.nodes), "something is still answered for")
 
 
-def test_fault15_a_program_that_is_killed_loses_what_it_owned_and_nothing_else(three: LocalCluster, tmp_path: Path):
+@pytest.mark.parametrize(("start", "at"), [(SEAT, 1), (OWN_NODE, 0)], ids=["b", "own node"])
+def test_fault15_a_program_that_is_killed_loses_what_it_owned_and_nothing_else(
+    three: LocalCluster, tmp_path: Path, start: str, at: int
+):
     keeper = keeper_on(three)
     path = tmp_path / "calls"
-    with Driver(
-        PROGRAM.format(address=three.nodes[1].address, large=LARGE, path=str(path)) + "time.sleep(600)"
-    ) as program:
+    with Driver(program_at(three, start, at, path) + "time.sleep(600)") as program:
         program.after("up")
         until(lambda: begun(path), "its task does not run")
         program.process.kill()
@@ -448,6 +465,7 @@ def test_fault15_a_program_that_is_killed_loses_what_it_owned_and_nothing_else(t
     assert zmreg.get_actor("detached").answer.remote().get(timeout=PATIENCE_S) == 42
     zmreg.kill(zmreg.get_actor("detached"))
     zmreg.kill(keeper)
+    assert "DEAD" not in states(three.nodes[0]).values(), "its own node has left in peace"
     no_errors()
 
 

@@ -67,3 +67,16 @@ class Heirs:
         else:
             self._node.ends.far(heir, origin, frame)
         return True
+
+
+def stand_in(node: Node, origin: bytes, frame: bytes) -> None:
+    """`origin` has said this to a process of ours, or of a node that left, that is gone: what was for an owner, we
+    answer. Calls and results are dropped, as their senders are told of the death."""
+    try:
+        message = codec.decode(frame)
+    except ProtocolError:
+        return
+    if isinstance(message, OwnersMail):
+        node.adoption.on_message(origin, message)
+    elif isinstance(message, Adopt):
+        node.adoption.adopt(origin, message)

@@ -29,7 +29,7 @@ from zmreg.services.bulletin import Bulletin
 from zmreg.services.detours import Detours
 from zmreg.services.fetcher import Fetcher
 from zmreg.services.hearing import Hearing
-from zmreg.services.heirs import Heirs
+from zmreg.services.heirs import Heirs, stand_in
 from zmreg.services.letters import Letters
 from zmreg.services.probes import Probes
 from zmreg.services.registry import Registry
@@ -211,7 +211,7 @@ class Neighbours:
         if destination == self._node.me:
             self._node.take(origin, frame)
         elif node_of(destination) != self._node.me or not self._node.ends.hand_in(destination, origin, frame):
-            self._node.undeliverable(origin, frame)
+            stand_in(self._node, origin, frame)
 
     def _gave_up(self, node: bytes) -> None:
         """More waits for it than we can keep: as good as dead for us. The head decides for all."""

@@ -10,6 +10,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,11 @@ from zmreg.model.settings import Settings
 from zmreg.model.specs import UNIT
 from zmreg.net.sockets import Ends
 from zmreg.services import accelerators, views
-from zmreg.services.adoption import Adoption, OwnersMail
+from zmreg.services.adoption import Adoption
 from zmreg.services.far_head import FarHead
 from zmreg.services.fetcher import Fetcher
 from zmreg.services.head import Head
+from zmreg.services.heirs import stand_in
 from zmreg.services.jobs import program
 from zmreg.services.leaving import TURN_S, Departure
 from zmreg.services.loop import Loop
@@ -142,7 +144,7 @@ class Node(Loop):
         self.watch(self.store.poll_fd, self.store.finish)
         self.watch(self.nursery.channel.fileno(), self._hear_nursery)
         if driver_fd >= 0:
-            self.watch(driver_fd, self.stop)
+            self.watch(driver_fd, partial(self._launcher_died, driver_fd))
         self.perform(self.leases.prestart(int(self.settings.num_cpus)))
         if self.neighbours is None or self.neighbours.joined:
             self.ready()
@@ -160,6 +162,14 @@ class Node(Loop):
             if self.stopping or self.ends.pending():
                 continue
             self.sleep(min(until - now, TURN_S) if self.departure.draining else until - now)
+
+    def _launcher_died(self, fd: int) -> None:
+        """What others need of a program's own node goes to them."""
+        self.unwatch(fd)
+        if self.config["founder"]:
+            self.departure.asked.append(0.0)
+        else:
+            self.stop()
 
     def _hear_nursery(self) -> None:
         fd = self.nursery.channel.fileno()
@@ -231,7 +241,7 @@ class Node(Loop):
             case Adopt():
                 self.adoption.adopt(sender, message)
             case Passed(origin, payload):
-                self.undeliverable(origin, payload)
+                stand_in(self, origin, payload)
             case Replicated():
                 self.departure.on_replicated(sender, message)
             case Resolve() | Lost() | Borrow() | BorrowSettled() | Unborrow() | Holds() | AskKept():
@@ -335,11 +345,7 @@ class Node(Loop):
             return
         self.fetcher.freed(message.object_ids)
         if node_of(sender) == self.me:
-            copies: dict[bytes, list[bytes]] = {}
-            for object_id in message.object_ids:
-                for holder, _, _ in self.registry.holders(object_id):
-                    copies.setdefault(holder, []).append(object_id)
-            for holder, object_ids in copies.items():
+            for holder, object_ids in self.registry.by_holder(message.object_ids).items():
                 if holder != self.me:
                     self.post(holder, FreeObjects(tuple(object_ids)))
 
@@ -356,19 +362,6 @@ class Node(Loop):
     def other_nodes(self) -> list[bytes]:
         """The ids of the nodes that live, but for ours."""
         return self.neighbours.others() if self.neighbours is not None else []
-
-    def undeliverable(self, origin: bytes, frame: bytes) -> None:
-        """A letter came for a process of ours that has left: what it would say to an owner, its heir answers."""
-        try:
-            message = codec.decode(frame)
-        except ProtocolError:
-            return  # calls or results, whose senders are told of the death
-        if isinstance(message, OwnersMail):
-            self.adoption.on_message(origin, message)
-        elif isinstance(message, Adopt):
-            self.adoption.adopt(origin, message)
-
-    # -- what is done -----------------------------------------------------------------------------------------------
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

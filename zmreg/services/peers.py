@@ -39,6 +39,9 @@ class PeerKeeper(Protocol):
     def fail_by_input(self, task: Task, bad: Entry) -> None:
         """An input failed, and so does the call."""
 
+    def await_inputs(self, task: Task) -> None:
+        """Have `advance` called when they are there."""
+
     def lane_to_actor(self, worker: bytes, peer: Peer) -> Lane:
         """A new lane to the actor's worker."""
 
@@ -101,11 +104,12 @@ class Peer:
         return ahead >= _FEW_AHEAD and self.ordered and (ahead >= _AHEAD or len(task.payload) > _SMALL_BYTES)
 
     def place_first(self, task: Task) -> None:
-        """Back to the head of the queue: it was sent, and came back unbegun."""
+        """Back to where it stood: it was sent, and came back unbegun."""
         if self._death is not None:
             self.place(task)
             return
-        self.queue.appendleft(task)
+        later = (place for place, other in enumerate(self.queue) if other.counter > task.counter)
+        self.queue.insert(next(later, len(self.queue)), task)
         self.advance()
 
     def advance(self) -> None:
@@ -120,6 +124,8 @@ class Peer:
             if self._is_full(lane, task):
                 break
             if task.deps is not None and not self._ready(task, lane):
+                if not task.waiting:  # an input that was there is just made again
+                    self._keeper.await_inputs(task)
                 if self.ordered:
                     break
                 held.append(queue.popleft())

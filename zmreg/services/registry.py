@@ -62,6 +62,14 @@ class Registry:
         """(node, size, primary) of each copy known here."""
         return self.index.holders(object_id)
 
+    def by_holder(self, object_ids: Iterable[bytes]) -> dict[bytes, list[bytes]]:
+        """Which of these objects each node has."""
+        found: dict[bytes, list[bytes]] = {}
+        for object_id in object_ids:
+            for holder, _, _ in self.holders(object_id):
+                found.setdefault(holder, []).append(object_id)
+        return found
+
     def on_message(self, sender: bytes, message: ReplicaMessage, now: float) -> None:
         """A word about the table, published or said to us alone."""
         if isinstance(message, AskReplay | AskSnapshot):

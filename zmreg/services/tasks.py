@@ -107,15 +107,20 @@ class Tasks(Leasing):
                     if lane is not None and isinstance(home, Pool):
                         lane.ride(task)
                         return
-                    task.waiting = len(pending)
-                    for entry in pending:
-                        entry.listen(lambda done: self._input_there(task, done))
-                        self.sharing.want(entry)
+                    self.await_inputs(task)
                 if isinstance(home, Pool):
                     return
             elif isinstance(home, Pool) and not home.shape.strategy:
                 home = task.peer = self.near_inputs(task, home)
         home.place(task)
+
+    def await_inputs(self, task: Task) -> None:
+        """Look at it again when its inputs are there."""
+        pending = pending_inputs(task)
+        task.waiting = len(pending)
+        for entry in pending:
+            entry.listen(lambda done: self._input_there(task, done))
+            self.sharing.want(entry)
 
     def _input_there(self, task: Task, entry: Entry) -> None:
         task.waiting -= 1
