@@ -191,6 +191,34 @@ def test_jobs_survive_the_head(restartable: Restartable) -> None:
     assert before == after and "pytest" in after["Name"] and time.time() - after["Started"] < 300
 
 
+def test_a_head_that_was_stopped_in_peace_is_followed_as_well(restartable: Restartable) -> None:
+    head = restartable.head.node_id
+    strategy = zmreg.NodeAffinitySchedulingStrategy(head, soft=True)
+    here = Counter.options(name="here", lifetime="detached", scheduling_strategy=strategy, max_task_retries=1).remote(1)
+    there = Counter.options(name="there", **DETACHED_AT_B).remote(1)
+    assert zmreg.get([here.add.remote(), there.add.remote()], timeout=10) == [2, 2]
+    restartable.cluster.end_node(head)
+    restartable.until_headless()
+    restartable.start()
+    assert zmreg.get_actor("there").add.remote().get(timeout=20) == 3
+    assert here.add.remote().get(timeout=20) == 2, "that its machine was stopped is not its death"
+
+
+def test_a_head_that_keeps_nothing_starts_anew(tmp_path: Path) -> None:
+    port = free_ports()
+    with LocalCluster([{"port": port}, {"locs": {"b"}}]) as cluster:
+        head, b = cluster.nodes
+        cluster.attach(b.node_id)
+        old = Counter.options(name="old", **DETACHED_AT_B).remote()
+        assert old.add.remote().get(timeout=10) == 1
+        cluster.kill_node(head.node_id)
+        cluster.add_node(contact="", port=port)
+        assert Counter.options(name="old", **DETACHED_AT_B).remote().add.remote().get(timeout=20) == 1
+        with pytest.raises(zmreg.errors.ActorDiedError, match="unknown here"):
+            until(lambda: old.add.remote().get(timeout=20) is None, "the new head knows it", 10.0)
+        assert {path.name for path in tmp_path.iterdir()} == set()
+
+
 @pytest.mark.timeout(90)
 def test_fault10_a_node_that_does_not_come_back_is_dead_after_the_grace(tmp_path: Path) -> None:
     made = Restartable(tmp_path, {"locs": {"c", "spare"}}, {"locs": {"spare"}})

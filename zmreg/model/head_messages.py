@@ -37,7 +37,7 @@ class ForHead(Sentence):
 
 
 class HeadKept(Sentence):
-    """head -> node: all that you said up to this number is on my disk."""
+    """head -> node: all that you said up to this number is on my disk (or heard, if I keep nothing)."""
 
     KIND: ClassVar[int] = 118
     number: int

@@ -1,7 +1,7 @@
 """What a node that is not the head has in its place: it passes on what is said about actors, and hosts them.
 
 What has to survive the head goes in numbered words (`ForHead`), which are kept here until the head has them on its
-disk, and said again to the next one. Nothing is kept for a head that keeps nothing itself (epoch 0).
+disk (one that keeps nothing: until it has heard them), and said again to the next one.
 """
 
 from __future__ import annotations
@@ -69,16 +69,10 @@ class FarHead:
         return True
 
     def _entrust(self, origin: bytes, message: Message) -> None:
-        if not self._is_durable():
-            self._node.ends.far(self.head, origin, codec.encode(message))
-            return
         self._number += 1
         word = ForHead(self._number, origin, codec.encode(message))
         self._kept.append(word)
         self._node.post(self.head, word)
-
-    def _is_durable(self) -> bool:
-        return self._node.neighbours is not None and self._node.neighbours.members.epoch > 0
 
     def _forget(self, head: bytes, number: int) -> None:
         if head == self.head:
@@ -107,7 +101,7 @@ class FarHead:
 
     def process_died(self, process: bytes, reason: str, adopted: Container[bytes]) -> None:
         """The head hears it from the node of that process; should there be none just now, the next one does."""
-        if node_of(process) == self._node.me and self._is_durable():
+        if node_of(process) == self._node.me:
             in_peace = adopted is self._node.adoption
             self._entrust(self._node.me, ProcessDied(process, None, None, b"", reason, "", in_peace))
 

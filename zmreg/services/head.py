@@ -28,6 +28,7 @@ from zmreg.model.messages import (
     Constructed,
     CreateActor,
     ForHead,
+    HeadKept,
     Inventory,
     JobStarted,
     KillActor,
@@ -74,6 +75,8 @@ class Head:
         """Actors for which no node is able, each with the time when that is final."""
         self._early: dict[bytes, tuple[float, list[tuple[bytes, Message]]]] = {}
         """What was said of actors that are not known yet: (until when to keep it, senders and messages)."""
+        self._heard: dict[bytes, int] = {}
+        """Without a ledger: the last number heard of each node, until it is told."""
         self.jobs = Jobs()
         self.homecoming = Homecoming(node, self)
         self.keeping: Keeping | None = None
@@ -172,6 +175,8 @@ class Head:
             self.hears(word.origin, message)
         if self.keeping is not None:
             self.keeping.heard(node, word.number)
+        else:
+            self._heard[node] = word.number
 
     def _on_create(self, sender: bytes, message: CreateActor) -> None:
         known = message.actor_id in self.actors
@@ -262,6 +267,9 @@ class Head:
         self.homecoming.tick(now)
         if self.keeping is not None:
             self.keeping.tick()
+        heard, self._heard = self._heard, {}
+        for node, number in heard.items():
+            self._node.post(node, HeadKept(number))
         self.perform(self.actors.tick(now))
         self._retry_unplaced(now)
         for actor_id in [each for each, (until, _) in self._early.items() if now > until]:
@@ -272,8 +280,11 @@ class Head:
 
     def close(self) -> None:
         """Have on the disk what is left, and let the next head have it."""
-        if self.keeping is not None:
-            self.keeping.ledger.close()
+        keeping, self.keeping = self.keeping, None
+        if keeping is not None:
+            self._node.unwatch(keeping.ledger.fd)
+            self.jobs.changed = lambda job: None
+            keeping.ledger.close()
 
     # -- what is done -----------------------------------------------------------------------------------------------
 

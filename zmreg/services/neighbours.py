@@ -145,6 +145,8 @@ class Neighbours:
             record = self.members.record(node)
             if record is not None:
                 self._probes.ask(node, record.host, record.port)
+            elif self.members.is_fenced(node):  # it was told, and has ended: libzmq would go on trying for ever
+                self._mesh.disconnect(node)
 
     def _refused(self, node: bytes) -> None:
         self._perform(self.members.on_refused(node, time.monotonic()))

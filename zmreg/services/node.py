@@ -16,7 +16,7 @@ from typing import Any
 
 from zmreg.core.leases import LeaseBook
 from zmreg.model.errors import ProtocolError
-from zmreg.model.ids import NODE_BYTES, node_of
+from zmreg.model.ids import NODE_BYTES
 from zmreg.model.messages import (
     Adopt,
     Allocate,
@@ -59,7 +59,7 @@ from zmreg.model.messages import (
 from zmreg.model.settings import Settings
 from zmreg.model.specs import UNIT
 from zmreg.net.sockets import Ends
-from zmreg.services import accelerators, views
+from zmreg.services import accelerators, storing, views
 from zmreg.services.adoption import Adoption
 from zmreg.services.far_head import FarHead
 from zmreg.services.fetcher import Fetcher
@@ -117,7 +117,7 @@ class Node(Loop):
         self.store = Storekeeper(self.me, arena, Path(config["spill"]), self.settings, self.post)
         self.overdue = Overdue(Path(config["session"]), self.nursery.kill)
         self.adoption = Adoption(self.me, self.post, self.store, lambda object_id: self.head.release(object_id))
-        self.adoption.free = lambda message: self._on_free(self.me, message)
+        self.adoption.free = lambda message: storing.hear(self, self.me, message)
         self.departure = Departure(self)
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
@@ -225,7 +225,7 @@ class Node(Loop):
     def _route(self, sender: bytes, message: Message) -> None:
         match message:
             case Allocate() | Sealed() | Pin() | Unpin() | FreeObjects() | Prefetch() | Replicate() | Revive():
-                self._on_store(sender, message)
+                storing.hear(self, sender, message)
             case WantLeases():
                 self.placing.on_want(sender, message)
             case LeaseReturned(worker):
@@ -258,28 +258,6 @@ class Node(Loop):
             case _:
                 if not (self.restarting.hears(sender, message) or self.head.hears(sender, message)):
                     self.protocol_errors += 1
-
-    def _on_store(
-        self,
-        sender: bytes,
-        message: Allocate | Sealed | Pin | Unpin | FreeObjects | Prefetch | Replicate | Revive,
-    ) -> None:
-        match message:
-            case Allocate():
-                self.store.on_allocate(sender, message, time.monotonic())
-            case Sealed():
-                self.store.on_sealed(sender, message)
-            case Pin():
-                now = time.monotonic()
-                if self.fetcher is None or not self.fetcher.brings(sender, message, now):
-                    self.store.on_pin(sender, message, now)
-            case Prefetch() | Replicate() | Revive():
-                if self.fetcher is not None:
-                    self.fetcher.on_wish(sender, message, time.monotonic())
-            case Unpin():
-                self.store.on_unpin(sender, message)
-            case FreeObjects():
-                self._on_free(sender, message)
 
     def _on_hello(self, sender: bytes, message: Hello) -> None:
         child = self.nursery.children.get(sender)
@@ -338,17 +316,6 @@ class Node(Loop):
         self.head = FarHead(self, head)
         self.ready()
 
-    def _on_free(self, sender: bytes, message: FreeObjects) -> None:
-        """An owner needs these no more. Its own node tells the others that have copies."""
-        self.store.on_free(message)
-        if self.fetcher is None:
-            return
-        self.fetcher.freed(message.object_ids)
-        if node_of(sender) == self.me:
-            for holder, object_ids in self.registry.by_holder(message.object_ids).items():
-                if holder != self.me:
-                    self.post(holder, FreeObjects(tuple(object_ids)))
-
     def raw(self, node: bytes, message: Message) -> None:
         """Say to a node what is said again when it gets lost."""
         if self.neighbours is not None:
@@ -367,6 +334,7 @@ class Node(Loop):
 
     def shut_down(self) -> None:
         """Workers are asked to end, then made to; files go last."""
+        self.head.close()  # first: that they end now is no fate of theirs to be written down
         for worker, child in list(self.nursery.children.items()):
             if child.ready:
                 self.post(worker, Exit(True))
@@ -383,7 +351,6 @@ class Node(Loop):
         end_descendants()
         if self.neighbours is not None:
             self.neighbours.close(LINGER_MS)
-        self.head.close()
         self.ends.close(clean=False)
         self.store.close()
         remove_session(self.config)

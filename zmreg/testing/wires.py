@@ -6,6 +6,7 @@ All connect from one address, so a proxy tells its callers apart by the process 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -137,5 +138,6 @@ def _inode(local_port: int, remote_port: int) -> str:
 def _children() -> list[int]:
     found: list[int] = []
     for path in Path("/proc/self/task").glob("*/children"):
-        found += [int(pid) for pid in path.read_text().split()]
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            found += [int(pid) for pid in path.read_text().split()]
     return found
