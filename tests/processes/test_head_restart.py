@@ -184,10 +184,13 @@ def test_fault10_what_happens_while_there_is_no_head_is_made_up_for(restartable:
 
 
 def test_jobs_survive_the_head(restartable: Restartable) -> None:
-    (before,) = (job for job in ask(restartable.head, "jobs") if job["Status"] == "RUNNING")
+    def running() -> list[dict]:
+        return [job for job in ask(restartable.head, "jobs") if job["Status"] == "RUNNING"]
+
+    (before,) = until(running, "the head does not know us")
     restartable.restart()
     restartable.until_followed()
-    (after,) = (job for job in ask(restartable.head, "jobs") if job["Status"] == "RUNNING")
+    (after,) = until(running, "the next head does not know us")
     assert before == after and "pytest" in after["Name"] and time.time() - after["Started"] < 300
 
 

@@ -75,8 +75,6 @@ class Head:
         """Actors for which no node is able, each with the time when that is final."""
         self._early: dict[bytes, tuple[float, list[tuple[bytes, Message]]]] = {}
         """What was said of actors that are not known yet: (until when to keep it, senders and messages)."""
-        self._heard: dict[bytes, int] = {}
-        """Without a ledger: the last number heard of each node, until it is told."""
         self.jobs = Jobs()
         self.homecoming = Homecoming(node, self)
         self.keeping: Keeping | None = None
@@ -176,7 +174,7 @@ class Head:
         if self.keeping is not None:
             self.keeping.heard(node, word.number)
         else:
-            self._heard[node] = word.number
+            self._node.post(node, HeadKept(word.number))
 
     def _on_create(self, sender: bytes, message: CreateActor) -> None:
         known = message.actor_id in self.actors
@@ -267,9 +265,6 @@ class Head:
         self.homecoming.tick(now)
         if self.keeping is not None:
             self.keeping.tick()
-        heard, self._heard = self._heard, {}
-        for node, number in heard.items():
-            self._node.post(node, HeadKept(number))
         self.perform(self.actors.tick(now))
         self._retry_unplaced(now)
         for actor_id in [each for each, (until, _) in self._early.items() if now > until]:

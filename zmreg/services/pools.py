@@ -149,6 +149,8 @@ class Pool:
 
     def node_gone(self, node: bytes) -> None:
         """Nothing more is to be had there."""
+        if node == self.wires.node and not node_named_in(self.shape.strategy):
+            return  # our own node, which leaves: it has nothing for us, but goes on to name others that have
         self.told.pop(node, None)
         if node == self.first:
             self._stranded = True

@@ -274,8 +274,7 @@ class ChaosProxy:
         await self._listen()
         self._ready.set()
         await self._stop.wait()
-        self._refuse()
-        await self._turns()  # who was accepted just now has a link only then
+        await self._refuse()
         tasks = [link.task for link in self._links if link.task is not None]
         for task in tasks:
             task.cancel()
@@ -348,7 +347,7 @@ class ChaosProxy:
 
     def refuse(self) -> None:
         """Reset every connection and refuse new ones until `heal`, as a machine does on which the process is gone."""
-        self._do(self._refuse)
+        self._wait(self._refuse())
 
     def heal(self, of: str = "") -> None:
         """No fault any more. Connections that have lost bytes are cut, the others go on."""
@@ -378,8 +377,12 @@ class ChaosProxy:
             self._truncated,
         )
 
-    def _refuse(self) -> None:
+    async def _refuse(self) -> None:
         if self._listening is not None:
+            # A server that is closed between accepting somebody and making a transport forgets that socket (3.11).
+            for each in self._listening.sockets:
+                asyncio.get_running_loop().remove_reader(each.fileno())
+            await self._turns()
             self._listening.close()
             self._listening = None
             self._held = bound(self.port)  # bound and not listening: refuses, and nobody else can take the port
