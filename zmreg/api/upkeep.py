@@ -43,7 +43,7 @@ def drain_node(node_id: str, timeout: float | None = None, *, grace: float | Non
     It takes no more work. What runs there has `grace` seconds to finish (by default what the node was started with, 10)
     and is tried again elsewhere after that, at no charge. Actors that may be restarted go elsewhere; the others end.
     Values that only it has are copied to other nodes first. Programs that use it as their node lose their seat.
-    `node_id` is as in `nodes()`. Raises ClusterError when there is no such node, when it is the head, or dies meanwhile;
+    `node_id` is as in `nodes()`. Raises ClusterError when there is no such node, it is the head, or dies meanwhile;
     ValueError for this program's own node; GetTimeoutError after `timeout` seconds, and the drain goes on.
     """
     seat = client()

@@ -24,7 +24,7 @@ class ActorState(StrEnum):
 
 
 MOVING: Final = "MOVING"
-"""What subscribers hear of a living actor that is about to change its place: send it nothing until it is ALIVE again."""
+"""What subscribers hear of a living actor that is about to change its place: send it nothing until it is ALIVE."""
 
 
 class ActorMove(StrEnum):

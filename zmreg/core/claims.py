@@ -14,8 +14,8 @@ from zmreg.model.specs import CPU, GPU, NEAR, ON, TRY, UNIT, Shape
 # Distinct shapes remembered to recognise one seen before; a node sees a handful.
 _SHAPES_KEPT: Final = 1_000
 # What takes nothing of a node would get a process for each task, and 2,000 short ones would start hundreds. So an owner
-# begins with this many leases of such a shape for each CPU, and as long as that is not enough it gets twice as many with
-# every tick: who only sleeps is not kept waiting for long. Blocked ones do not count.
+# begins with this many leases of such a shape for each CPU, and as long as that is not enough it gets twice as many
+# with every tick: who only sleeps is not kept waiting for long. Blocked ones do not count.
 _FREE_LEASES_A_CPU: Final = 2
 
 Totals = tuple[Mapping[str, int], frozenset[str]]

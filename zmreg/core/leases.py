@@ -180,7 +180,7 @@ class LeaseBook(Claims):
         return effects + self._settle()
 
     def drain(self) -> list[LeaseEffect]:
-        """Give nothing any more: what is lent is called back, who is idle ends. Owners who wait have to go elsewhere."""
+        """Give nothing any more: what is lent is called back, who is idle ends. Owners who wait go elsewhere."""
         self.draining = True
         return self._settle()
 

@@ -220,8 +220,8 @@ class Members:
         rival = record.is_head and record.epoch == self.epoch > 0 and record.node > self.me
         if self._is_head and (record.epoch > self.epoch or rival):
             return self._give_up(
-                f"the cluster has had another head, of epoch {record.epoch}, and this one is of epoch {self.epoch}: its "
-                "state is an old copy"
+                f"the cluster has had another head, of epoch {record.epoch}, and this one is of epoch {self.epoch}: "
+                "its state is an old copy"
             )
         if not record.is_head or record.node == self.head or record.epoch > self.epoch:
             if record.is_head:
