@@ -11,6 +11,7 @@ import pytest
 
 import zmreg
 from zmreg.model.errors import ActorUnavailableError
+from zmreg.services.client import current
 
 pytestmark = pytest.mark.usefixtures("cluster")
 T = 30
@@ -171,3 +172,10 @@ def test_row49_is_canceled_in_a_sync_actor_and_not_in_an_async_one():
 
     assert Polls.remote().run.remote().get(timeout=T) is False
     assert "CancelledError" in Async.remote().run.remote().get(timeout=T)
+
+
+def test_fault31_a_question_that_makes_no_sense_does_not_end_the_node():
+    seat = current()
+    for topic, key in (("assigned", "no hex"), ("objects", "many"), ("drain", "no hex")):
+        assert seat.ask(topic, key) is None
+    assert zmreg.nodes(), "the node goes on"

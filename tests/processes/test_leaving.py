@@ -336,6 +336,81 @@ def test_row71_zmreg_drain(three: LocalCluster):
     assert states(c)[b.node_id] == "LEFT"
 
 
+@zmreg.remote(num_cpus=0.5, resources={"work": 0.5})
+def nest(number):
+    """Refs that its worker owns: in its store, inside another value, and of a task of its own."""
+    large = zmreg.put(np.full(200_000, number, np.uint8))
+    return [large, zmreg.put({"inner": large}), fill.remote(number)]
+
+
+@zmreg.remote(num_cpus=0.5, resources={"work": 0.5})
+def fill(number, nbytes=150_000):
+    return np.full(nbytes, number, np.uint8)
+
+
+def test_row71_nodes_come_and_go_under_load_and_nobody_notices():
+    """Also two at once. Nothing fails, nothing is computed twice, no call of an actor is lost, nothing leaks."""
+    spec: dict[str, Any] = {"num_cpus": 2, "resources": {"work": 2}, "drain_grace_s": 5.0}
+    wrong: list[BaseException] = []
+    rounds = [0, 0, 0]
+    stop = threading.Event()
+
+    def tasks() -> None:
+        refs = [fill.remote(number, size) for number, size in enumerate([100, 150_000, 1_000_000] * 4)]
+        assert [int(value[-1]) for value in zmreg.get(refs, timeout=PATIENCE_S)] == list(range(12))
+
+    def refs_in_refs() -> None:
+        large, box, made = nest.remote(rounds[1] % 250).get(timeout=PATIENCE_S)
+        values = [large.get(timeout=PATIENCE_S), box.get(timeout=PATIENCE_S)["inner"].get(timeout=PATIENCE_S)]
+        assert {int(value[5]) for value in (*values, made.get(timeout=PATIENCE_S))} == {rounds[1] % 250}
+
+    def calls() -> None:
+        first = actor.add.remote().get(timeout=PATIENCE_S)
+        later = zmreg.get([actor.add.remote() for _ in range(20)], timeout=PATIENCE_S)
+        after = next((place for place, count in enumerate(later) if count == 1), len(later))  # it has moved there
+        assert later[:after] == list(range(first + 1, first + 1 + after))
+        assert later[after:] == list(range(1, len(later) - after + 1))
+
+    def again_and_again(number: int, act: Any) -> None:
+        try:
+            while not stop.is_set():
+                act()
+                rounds[number] += 1
+        except BaseException as error:  # noqa: BLE001  looked at below
+            wrong.append(error)
+
+    with LocalCluster([{"num_cpus": 0}, spec, spec, spec]) as cluster:
+        cluster.attach()
+        head = cluster.nodes[0]
+        actor = Counter.options(max_restarts=1).remote()
+        threads = [
+            threading.Thread(target=again_and_again, args=each) for each in enumerate((tasks, refs_in_refs, calls))
+        ]
+        for thread in threads:
+            thread.start()
+        for at_once in (1, 2, 1):
+            leavers = [
+                threading.Thread(target=cluster.end_node, args=(node.node_id,))
+                for node in [node for node in cluster.nodes if node != head][:at_once]
+            ]
+            so_far = list(rounds)
+            until(lambda: wrong or all(now > then for now, then in zip(rounds, so_far, strict=True)), "it stands still")  # noqa: B023
+            for leaver in leavers:
+                leaver.start()
+            for leaver in leavers:
+                leaver.join(PATIENCE_S)
+                cluster.add_node(**spec)
+        stop.set()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert wrong == []
+        assert set(states(head).values()) == {"ALIVE", "LEFT"}
+        assert zmreg.stats()["tasks"]["rebuilt"] == 0
+        no_errors()
+        until(lambda: not any(ask(node, "stats")["adopted"] for node in cluster.nodes), "somebody answers for nothing")
+        until(lambda: not any(ask(node, "stats")["store"]["sealed"] for node in cluster.nodes), "bytes are left")
+
+
 def test_the_head_too_leaves_its_objects_to_others():
     """Nothing is placed any more, and nobody is admitted; what is there can be read."""
     with LocalCluster([{"num_cpus": 1, "locs": {"b"}}, {"num_cpus": 1}, {"num_cpus": 1}]) as cluster:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from zmreg.core.loans import Loans
-from zmreg.model.ids import owner_of, short
+from zmreg.model.ids import node_of, owner_of, short
 from zmreg.model.messages import (
     Adopt,
     AskKept,
@@ -54,6 +54,8 @@ class Adoption:
         """Frees an object wherever it is."""
         self._heir = b""
         """The node to which all of it was given; empty while we stay."""
+        self._lenders = {me}
+        """Ourselves, and the nodes that have left what they answered for to us."""
         self._to_settle = 0
         """Hand-overs to the heir of which the owners have not said yet that they know."""
 
@@ -63,6 +65,8 @@ class Adoption:
             self._pass_on(sender, message)
             return
         object_id = message.object_id
+        if sender == node_of(sender):
+            self._lenders.add(sender)
         self._objects[object_id] = message
         for borrower, count in zip(message.borrowers, message.counts, strict=True):
             if borrower != self._me:
@@ -82,7 +86,8 @@ class Adoption:
     def on_message(self, sender: bytes, message: OwnersMail) -> None:
         """What borrowers say to an owner, and owners to a lender."""
         if self._heir and not isinstance(message, BorrowSettled):
-            self._pass_on(sender, message)
+            if not isinstance(message, Borrow) or not self._was_booked(message, sender):
+                self._pass_on(sender, message)
             return
         match message:
             case Resolve(object_id):
@@ -91,9 +96,11 @@ class Adoption:
                 text = f"{reason}; its owner has left, and what it could run again left with it"
                 self._post(sender, Resolved(object_id, "lost", text.encode(), 0, "", 0, ()))
             case Borrow(object_id, lender):
-                if object_id in self._objects:
+                if object_id in self._objects and not self._was_booked(message, sender):
                     self._loans.lend(object_id, sender)
-                if lender != self._me:
+                if lender == self._me:
+                    self._settled(object_id, sender, 1)
+                else:
                     self._post(lender, BorrowSettled(object_id, sender))
             case BorrowSettled(object_id, borrower):
                 self._to_settle -= borrower == self._heir
@@ -107,6 +114,11 @@ class Adoption:
                 self._drop([object_id for object_id, count in pairs if self._loans.returned(object_id, sender, count)])
             case Holds(owner, object_ids, counts, whole):
                 self._restate(sender, owner, dict(zip(object_ids, counts, strict=True)), whole)
+
+    def _was_booked(self, message: Borrow, borrower: bytes) -> bool:
+        """We handed it over ourselves, or a node did whose heir we are, and as an owner does: booked in that moment. A
+        borrower that had not heard yet that its owner has left says `Borrow` all the same."""
+        return message.lender in self._lenders and not self._unsettled[message.object_id, borrower]
 
     def _restate(self, borrower: bytes, owner: bytes, holds: dict[bytes, int], whole: bool) -> None:
         for object_id in [each for each in self._objects if owner_of(each) == owner]:

@@ -40,7 +40,15 @@ NODE_LOG = "node"
 
 
 def hear(node: Node, sender: bytes, question: Ask) -> None:
-    """Answer a question, or pass it on to the head."""
+    """Answer a question, or pass it on to the head. One whose key makes no sense is answered with nothing."""
+    try:
+        _hear(node, sender, question)
+    except ValueError:
+        node.protocol_errors += 1
+        node.post(sender, Answer(question.request, False, batches.pack_plain(None)))
+
+
+def _hear(node: Node, sender: bytes, question: Ask) -> None:
     if question.topic in HEAD_TOPICS and not isinstance(node.head, Head):
         node.head.hears(sender, question)
         return
