@@ -72,13 +72,18 @@ def two(keys: CurveKeys, others: CurveKeys | None = None) -> Iterator[tuple[Node
 
 
 def gets_through(one: Node, other: Node, called: bytes, said: bytes) -> bool:
-    """Said again and again, as nothing else promises delivery."""
+    """Said again and again, as nothing else promises delivery; by a new connection when one is deaf, as
+    `Neighbours` does: connections that follow each other at once may reach the gate in any order."""
 
     def arrived() -> bool:
         one.mesh.send(called, (said,))
         return (one.name, said) in other.heard
 
-    return until([one, other], arrived, 10)
+    for _ in range(5):
+        if until([one, other], arrived, 2):
+            return True
+        one.mesh.redial(called)
+    return False
 
 
 def test_what_is_sent_arrives_under_the_senders_name() -> None:

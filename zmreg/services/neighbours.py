@@ -44,6 +44,8 @@ EXIT_FENCED = 75
 # A letter to a node that nobody has told us of waits this long: news of a node and of its processes take two ways.
 _UNKNOWN_S = 5.0
 # Silences are counted in seconds.
+# Between two new connections to a node that acknowledges nothing.
+_RENEW_S = 5.0
 _JUDGE_S = 0.05
 
 _PORTS = 1 << 16
@@ -69,6 +71,7 @@ class Neighbours:
         self.detours = Detours(node.me, mesh, self.members)
         self.letters = Letters(node.me, self.detours, self._deliver, self._gave_up)
         self._head = self.members.head or b""
+        self._renew_at: dict[bytes, float] = {}
         self._waiting: dict[bytes, tuple[float, list[tuple[bytes, bytes, bytes]]]] = {}
         """Letters to nodes that are not known yet: (until when, letters)."""
         self._bulletin = Bulletin(record, self._publish)
@@ -125,8 +128,21 @@ class Neighbours:
         self._probes.tick(now)
         self.succession.tick(now)
         self._give_up_unknown(now)
-        for node in self.detours.review(self.letters.stuck(), now):
+        stuck = self.letters.stuck()
+        for node in self.detours.review(stuck, now):
             self.letters.connected(node)
+        self._renew_links([node for node, is_stuck in stuck if is_stuck], now)
+
+    def _renew_links(self, stuck: list[bytes], now: float) -> None:
+        """A gate that sees two connections of one sender end in the wrong order lets go of the one that lives, and we
+        are not told: what we say goes nowhere, for good. Who acknowledges nothing is connected anew now and then."""
+        for node in stuck:
+            if now >= self._renew_at.get(node, 0.0):
+                self._renew_at[node] = now + _RENEW_S
+                self._mesh.redial(node)
+                self.letters.connected(node)
+        if self._renew_at and not stuck:
+            self._renew_at.clear()
 
     def send_frames(self, node: bytes, frames: tuple[bytes, memoryview]) -> None:
         """A part of an object."""
