@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final, cast
 from zmreg.core.nodes import DEAD_S
 from zmreg.model.ids import PROCESS_ID_BYTES, node_of
 from zmreg.model.messages import CreateActor, Inventory, KillProcess, Message, NodeGone
-from zmreg.services.ledger import Ledger
 from zmreg.wire import codec
 
 if TYPE_CHECKING:
     from zmreg.services.head import Head
+    from zmreg.services.ledger import Ledger
     from zmreg.services.node import Node
 
 # Slow is not dead: as long as a silent node has (core/nodes.py).
