@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """A runtime directory of this run's own: two runs on one machine, or a user's live cluster, never meet."""
     os.environ[MARK] = str(os.getpid())
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: Ctrl-C would do nothing here
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Short on purpose: an ipc path holds 107 characters.
     runtime = tempfile.mkdtemp(prefix="zt-")
     config.add_cleanup(lambda: shutil.rmtree(runtime, ignore_errors=True))
