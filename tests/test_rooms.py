@@ -339,3 +339,24 @@ def test_public_names_are_the_same_for_checkers_for_star_and_at_run_time() -> No
         assert getattr(zmreg, name) is not None and name in dir(zmreg)
     with pytest.raises(AttributeError, match="no attribute 'tsak'"):
         zmreg.tsak  # noqa: B018
+
+
+# The time of day is for people to read, and for comparing the clocks of machines. It jumps.
+TELLS_THE_TIME = {
+    "services/jobs.py",
+    "services/ledger.py",
+    "services/node.py",
+    "services/views.py",
+    "services/checks.py",
+}
+
+
+def test_fault49_no_wait_goes_by_a_clock_that_may_jump() -> None:
+    said = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and ast.unparse(node) in ("time.time", "datetime.now", "datetime.datetime.now")
+    }
+    assert said <= TELLS_THE_TIME
