@@ -19,7 +19,7 @@ from zmreg.services.adoption import Adoption
 from zmreg.services.entries import INLINE, Entry
 from zmreg.services.sharing import Sharing
 
-NODE = b"the-node"
+NODE = b"proc" + bytes(4)  # ids carry their node: `node_of` of every process below
 NAMES = [b"process%d" % number for number in range(3)]
 names = st.sampled_from(NAMES)
 
