@@ -6,6 +6,7 @@ what a wider fixture holds (a module's cluster) is not blamed on one test.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import threading
@@ -117,10 +118,32 @@ def segment_names() -> set[str]:
 
 
 def is_ours(segment: str) -> bool:
-    """False if a live process outside this test run has it mapped: another run on the same machine owns it."""
+    """False if it is another test run's on the same machine: a live process outside ours has it locked or mapped."""
+    path = SHARED_MEMORY / segment
+    if not has_session(segment) and is_locked(path):
+        return False
     ours = {process.pid for process in our_processes()} | {os.getpid()}
-    wanted = str(SHARED_MEMORY / segment)
-    return not any(wanted in maps_of(pid) for pid in psutil.pids() if pid not in ours)
+    return not any(str(path) in maps_of(pid) for pid in psutil.pids() if pid not in ours)
+
+
+def has_session(segment: str) -> bool:
+    """Whether the session it belongs to has its directory among this run's, where it is removed last."""
+    return segment.rpartition("-")[2] in {path.name for path in session_directories()}
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a live process holds the lock of a session's directory."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False  # just removed
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def maps_of(pid: int) -> str:

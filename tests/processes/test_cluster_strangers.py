@@ -63,6 +63,8 @@ def ports(node: TestNode) -> dict[str, int]:
 @pytest.mark.parametrize("place", [0, 1], ids=["head", "other"])
 def test_fault30_strangers_at_the_ports_of_a_running_node_get_nothing(pair: LocalCluster, place: int, where: str):
     node = pair.nodes[place]
+    until_agreed(pair)  # each has reached the other: from now on the only newcomers are the strangers
+    assert works()
     before = ask(node, "network")["Gate"]["Accepted"]
     fds = psutil.Process(node.pid).num_fds()
     raws = {name: Raw(ports(node)[where], said) for name, said in INTRUDERS.items()}

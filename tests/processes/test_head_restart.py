@@ -163,6 +163,18 @@ def test_fault10_detached_actors_of_the_heads_own_machine_are_made_again_and_oth
         mortal.add.remote().get(timeout=20)
 
 
+def test_fault10_an_actor_that_was_alive_is_not_made_anew_because_the_head_had_not_written_it_down(
+    restartable: Restartable,
+) -> None:
+    strategy = zmreg.NodeAffinitySchedulingStrategy(restartable.head.node_id, soft=True)
+    mortals = [Counter.options(scheduling_strategy=strategy).remote() for _ in range(4)]
+    assert zmreg.get([each.add.remote() for each in mortals], timeout=10) == [1] * 4
+    restartable.restart()
+    for mortal in mortals:
+        with pytest.raises(zmreg.errors.ActorDiedError):
+            mortal.add.remote().get(timeout=20)
+
+
 def test_fault10_what_happens_while_there_is_no_head_is_made_up_for(restartable: Restartable) -> None:
     restarts = Counter.options(name="restarts", max_restarts=1, **DETACHED_AT_B).remote(3)
     dies = Counter.options(name="dies", **AT_B).remote()

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import zmreg
-from tests.footprint import Footprint
+from tests.footprint import Footprint, is_locked
 from tests.processes.drivers import Driver, eventually, session_paths
 from zmreg.services.directories import new_session, runtime_root, sweep
 
@@ -142,6 +142,8 @@ def test_fault67_after_kill_9_of_everything_the_next_start_sweeps_and_works():
         driver.end()
         assert driver.left(CLEAN_WITHIN_S) == []
     assert len(session_paths(session)) == 3, "nobody was left to remove it; otherwise this test tests nothing"
+    # A worker that was just being forked has no environment to be found by, and holds the locks until it has ended.
+    eventually(lambda: not any(map(is_locked, session_paths(session))), CLEAN_WITHIN_S, "locks are still held")
     with zmreg.init(num_cpus=1):
         assert session_paths(session) == []
         assert zmreg.remote(len).remote("abc").get(timeout=20) == 3

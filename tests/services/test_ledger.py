@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from select import poll
+from select import POLLIN, poll
 
 import pytest
 
@@ -39,7 +39,7 @@ def settled(ledger: Ledger) -> str:
     answers: list[str] = []
     ledger.after(answers.append)
     waiting = poll()
-    waiting.register(ledger.fd)
+    waiting.register(ledger.fd, POLLIN)
     while not answers:
         assert waiting.poll(20_000), "the ledger has not answered"
         ledger.settle()
@@ -195,13 +195,13 @@ def test_fault_40_what_nobody_waits_for_is_written_by_itself_when_there_is_room(
 WRITER = """
 import os, sys
 from pathlib import Path
-from select import poll
+from select import POLLIN, poll
 from zmreg.core.actor_roll import Stand
 from zmreg.services.ledger import Order, open_ledger
 ledger = open_ledger(Path(sys.argv[1]), "c0ffee", b"head0000")
 first = int(sys.argv[2])
 waiting = poll()
-waiting.register(ledger.fd)
+waiting.register(ledger.fd, POLLIN)
 os.write(1, b"epoch %d\\n" % ledger.epoch)
 number = first
 while True:

@@ -285,6 +285,7 @@ class Head:
 
     def perform(self, effects: Iterable[fx.ActorEffect]) -> None:
         """Do what the actor book decided."""
+        words: list[tuple[bytes, ActorState]] = []
         for effect in effects:
             match effect:
                 case fx.HostActor(actor_id, _, _):
@@ -303,7 +304,7 @@ class Head:
                 case fx.TellActor(process, actor_id, state, worker, incarnation, failure, restarts, init_failed):
                     state = state.lower()
                     word = ActorState(actor_id, state, worker, incarnation, failure, init_failed, restarts)
-                    self._node.post(process, word)
+                    words.append((process, word))
                 case fx.ActorCreated():
                     continue
                 case fx.ActorRefused(actor_id, owner, reason):
@@ -315,6 +316,9 @@ class Head:
                     assert_never(effect)
         if self.keeping is not None:
             self.keeping.note()
+        tell = self._node.post if self.keeping is None else self.keeping.tell
+        for process, word in words:
+            tell(process, word)
 
     def _place(self, actor_id: bytes) -> None:
         """Have the best node host the actor."""

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from zmreg.model.messages import CreateActor, HeadKept
+from zmreg.model.ids import node_of
+from zmreg.model.messages import ActorState, CreateActor, HeadKept
 from zmreg.services.jobs import Job
 from zmreg.services.ledger import Ledger, Order
 from zmreg.wire import codec
@@ -78,6 +79,22 @@ class Keeping:
             self.ledger.after(lambda _: call())
         else:
             call()
+
+    def tell(self, process: bytes, word: ActorState) -> None:
+        """Say how an actor stands. One on this machine dies with us, and the next head must know that it had lived, or
+        it makes it anew, without its state and with nobody told: who outlives us hears of it when it is written down.
+        """
+        me = self._node.me
+
+        def say(_: str = "") -> None:
+            self._node.post(process, word)
+
+        if node_of(process) == me:
+            say()
+        elif word.state == "alive" and node_of(word.worker) == me:
+            self.promise(say)
+        else:
+            self.when_kept(say)  # not before an earlier word
 
     def heard(self, node: bytes, number: int) -> None:
         """A node's word of that number was acted on."""
