@@ -302,8 +302,7 @@ class Head:
                 case fx.KillWorker(worker):
                     self._node.tell(node_of(worker), KillProcess(worker, "it was killed on request"))
                 case fx.TellActor(process, actor_id, state, worker, incarnation, failure, restarts, init_failed):
-                    state = state.lower()
-                    word = ActorState(actor_id, state, worker, incarnation, failure, init_failed, restarts)
+                    word = ActorState(actor_id, state.lower(), worker, incarnation, failure, init_failed, restarts)
                     words.append((process, word))
                 case fx.ActorCreated():
                     continue
