@@ -9,6 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
+JOBS ?= 2
+# Files stay whole, and go out in the order of tests/turns.py. JOBS=0: one after the other, in one process.
+PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 CHECKED := $(wildcard zmreg tests benchmarks examples docs/*.py)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NAME_PEERS := import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
@@ -21,8 +24,8 @@ help:  ## this list
 demo: $(READY)  ## index and search the standard library's source with actors and tasks
 	$(BIN)/zmreg demo $(ARGS)
 
-test: $(READY)  ## the whole suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## the whole suite, JOBS files at a time (2)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-far: $(READY)  ## the tests of what users call, with all work, data and actors on another node (7 minutes)
 	ZMREG_TEST_FAR=1 $(BIN)/python -m pytest tests/api $(ARGS)

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.footprint import MARK, Footprint
+from tests.turns import Turns, in_order, turns_of
 
 # The rooms whose tests start no process: they skip the dear half of the check.
 PURE_ROOMS = {"model", "core", "wire", "store"}
 HERE = Path(__file__).parent
+TURNS = pytest.StashKey[Turns | None]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,7 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A runtime directory of this run's own: two runs on one machine, or a user's live cluster, never meet."""
+    """A runtime directory of this run's own, and under xdist of each process': two runs on one machine, or a user's
+    live cluster, never meet."""
+    config.stash[TURNS] = turns_of(config, os.environ.get("XDG_RUNTIME_DIR"))
     os.environ[MARK] = str(os.getpid())
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: Ctrl-C would do nothing here
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,6 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
     runtime = tempfile.mkdtemp(prefix="zt-")
     config.add_cleanup(lambda: shutil.rmtree(runtime, ignore_errors=True))
     os.environ["XDG_RUNTIME_DIR"] = runtime
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Outside of everything else: the wait for a turn is not in the test's time."""
+    if (turns := item.config.stash[TURNS]) is None:
+        return (yield)
+    with turns.taken(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +88,8 @@ def cluster() -> Iterator[object]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`near`: looks into the driver's own node, or starts a cluster of its own."""
+    if config.stash[TURNS] is not None:
+        items[:] = in_order(items, HERE)
     if os.environ.get("ZMREG_TEST_FAR"):
         for item in items:
             if item.get_closest_marker("near"):

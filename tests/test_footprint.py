@@ -13,6 +13,8 @@ import pytest
 from tests import footprint
 from tests.footprint import Footprint
 
+pytestmark = pytest.mark.alone  # with next to no grace, what other tests are just removing would count
+
 WAIT_FOR_STDIN = [sys.executable, "-c", "input()"]
 # Prints the pid of a grandchild, which then has no parent in this test run (and must not keep our pipes open).
 ORPHAN = """

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import zmreg
+from tests.processes.drivers import eventually
 from zmreg.services import accelerators
 from zmreg.testing import LocalCluster
 
@@ -170,6 +171,29 @@ def test_row70_on_another_node() -> None:
         half = Half.remote(SeenAtImport())
         at_start, (variable, _, _) = zmreg.get(half.seen.remote(), timeout=20)
         assert variable in ("0", "1") and at_start == (variable, variable)
+
+
+def test_row70_a_share_goes_to_a_node_where_one_device_has_it() -> None:
+    """Named reproduction: 0.6 of a GPU was sent to where two have 0.3 each, and waited there while another was free."""
+    a, b = {"num_cpus": 16, "num_gpus": 2, "locs": {"a"}}, {"num_cpus": 1, "num_gpus": 1, "locs": {"b"}}
+    with LocalCluster(nodes=[{"num_cpus": 1}, a, b]) as cluster:
+        cluster.attach()
+        most = [Half.options(num_gpus=0.7, locs={"a"}).remote(None) for _ in range(2)]
+        assert {zmreg.get(each.seen.remote(), timeout=20)[1][0] for each in most} == {"0", "1"}
+        others = [Half.options(num_gpus=0, locs={"b"}).remote(None) for _ in range(4)]  # who else has room is busier
+        zmreg.get([each.seen.remote() for each in others], timeout=20)
+        eventually(lambda: zmreg.available_resources()["GPU"] == pytest.approx(1.6), 20, "the head has not heard")
+        where = zmreg.remote(num_cpus=0, num_gpus=0.6)(lambda: zmreg.get_runtime_context().get_node_id())
+
+        @zmreg.remote(num_cpus=0, num_gpus=0.6)
+        class Where:
+            def node(self) -> str:
+                return zmreg.get_runtime_context().get_node_id()
+
+        free = cluster.nodes[2].node_id
+        assert zmreg.get(where.remote(), timeout=20) == free
+        actor = Where.remote()
+        assert zmreg.get(actor.node.remote(), timeout=20) == free
 
 
 def test_row70_devices_are_counted_where_there_are_files_for_them(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.effort import examples
 from zmreg.model.ids import counter_of, owner_of
 from zmreg.model.messages import Adopt, Borrow, BorrowSettled, Goodbye, Resolve, Resolved, Unborrow
 from zmreg.services.adoption import Adoption
@@ -258,4 +259,4 @@ class World(RuleBasedStateMachine):
 
 
 TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestWorld.settings = settings(max_examples=examples(75), stateful_step_count=60, deadline=None)

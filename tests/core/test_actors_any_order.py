@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tests.effort import examples
 from zmreg.core.actors import MOVES, ActorBook, ActorState
 from zmreg.core.effects import (
     ActorCreated,
@@ -199,4 +200,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestAnyOrder.settings = settings(max_examples=examples(40), stateful_step_count=50, deadline=None)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.core.fetch_nodes import Node, Packet, node_id
+from tests.effort import examples
 from zmreg.core.fetching import FetchLimits
 from zmreg.core.serving import ServeLimits
 
@@ -237,4 +238,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestAnyOrder.settings = settings(max_examples=examples(50), stateful_step_count=40, deadline=None)

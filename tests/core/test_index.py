@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmreg.core.index import SCOPES, LocationIndex, Rows, RowStore, location, read_location, row_hash
+from zmreg.core.index import SCOPES, LocationIndex, Rows, RowStore, location, read_location, row_hash, rows_hash
 from zmreg.model.errors import InternalError
 
 A, B, C = b"node-A\0\0", b"node-B\0\0", b"node-C\0\0"
@@ -31,7 +31,25 @@ def test_a_size_below_zero_is_refused() -> None:
 
 
 def test_row_hashes_are_the_same_in_every_process() -> None:
-    assert row_hash(b"key", b"value") == 16307641964933666719
+    assert row_hash(b"key", b"value") == 431368647692631056
+    assert rows_hash([b"key", b"gone", b""], [b"value", b"", b"1"]) == 431368647692631056 + row_hash(b"", b"1")
+
+
+@given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=9)), max_size=30))
+def test_the_hash_of_rows_is_the_sum_of_theirs_without_the_empty(rows: list[tuple[bytes, bytes]]) -> None:
+    keys, values = [key for key, _ in rows], [value for _, value in rows]
+    assert rows_hash(keys, values) == sum(row_hash(key, value) for key, value in rows if value)
+
+
+@pytest.mark.parametrize("first", [0, 1 << 20, 1 << 127])
+def test_mistakes_that_a_sum_of_checksums_would_not_see_change_the_digest(first: int) -> None:
+    """CRCs are linear: for a sum of them, neighbours taken for neighbours are often the same, and values exchanged."""
+    for number in range(first, first + 20_000, 4):
+        a, b, c, d = map(oid, range(number, number + 4))
+        small, large = location(number % 1000 << 10, True), location(1 << 20, False)
+        assert rows_hash([a, d], [small, small]) != rows_hash([b, c], [small, small])
+        assert rows_hash([a, b], [small, large]) != rows_hash([a, b], [large, small])
+        assert row_hash(a, small) != row_hash(b, small)
 
 
 def test_d1_register_on_two_nodes_and_unregister_one_after_the_other() -> None:
@@ -113,6 +131,33 @@ STEPS = st.lists(
 )
 
 
+CHANGES = st.lists(
+    st.tuples(st.sampled_from([A, B]), st.lists(st.tuples(st.integers(0, 9), st.integers(-2, 3)), max_size=12)),
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("store", [Rows, LocationIndex])
+@given(changes=CHANGES)
+def test_a_change_of_many_rows_is_as_if_they_changed_one_after_the_other(
+    store: type[RowStore], changes: list[tuple[bytes, list[tuple[int, int]]]]
+) -> None:
+    together, single = store(), store()
+    for node, steps in changes:
+        keys = tuple(oid(key) for key, _ in steps)
+        values = tuple(location(size, True) if size >= 0 else b"" for _, size in steps)
+        found = []
+        for key, value in zip(keys, values, strict=True):
+            old = single.put(node, key, value) if value else single.remove(node, key)
+            found += [(key, old)] if old is not None else []
+        assert sorted(zip(*together.change(node, keys, values), strict=True)) == sorted(found)
+        for each in (A, B):
+            assert sorted(together.items(each)) == sorted(single.items(each))
+        if isinstance(together, LocationIndex) and isinstance(single, LocationIndex):
+            assert len(together) == len(single)
+            assert [together.count_of(each) for each in (A, B)] == [single.count_of(each) for each in (A, B)]
+
+
 @pytest.mark.parametrize("store", [Rows, LocationIndex])
 @given(steps=STEPS)
 def test_both_forms_do_what_a_plain_dict_does(store: type[RowStore], steps: list[tuple[str, bytes, int, int]]) -> None:
@@ -152,7 +197,8 @@ def test_what_each_scope_lets_through() -> None:
     assert [SCOPES[scope](b"", large) for scope in ("all", "large", "owner")] == [True, True, False]
 
 
-def test_an_entry_takes_at_most_160_bytes_all_in() -> None:
+@pytest.mark.parametrize("batch", [1, 100])
+def test_an_entry_takes_at_most_160_bytes_all_in(batch: int) -> None:
     """Design 6: 200,000 objects of 64 nodes, ids included, as they come from the wire: none is shared with anything."""
     count = 200_000
     nodes = [os.urandom(8) for _ in range(64)]
@@ -160,8 +206,10 @@ def test_an_entry_takes_at_most_160_bytes_all_in() -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        for number in range(count):
-            index.put(nodes[number % 64], os.urandom(16), location(number * 997, True))
+        for number in range(0, count, batch):
+            keys = [os.urandom(16) for _ in range(batch)]
+            values = [location((number + each) * 997, True) for each in range(batch)]
+            index.change(nodes[number // batch % 64], keys, values)
         each = (tracemalloc.get_traced_memory()[0] - before) / count
     finally:
         tracemalloc.stop()

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.effort import examples
 from zmreg.core.effects import (
     AtCap,
     CannotStart,
@@ -268,7 +269,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnyOrder.settings = settings(max_examples=examples(30), stateful_step_count=40, deadline=None)
 
 
 @dataclass
@@ -282,7 +283,7 @@ class Backlog:
     held: set[bytes] = field(default_factory=set)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(75), deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(OWNERS), st.sampled_from(FEASIBLE), st.integers(1, 12), st.integers(0, 2)), min_size=1
@@ -451,7 +452,7 @@ class Recursion:
             self.feed(owner)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.integers(1, 3), st.integers(1, 6), st.integers(0, 2**32))
 # A frame ends that lies below another one of its worker, which goes on waiting: no owner may say `unblocked` then.
 @example(cpus=1, max_workers=3, seed=6909250)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zmreg.core.nodes import (
+    Appeal,
     DeclareDead,
     Departed,
     Fence,
@@ -311,3 +312,48 @@ def test_of_two_heads_of_one_epoch_one_ends() -> None:
         said = members.on_record(head_record(other, 2), 0.0)
         ended += [me for effect in said if isinstance(effect, NodeGone)]
     assert ended == [low]
+
+
+# -- who may say that one is dead: fault 9 -----------------------------------------------------------------------------
+
+
+def follower(epoch: int = 3) -> Members:
+    members = Members(A, is_head=False)
+    members.on_record(head_record(HEAD, epoch), 0.0)
+    members.on_record(record(B), 0.0)
+    return members
+
+
+def test_fault_9_the_head_that_one_follows_is_believed() -> None:
+    members = follower()
+    assert members.on_fenced(HEAD, "was silent", 3) == [NodeGone(A, "was silent", False)]
+    assert members.on_fenced(HEAD, "was silent", 3) == [], "told once"
+
+
+def test_fault_9_anybody_elses_word_is_looked_into_by_the_head() -> None:
+    members = follower()
+    for stranger in (B, NEXT):
+        assert members.on_fenced(stranger, "was silent", 3) == [Appeal(HEAD, stranger)]
+    assert members.state(HEAD) is NodeState.ALIVE
+
+
+def test_fault_9_an_earlier_heads_word_is_no_word_whoever_says_it() -> None:
+    members = follower(epoch=3)
+    assert members.on_fenced(B, "by the last head", 2) == members.on_fenced(HEAD, "by the last head", 2) == []
+
+
+def test_fault_9_without_a_head_a_member_is_believed_and_a_stranger_is_not() -> None:
+    members = follower()
+    assert (HeadLost, HEAD) in kinds(members.on_refused(HEAD, 1.0))
+    assert members.on_fenced(NEXT, "was silent", 3) == []
+    assert members.on_fenced(B, "by the last head but one", 2) == []
+    assert members.on_fenced(B, "was silent", 3) == [NodeGone(A, "was silent", False)]
+
+
+def test_fault_14_a_head_believes_only_that_there_was_a_later_one() -> None:
+    members = Members(HEAD, is_head=True)
+    members.epoch = 4
+    members.on_record(record(B).but(epoch=4), 0.0)
+    for epoch in (0, 3, 4):
+        assert members.on_fenced(B, "was silent", epoch) == []
+    assert members.on_fenced(B, "an old copy", 5) == [NodeGone(HEAD, "an old copy", False)]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.core.test_nodes import record
+from tests.effort import examples
 from zmreg.core.nodes import (
     DEAD_S,
     SUSPECT_S,
@@ -237,4 +238,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestAnyOrder.settings = settings(max_examples=examples(20), stateful_step_count=25, deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zmreg.core import placement
 from zmreg.model.messages import NodeRecord
-from zmreg.model.specs import CPU, ON, SPREAD, TRY, UNIT, Shape
+from zmreg.model.specs import CPU, GPU, ON, SPREAD, TRY, UNIT, Shape
 
 c1, c2 = Shape.of(1), Shape.of(2)
 
@@ -52,6 +52,41 @@ def test_row9_spread_actors_go_where_there_are_fewest():
     spread = c1.with_strategy(SPREAD)
     assert placement.choose([H, A, B], spread, {H.node: 2, A.node: 1}) == B.node
     assert placement.choose([H, A], spread, {H.node: 2, A.node: 1}) == A.node
+
+
+def with_gpus(name: str, *free: float, **more: object) -> NodeRecord:
+    """A node with so much free of each of its GPUs, and no end of CPUs."""
+    units = tuple(round(each * UNIT) for each in free)
+    plain = node(name, 64)
+    return plain.but(
+        total=((CPU, 64 * UNIT), (GPU, len(free) * UNIT)), available=((CPU, 64 * UNIT), (GPU, sum(units))),
+        devices=units, **more,
+    )  # fmt: skip
+
+
+def test_row70_two_halves_on_two_devices_have_no_room_for_more_than_a_half():
+    """Named reproduction: 0.6 of a GPU was sent to where 0.5 was free of each of two."""
+    halves, share = with_gpus("h", 0.5, 0.5), Shape.of(0, 0.6)
+    assert placement.room(halves, share) == 0
+    assert placement.room(halves, Shape.of(0, 0.5)) == 2
+    assert placement.room(halves, Shape.of(0, 1)) == 0
+    whole = with_gpus("a", 1.0, workers=9)
+    assert placement.choose([halves, whole], share, {}) == whole.node
+    assert placement.elsewhere([halves, whole], share, 2, True) == [(whole.node, 1)]
+    assert placement.choose([halves], share, {}) == halves.node, "able, so it waits there"
+
+
+def test_row70_room_counts_what_the_devices_take_one_after_the_other():
+    assert placement.room(with_gpus("a", 1.0, 0.7, 0.2), Shape.of(0, 0.3)) == 5
+    assert placement.room(with_gpus("a", 1.0, 1.0, 1.0), Shape.of(0, 1.5)) == 2, "two halves of the third"
+    assert placement.room(with_gpus("a", 1.0, 1.0, 0.4, 0.4, 0.4), Shape.of(0, 1.5)) == 1
+    assert placement.room(with_gpus("a", 1.0, 1.0), Shape.of(1)) == 64
+
+
+def test_row70_who_says_nothing_of_devices_is_taken_by_its_sum():
+    """A node without GPUs has none to speak of, and the sum says so, too."""
+    assert placement.room(with_gpus("a", 0.5, 0.5).but(devices=()), Shape.of(0, 0.6)) == 1
+    assert placement.room(A, Shape.of(0, 0.6)) == 0
 
 
 def test_an_actor_goes_to_the_least_loaded_that_has_room():

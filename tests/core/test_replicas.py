@@ -785,7 +785,7 @@ def test_an_object_that_grows_past_the_border_of_a_scope_comes_and_goes() -> Non
 def test_reprs_say_where_things_stand() -> None:
     pair = Pair()
     pair.writer.add(b"k", b"v")
-    assert repr(pair.writer) == "<Publisher of table 1: 1 rows, operation 0, 1 not yet published>"
+    assert repr(pair.writer) == "<Publisher of table 1: 0 rows, operation 0, 1 not yet published>"
     pair.write(2, lose=True)
     pair.beacon(answer=False)
     assert "1 behind" in repr(pair.reader) and "SYNCING" in repr(pair.reader)

@@ -14,6 +14,7 @@ def test_graves_forget_the_oldest_first() -> None:
     assert b"three" in graves
     assert b"one" not in graves
     assert repr(graves) == "<Graves 2/2>"
+    assert graves.among([b"four", b"three", b"one"]) == {b"three"}
 
 
 def test_backoff_doubles_to_its_bound_and_ends_with_success() -> None:

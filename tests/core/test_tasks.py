@@ -88,3 +88,21 @@ def test_wrong_use_is_refused() -> None:
         RetryPolicy(quarantine_after=0)
     with pytest.raises(ValueError, match="attempts_used=0"):
         RetryPolicy().decide("system", 0)
+
+
+def test_fault47_ends_for_want_of_memory_have_a_budget_of_their_own() -> None:
+    starved, crash = Death(-9, for_memory=True), Death(-9)
+    policy = RetryPolicy(max_retries=2)
+    assert policy.decide("memory", 1, deaths=[starved]) == Retry(0), "no attempt is charged"
+    assert policy.decide("memory", 2, deaths=[crash, starved, starved]) == Retry(1)
+    assert isinstance(policy.decide("memory", 1, deaths=[starved] * 3), Fail)
+    assert policy.decide("system", 2, deaths=[starved, starved, crash, crash]) == Retry(2)
+    assert isinstance(RetryPolicy(max_retries=0).decide("memory", 1, deaths=[starved]), Fail)
+
+
+def test_fault47_without_end_to_its_retries_it_is_told_in_the_end_and_not_quarantined_before() -> None:
+    starved = Death(-9, for_memory=True)
+    policy = RetryPolicy(max_retries=-1, quarantine_after=3)
+    assert policy.decide("memory", 1, deaths=[starved] * 3) == Retry(0)
+    assert isinstance(policy.decide("memory", 1, deaths=[starved] * 4), Fail)
+    assert policy.decide("system", 1, deaths=[starved] * 3 + [Death(1)]) == Retry(1)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import zmq
@@ -34,6 +38,7 @@ from zmreg.net.factory import GATE, connect, make
 # Spec table, fault 34: the time in which a wrong key has to be known.
 KNOWN_S = 3.0
 QUICK_HANDSHAKE_MS = 400
+ROOT = Path(__file__).parents[2]
 
 
 def long_frame(claimed: int) -> bytes:
@@ -521,6 +526,25 @@ def test_every_limit_is_set() -> None:
         assert (gate.ZAP_DOMAIN, gate.ZAP_ENFORCE_DOMAIN, gate.ROUTING_ID) == (factory.DOMAIN, 1, b"me")
     finally:
         context.destroy(linger=0)
+
+
+def test_fault27_an_old_line_that_breaks_unread_does_not_end_the_process() -> None:
+    """A partition heals: the peer has come anew, then its last words by the old line arrive, and that is reset.
+
+    libzmq pinged such a line, and aborted the node: `Assertion failed: !_io_error`.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.net.old_line"], cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["old", "new", "still here"]
+
+
+def test_who_is_bound_does_not_ping_and_who_connects_does() -> None:
+    with open_gate() as gate:
+        caller = gate.call(gate.keys)
+        assert (gate.socket.HEARTBEAT_IVL, gate.shout.HEARTBEAT_IVL, caller.socket.HEARTBEAT_IVL) == (0, 0, 2_000)
+        assert caller.socket.HEARTBEAT_TTL == gate.socket.HEARTBEAT_TIMEOUT
 
 
 def test_ipv6_works_where_the_machine_has_it() -> None:

@@ -21,6 +21,8 @@ from zmreg.services import failpoints
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 MiB = 1 << 20
+# Longer than it takes to be suspected, and no death.
+SILENT_S = 4.0
 
 
 @zmreg.remote(locs={"b"}, num_cpus=0)
@@ -135,17 +137,17 @@ def test_fault29_a_subscriber_that_is_stopped_and_loses_news_is_equal_again(star
     """A gap is noticed by the next batch or beacon, and repaired by a replay or a snapshot."""
     cluster = start("delta.drop:0.2", nodes=3)
     late = cluster.nodes[2]
-    busy = [churn.remote(7.0) for _ in range(2)]
+    busy = [churn.remote(SILENT_S) for _ in range(2)]
     until(lambda: ask(late, "network")["Replica"]["deltas"] > 0, "no news")
     cluster.signal_node(late.node_id, signal.SIGSTOP)
     try:
         counts = zmreg.get(busy, timeout=PATIENCE_S)
     finally:
         cluster.signal_node(late.node_id, signal.SIGCONT)
-    assert min(counts) > 500
+    assert min(counts) > 250
     found = until_agreed(cluster)
     assert found[late.node_id]["Replica"]["gaps"] > 0, "the fault has not bitten"
-    assert set(states(cluster.nodes[0]).values()) == {"ALIVE"}, "7 s are no death"
+    assert set(states(cluster.nodes[0]).values()) == {"ALIVE"}, "so long is no death"
 
 
 def test_a_snapshot_of_more_than_64_kib_reaches_who_joins_late(start: Start):

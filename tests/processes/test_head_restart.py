@@ -13,7 +13,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 import zmreg
@@ -76,10 +78,11 @@ def free_ports() -> int:
 class Restartable:
     """A head that hosts work as well, and a node b with our driver at it."""
 
-    def __init__(self, state: Path, *others: dict, head_timeout_s: float = 60.0) -> None:
+    def __init__(self, state: Path, *others: dict, head_timeout_s: float = 60.0, **spec: Any) -> None:
         self.state = state
         self.port = free_ports()
-        ours = [{"port": self.port}, {"locs": {"b"}, "head_timeout_s": head_timeout_s}]
+        self.spec = spec
+        ours = [{"port": self.port, **spec}, {"locs": {"b"}, "head_timeout_s": head_timeout_s, **spec}]
         self.cluster = LocalCluster([*ours, *others], state_dir=str(state))
         self.b = self.cluster.nodes[1]
         self.cluster.attach(self.b.node_id)
@@ -92,7 +95,7 @@ class Restartable:
         self.cluster.kill_node(self.head.node_id)
 
     def start(self, state: Path | None = None) -> TestNode:
-        return self.cluster.add_node(contact="", port=self.port, state_dir=str(state or self.state))
+        return self.cluster.add_node(contact="", port=self.port, state_dir=str(state or self.state), **self.spec)
 
     def restart(self) -> TestNode:
         self.kill()
@@ -203,7 +206,8 @@ def test_jobs_survive_the_head(restartable: Restartable) -> None:
     restartable.restart()
     restartable.until_followed()
     (after,) = until(running, "the next head does not know us")
-    assert before == after and "pytest" in after["Name"] and time.time() - after["Started"] < 300
+    assert before == after and time.time() - after["Started"] < 300
+    assert after["Name"] and " ".join(psutil.Process().cmdline()[1:]).startswith(after["Name"])
 
 
 def test_a_head_that_was_stopped_in_peace_is_followed_as_well(restartable: Restartable) -> None:

@@ -336,6 +336,47 @@ def test_row71_zmreg_drain(three: LocalCluster):
     assert states(c)[b.node_id] == "LEFT"
 
 
+@zmreg.remote(resources={"work": 1}, num_cpus=0)
+def at_the_second_attempt(mark):
+    """The first one never ends."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        threading.Event().wait()
+    return zmreg.get_runtime_context().get_node_id()
+
+
+@zmreg.remote(resources={"there": 1}, num_cpus=0)
+def when_told(gate):
+    wait_for_file(gate)
+    return np.full(LARGE, 7, np.uint8)
+
+
+@zmreg.remote(resources={"work": 1}, num_cpus=0)
+def submit(gate):
+    return [zmreg.put(np.full(LARGE, 6, np.uint8)), when_told.remote(gate)]
+
+
+def test_row71_a_worker_whose_tasks_run_elsewhere_outlives_the_grace_with_all_that_it_owns(tmp_path: Path):
+    """Its own code is over. It was killed with those that still ran, and had left nothing of what it owned."""
+    gate, mark = tmp_path / "gate", str(tmp_path / "mark")
+    spec: dict[str, Any] = {"resources": {"work": 2}, "drain_grace_s": 0.5}
+    with LocalCluster([{"num_cpus": 0}, spec]) as cluster:
+        cluster.attach()
+        head, b = cluster.nodes
+        stubborn = at_the_second_attempt.remote(mark)
+        wait_for_file(mark)
+        large, later = submit.remote(str(gate)).get(timeout=PATIENCE_S)
+        c = cluster.add_node(resources={"work": 2, "there": 1})
+        leaver = threading.Thread(target=cluster.end_node, args=(b.node_id,))
+        leaver.start()
+        assert stubborn.get(timeout=PATIENCE_S) == c.node_id, "the grace is over"
+        gate.touch()
+        assert [int(ref.get(timeout=PATIENCE_S)[-1]) for ref in (large, later)] == [6, 7]
+        leaver.join(PATIENCE_S)
+        assert states(head)[b.node_id] == "LEFT"
+        no_errors()
+
+
 @zmreg.remote(num_cpus=0.5, resources={"work": 0.5})
 def nest(number):
     """Refs that its worker owns: in its store, inside another value, and of a task of its own."""

@@ -123,6 +123,7 @@ def outcome(driver: Driver) -> str:
     return verdict
 
 
+@pytest.mark.alone  # whoever starts next sweeps, also another test
 def test_fault66_a_session_is_swept_by_its_lock_and_not_by_a_pid():
     session = new_session()
     try:
@@ -134,6 +135,7 @@ def test_fault66_a_session_is_swept_by_its_lock_and_not_by_a_pid():
         assert session_paths(str(session.path)) == []
 
 
+@pytest.mark.alone  # whoever starts next sweeps, also another test
 def test_fault67_after_kill_9_of_everything_the_next_start_sweeps_and_works():
     with Driver("say('session', zmreg.init(num_cpus=1).session); signal.pause()") as driver:
         session = driver.after("session")

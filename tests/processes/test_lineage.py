@@ -194,15 +194,6 @@ def test_core58_what_may_not_run_twice_is_lost_with_its_node(nodes: Nodes, tmp_p
     assert not (tmp_path / "g").exists()
 
 
-def test_core58_large_plain_arguments_are_not_kept_and_the_error_says_so(nodes: Nodes) -> None:
-    a, _ = nodes.others
-    ref = zmreg.remote(scheduling_strategy=on(a))(lambda value: bytes(value)).remote(bytearray(300_000))
-    zmreg.wait([ref], timeout=BOUND_S, fetch_local=False)
-    nodes.kill(a)
-    with pytest.raises(ObjectLostError, match="large plain value"):
-        ref.get(timeout=BOUND_S)
-
-
 def test_core58_a_put_input_that_is_still_held_is_taken_again(nodes: Nodes, tmp_path: Path) -> None:
     a, b = nodes.others
     kept = zmreg.put([bytes(300_000), "here"])

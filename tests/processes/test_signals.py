@@ -17,7 +17,7 @@ from tests.processes.drivers import Driver
 PROMPT_S = 0.5
 
 WAITING = """
-zmreg.init(num_cpus=2)
+zmreg.init(num_cpus=3)
 handler = signal.getsignal(signal.SIGINT)
 @zmreg.remote
 def slow(seconds):

@@ -25,7 +25,7 @@ from tests.processes.clusters import PATIENCE_S, ask, states, until, until_agree
 from zmreg.services import failpoints
 from zmreg.testing.cluster import LocalCluster, TestNode
 
-SOAK_S = float(os.environ.get("ZMREG_SOAK_S", "20"))
+SOAK_S = float(os.environ.get("ZMREG_SOAK_S", "10"))
 SEED = int(os.environ.get("ZMREG_SOAK_SEED", "7"))
 MiB = 1 << 20
 OBJECTS_KEPT = 24

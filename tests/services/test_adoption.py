@@ -122,3 +122,23 @@ def test_row53_who_asks_what_is_still_needed_is_told_to_free_the_rest():
     nodes = inherited()
     nodes.say(LIVING, HERE, AskKept((INNER, OWNER + b"00000009")))
     assert nodes.said == [(HERE, LIVING, FreeObjects((OWNER + b"00000009",)))]
+
+
+def test_C5_when_the_first_heir_dies_the_next_one_gets_all_and_what_was_said_since():
+    nodes = inherited()
+    nodes.say(READER, HERE, Resolve(BOX))  # lends what is inside
+    lost = []
+    here = nodes.adoptions[HERE]
+    here._post = lambda to, message: lost.append((to, message))
+    here.bequeath(THERE, {})
+    here.on_message(READER, Unborrow((BOX,), (1,)))
+    assert {to for to, _ in lost} == {THERE} and nodes.adoptions[THERE]._objects == {}
+    next_one = b"dddd\0\0\0\0"
+    nodes.stores[next_one] = Store()
+    nodes.adoptions[next_one] = nodes._made(next_one)
+    here._post = lambda to, message: nodes._mail.append((HERE, to, message))
+    here.bequeath(next_one, {})
+    nodes.settle()
+    assert set(nodes.adoptions[next_one]._objects) == {INNER}, "the box is nobody's, what was in it is the reader's"
+    nodes.say(READER, HERE, Unborrow((INNER,), (1,)))
+    assert len(nodes.adoptions[next_one]) == 0

@@ -14,6 +14,7 @@ from select import POLLIN, poll
 
 import pytest
 
+from tests.effort import EFFORT
 from zmreg.core.actor_roll import Stand
 from zmreg.model.errors import StateError, StateLockedError
 from zmreg.services.jobs import Job
@@ -70,7 +71,7 @@ def test_what_was_kept_is_there_for_the_next_head(tmp_path: Path) -> None:
     ]
     assert second.ends == {actor_id(3): b"killed"}
     assert second.jobs == [Job(b"driver\0\1", "train.py", 10.0, 0.0, "RUNNING")]
-    assert second.nodes == [b"a" * 8]
+    assert (second.nodes, second.graves) == ([b"a" * 8], [b"b" * 8])
     second.close()
 
 
@@ -260,7 +261,7 @@ def test_fault_43_a_torn_last_record_at_every_byte_recovers_to_the_last_commit(t
     assert whole > whole_before
     database, log = (source / FILE).read_bytes(), wal.read_bytes()
     copy = tmp_path / "copy"
-    for size in range(whole_before, whole + 1):
+    for size in torn(whole_before, whole):
         copy.mkdir(mode=0o700)
         (copy / FILE).write_bytes(database)
         (copy / wal.name).write_bytes(log[:size])
@@ -275,9 +276,21 @@ def test_fault_43_a_torn_last_record_at_every_byte_recovers_to_the_last_commit(t
     ledger.close()
 
 
+def torn(before: int, whole: int) -> list[int]:
+    """Where the last record may end: every byte with effort, otherwise every one near the end of something."""
+    frame = 24 + 4096  # SQLite's header and page; its log begins with 32 bytes
+    wanted = {whole, *range(before, whole, 16)}
+    for size in range(before, whole):
+        at = (size - 32) % frame
+        if EFFORT > 1 or at <= 24 + 8 or at >= frame - 8 or size % 512 in (0, 1, 511):
+            wanted.add(size)
+    return sorted(wanted)
+
+
 def names(directory: Path) -> list[str]:
     database = sqlite3.connect(directory / FILE)
     try:
+        database.execute("PRAGMA synchronous=OFF")  # of what closing writes back: the files are a copy, soon removed
         return [name for (name,) in database.execute("SELECT name FROM actors ORDER BY rowid")]
     finally:
         database.close()

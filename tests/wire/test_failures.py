@@ -17,6 +17,7 @@ from zmreg.model.errors import (
     ActorDiedError,
     FailureOrigin,
     GetTimeoutError,
+    OutOfMemoryError,
     ProtocolError,
     TaskCancelledError,
     TaskError,
@@ -284,3 +285,14 @@ def test_the_usual_failure_needs_no_search_for_culprits(monkeypatch: pytest.Monk
     monkeypatch.setattr(payload, "find_culprit", calls.append)
     sent(ValueError("boom"))
     assert not calls
+
+
+def test_fault47_what_is_a_memory_error_too_travels_as_what_it_is():
+    """Named reproduction: `MemoryError.__new__` refuses classes that have it as their second base."""
+    found = unpack_failure(pack_failure(OutOfMemoryError("full", rss_bytes=7)))
+    assert type(found) is OutOfMemoryError and found.rss_bytes == 7 and str(found) == "full"
+
+
+def test_fault47_a_users_memory_error_is_caught_as_one():
+    found = unpack_failure(pack_failure(MemoryError("no"), "f"))
+    assert isinstance(found, TaskError) and isinstance(found, MemoryError)

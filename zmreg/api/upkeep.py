@@ -44,7 +44,8 @@ def drain_node(node_id: str, timeout: float | None = None, *, grace: float | Non
     and is tried again elsewhere after that, at no charge. Actors that may be restarted go elsewhere; the others end.
     Values that only it has are copied to other nodes first. Programs that use it as their node lose their seat.
     `node_id` is as in `nodes()`. Raises ClusterError when there is no such node, it is the head, or dies meanwhile;
-    ValueError for this program's own node; GetTimeoutError after `timeout` seconds, and the drain goes on.
+    HeadUnavailableError when it is silent and there is no head that could say whether it is dead; ValueError for this
+    program's own node; GetTimeoutError after `timeout` seconds, and the drain goes on.
     """
     seat = client()
     if node_id == seat.node.hex():
@@ -60,6 +61,8 @@ def drain_node(node_id: str, timeout: float | None = None, *, grace: float | Non
     if answer is None or answer["refused"]:
         raise ClusterError(f"node {node_id}: {answer['refused'] if answer else 'it has gone already'}")
     while (row := next((row for row in nodes() if row["NodeID"] == node_id), None)) is not None and row["Alive"]:
+        if row["State"] == "SUSPECTED":  # only a head could say that it is dead
+            seat.questions.require_head()
         left = _ASK_MOST_S if deadline is None else deadline - time.monotonic()
         if left <= 0:
             raise GetTimeoutError(f"node {node_id} is still leaving after {timeout} s", timeout_s=timeout)

@@ -35,6 +35,8 @@ class Claims:
         self._shapes: dict[Shape, Shape] = {}
         self.prefix = b""
         """How ids of this node's own owners begin."""
+        self.tight = False
+        """Memory is short (services/guard.py)."""
         self.others: list[Totals] = []
         """What other nodes have in total, and their locs: who can be served there is not refused here."""
 
@@ -49,6 +51,22 @@ class Claims:
         found = [(claim.owner, claim.place, claim.count - len(claim.seats)) for claim in self._leases.values()]
         free = [each for each in found if not each[1].strategy.startswith((ON, TRY, NEAR))]
         return [(owner, place, missing) for owner, place, missing in free if owner is not None and missing > 0]
+
+    def dismiss(self, worker: bytes) -> list[LeaseEffect]:
+        """End a worker that nobody uses; nothing when somebody does. Another is started when one is needed."""
+        seat = self._seats.by_worker.get(worker)
+        if seat is None or seat.claim is not None or seat.stopping:
+            return []
+        self._seats.stop(seat)
+        return [StopWorker(worker)]
+
+    def _held_up(self) -> bool:
+        """Memory is short, and something runs that will end or be ended: who waits gets nothing before that."""
+        return self.tight and any(seat.yields for seat in self._seats.by_worker.values())
+
+    def free_devices(self) -> tuple[int, ...]:
+        """What is free of each GPU here: others place shares by it, since no share lies across two."""
+        return self._seats.devices.shares
 
     def owners(self) -> set[bytes]:
         """Everybody with a claim for leases."""

@@ -201,6 +201,11 @@ class Courier(Outgoing):
         return self.unacked_bytes > self._cap_bytes
 
     @property
+    def hopeless(self) -> bool:
+        """Whether twice as much does."""
+        return self.unacked_bytes > 2 * self._cap_bytes
+
+    @property
     def stuck(self) -> bool:
         """Whether two probes in a row, 3 s, have gone without an answer."""
         return self._silent_since is not None and self._patience_s >= 4 * PROBE_S

@@ -31,6 +31,11 @@ class Devices:
             raise ValueError(f"{count} GPUs, but only {len(names)} ids for them: {', '.join(names)}")
         return cls({name: min(UNIT, units - place * UNIT) for place, name in enumerate(names[:count])})
 
+    @classmethod
+    def as_told(cls, free: Iterable[int]) -> Devices:
+        """Another node's, by what it has said is `free` of each: to try takings on, no more."""
+        return cls({str(number): units for number, units in enumerate(free)})
+
     def __bool__(self) -> bool:
         return bool(self._capacity)
 
@@ -45,6 +50,11 @@ class Devices:
     def free(self) -> int:
         """Units that are free on all of them together; not all of it need be of use to one taker."""
         return sum(self._free.values())
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """What is free of each, in their order."""
+        return tuple(self._free.values())
 
     def fits(self, units: int) -> bool:
         """Whether `units` could be taken now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 # 4,096 ids of 8 bytes: far more deaths than can happen while one late message is under way.
@@ -24,6 +25,10 @@ class Graves:
 
     def exhume(self, process: bytes) -> None:
         self._ids.pop(process, None)
+
+    def among(self, processes: Iterable[bytes]) -> set[bytes]:
+        """Those of these that are dead."""
+        return self._ids.keys() & processes
 
     def __contains__(self, process: bytes) -> bool:
         return process in self._ids

@@ -269,7 +269,7 @@ class LeaseBook(Claims):
         return effects
 
     def _next_served(self) -> Claim | None:
-        if not (self._seats.fresh or (self._seats.used and self._queue.has_leases)):
+        if not (self._seats.fresh or (self._seats.used and self._queue.has_leases)) or self._held_up():
             return None  # no worker is free, or only such as no actor gets
         outlook, supply = Outlook(self._seats), self._supply()
         for claim in self._queue:

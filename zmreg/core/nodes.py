@@ -129,7 +129,14 @@ class Fence(Record):
     node: bytes
 
 
-NodeEffect = Joined | Suspected | Recovered | DeclareDead | NodeGone | HeadLost | HeadBack | Fence | FormerHead
+class Appeal(Record):
+    """Somebody else (`sender`) says that we were declared dead: have the head say whether it is so."""
+
+    head: bytes
+    sender: bytes
+
+
+NodeEffect = Joined | Suspected | Recovered | DeclareDead | NodeGone | HeadLost | HeadBack | Fence | FormerHead | Appeal
 
 
 class Departed(Record):
@@ -262,6 +269,18 @@ class Members:
         if self._is_head and node != self.me:
             return self._declare(node, reason)
         return self._end(node, NodeMove.DECLARED, reason)
+
+    def on_fenced(self, sender: bytes, reason: str, epoch: int) -> list[NodeEffect]:
+        """`sender`, which follows a head of that epoch, says that we were declared dead. The word of the head that we
+        follow is final. While there is none, any member's is, as it has that from a head. A head hears only of a later
+        one. Of anybody else's word the head is asked, and of an earlier head's nothing is heard.
+        """
+        if epoch < self.epoch or (self._is_head and epoch == self.epoch):
+            return []
+        head = None if self.head_lost else self.head
+        if self._is_head or sender == head or (head is None and sender in self._members):
+            return self._give_up(reason)
+        return [] if head is None else [Appeal(head, sender)]
 
     def on_leave(self, node: bytes) -> list[NodeEffect]:
         """It ends in peace, as it says itself (or as the head passes on)."""

@@ -62,6 +62,11 @@ class Outgoing:
         self._resends = self._resent = self._resent_bytes = 0
         self._strange = 0  # words of the peer that make no sense
 
+    @property
+    def acked(self) -> int:
+        """The last number that the peer has acknowledged."""
+        return self._acked
+
     def kept(self) -> list[object]:
         """The letters that are not acknowledged, in order."""
         return [letter for letter, _ in self._unacked]

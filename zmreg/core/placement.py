@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from zmreg.core.devices import Devices
 from zmreg.model.messages import NodeRecord
-from zmreg.model.specs import CPU, ON, SPREAD, UNIT, Shape, node_named_in
+from zmreg.model.specs import CPU, GPU, ON, SPREAD, UNIT, Shape, node_named_in
 
 
 def can(node: NodeRecord, shape: Shape) -> bool:
@@ -24,7 +25,21 @@ def room(node: NodeRecord, shape: Shape) -> int:
     available = dict(node.available)
     if not shape.resources:
         return max(1, available.get(CPU, 0) // UNIT)
-    return max(0, min(available.get(name, 0) // amount for name, amount in shape.resources))
+    leases = max(0, min(available.get(name, 0) // amount for name, amount in shape.resources))
+    units = shape.amount(GPU)
+    return _on_devices(node.devices, units, leases) if units and leases and node.devices else leases
+
+
+def _on_devices(free: Sequence[int], units: int, most: int) -> int:
+    """How many takings of `units` of GPU the devices have room for, up to `most`: the sum of what is free says less."""
+    if units <= UNIT:
+        return min(most, sum(each // units for each in free))
+    devices = Devices.as_told(free)
+    for count in range(most):  # at most as often as there are devices
+        if not devices.fits(units):
+            return count
+        devices.take(units)
+    return most
 
 
 def load(node: NodeRecord) -> float:

@@ -7,7 +7,7 @@ remembered about who reads: any part of an answer may get lost and be asked for 
 
 Invariants:
 - operations are numbered without gaps from 1; a batch, once published, never changes, and replays are those batches.
-- `count` and `digest` are those of the rows published and not yet deleted, after operation `last_seq` + pending.
+- `count` and `digest` are those of the rows published and not yet deleted, after operation `last_seq`.
 - a snapshot's cut is the last operation published when it was taken.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from itertools import islice, takewhile
 from typing import Final
 
-from zmreg.core.index import DIGEST_MASK, Admit, Rows, RowStore, everything, row_hash
+from zmreg.core.index import DIGEST_MASK, Admit, Rows, RowStore, everything, rows_hash
 from zmreg.core.replica_effects import Publish, PublisherEffect, SendTo
 from zmreg.model.record import Record
 from zmreg.model.replica_messages import AskReplay, AskSnapshot, Beacon, Delta, SnapshotPart
@@ -105,6 +105,9 @@ class Publisher:
         self._keys: list[bytes] = []
         self._values: list[bytes] = []
         self._bytes = 0
+        self._old_keys: list[bytes] = []
+        self._old_values: list[bytes] = []
+        """The rows that the operations to be published take away or change."""
         self._flushed = self._beaconed = float("-inf")
         self._ring: deque[tuple[Delta, int]] = deque()
         self._ring_limit = ring_ops
@@ -127,8 +130,6 @@ class Publisher:
             return []
         gone = old is not None and self._withdraw(key, old)
         if self._admit(key, value):
-            self._count += 1
-            self._digest += row_hash(key, value)
             return self._note(key, value)
         return self._note(key, b"") if gone else []
 
@@ -138,11 +139,11 @@ class Publisher:
         return self._note(key, b"") if old is not None and self._withdraw(key, old) else []
 
     def _withdraw(self, key: bytes, old: bytes) -> bool:
-        """Whether the old value was published; it no longer counts."""
+        """Whether the old value is among what is published; it no longer counts."""
         if not self._admit(key, old):
             return False
-        self._count -= 1
-        self._digest -= row_hash(key, old)
+        self._old_keys.append(key)
+        self._old_values.append(old)
         return True
 
     def _note(self, key: bytes, value: bytes) -> list[PublisherEffect]:
@@ -174,14 +175,16 @@ class Publisher:
         return self._publish()
 
     def beacon(self) -> Beacon:
-        """How far the part has come. Only right when nothing is pending: `flush` first."""
-        return Beacon(self.node, self.table, self.incarnation, self.last_seq, self._count, self._digest & DIGEST_MASK)
+        """How far the part has come, as it has been published."""
+        return Beacon(self.node, self.table, self.incarnation, self.last_seq, self._count, self._digest)
 
     def _publish(self) -> list[PublisherEffect]:
         first, nbytes = self.last_seq + 1, self._bytes
         delta = Delta(self.node, self.table, self.incarnation, first, tuple(self._keys), tuple(self._values))
         self.last_seq += len(self._keys)
-        self._digest &= DIGEST_MASK
+        self._count += len(self._values) - self._values.count(b"") - len(self._old_keys)
+        change = rows_hash(self._keys, self._values) - rows_hash(self._old_keys, self._old_values)
+        self._digest = (self._digest + change) & DIGEST_MASK
         self._ring.append((delta, nbytes))
         self._ring_ops += len(self._keys)
         self._ring_bytes += nbytes
@@ -190,6 +193,7 @@ class Publisher:
             self._ring_ops -= len(oldest.keys)
             self._ring_bytes -= size
         self._keys, self._values, self._bytes = [], [], 0
+        self._old_keys, self._old_values = [], []
         self._counts["deltas"] += 1
         return [Publish(delta)]
 

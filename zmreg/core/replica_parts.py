@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
 
-from zmreg.core.index import DIGEST_MASK, row_hash
+from zmreg.core.index import DIGEST_MASK, rows_hash
 from zmreg.core.lifecycle import Lifecycle
 from zmreg.model.replica_messages import Delta, SnapshotPart
 
@@ -120,7 +120,7 @@ class Reading:
         self.parts[part.part] = part
         self.asked = max(self.asked, part.part + 1)
         self.rows += len(part.keys)
-        self.digest += sum(map(row_hash, part.keys, part.values))
+        self.digest += rows_hash(part.keys, part.values)
         return True
 
     def whole(self) -> bool:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from zmreg.core.index import DIGEST_MASK, RowStore, row_hash
+from zmreg.core.index import DIGEST_MASK, RowStore, rows_hash
 from zmreg.core.replica_effects import Learned, Replaced, ReplicaEffect, SendTo
 from zmreg.core.replica_parts import Part, PartMove, PartState, Reading
 from zmreg.model.record import Record
@@ -167,20 +167,12 @@ class Replica:
         """Those of its operations that are new."""
         known = part.applied + 1 - delta.first_seq
         keys, values = (delta.keys[known:], delta.values[known:]) if known else (delta.keys, delta.values)
-        node, put, remove = part.node, self._rows.put, self._rows.remove
-        count, digest = part.count, part.digest
-        for key, value in zip(keys, values, strict=True):
-            old = put(node, key, value) if value else remove(node, key)
-            if old is not None:
-                count -= 1
-                digest -= row_hash(key, old)
-            if value:
-                count += 1
-                digest += row_hash(key, value)
-        part.count, part.digest = count, digest & DIGEST_MASK
+        old_keys, old_values = self._rows.change(part.node, keys, values)
+        part.count += len(values) - values.count(b"") - len(old_keys)
+        part.digest = (part.digest + rows_hash(keys, values) - rows_hash(old_keys, old_values)) & DIGEST_MASK
         part.applied += len(keys)
         self._counts["deltas"] += 1
-        effects.append(Learned(node, keys, values))
+        effects.append(Learned(part.node, keys, values))
 
     def _apply_held(self, part: Part, effects: list[ReplicaEffect]) -> None:
         for delta in part.held.follow(part.applied):
@@ -190,11 +182,9 @@ class Replica:
 
     def _replace(self, part: Part, reading: Reading) -> None:
         """The snapshot is whole: it takes the place of what was known before."""
-        node, put = part.node, self._rows.put
-        self._rows.drop(node)
+        self._rows.drop(part.node)
         for each in reading.parts.values():
-            for key, value in zip(each.keys, each.values, strict=True):
-                put(node, key, value)
+            self._rows.change(part.node, each.keys, each.values)
         part.applied, part.count, part.digest = reading.cut, reading.rows, reading.digest & DIGEST_MASK
         part.target = max(part.target, part.applied)
         self._counts["snapshots"] += 1
@@ -335,7 +325,8 @@ class Replica:
         wrong = []
         for node, part in self._parts.items():
             rows = list(self._rows.items(node))
-            if not part.adds_up(len(rows), sum(row_hash(key, value) for key, value in rows) & DIGEST_MASK):
+            digest = rows_hash([key for key, _ in rows], [value for _, value in rows])
+            if not part.adds_up(len(rows), digest & DIGEST_MASK):
                 wrong.append(node)
         return wrong
 

@@ -9,7 +9,7 @@ from typing import Final, Literal, assert_never
 
 from zmreg.model.record import Record
 
-FailureKind = Literal["system", "user", "cancelled"]
+FailureKind = Literal["system", "user", "memory", "cancelled"]
 
 # A task without an end to its retries still stops after killing this many workers in a row: each death costs the
 # node a process start, and other people's tasks the worker. Lost nodes and lost inputs do not count.
@@ -24,6 +24,8 @@ class Death(Record):
     exit_code: int | None
     node: str = ""
     log_tail: str = ""
+    for_memory: bool = False
+    """Its node ended it for want of memory: no crash, and counted apart."""
 
     @property
     def signal_name(self) -> str:
@@ -78,6 +80,13 @@ class RetryPolicy:
             return self.retry_exceptions and (error is None or isinstance(error, Exception))
         return error is not None and isinstance(error, self.retry_exceptions)
 
+    def may_starve(self, times: int) -> bool:
+        """Whether it runs again when its worker is ended for want of memory, which has happened `times` times before.
+
+        A budget of its own, as large as the other: who needs more than there is has to be told so in the end.
+        """
+        return times < (self.quarantine_after if self.max_retries == -1 else self.max_retries)
+
     def decide(
         self,
         kind: FailureKind,
@@ -87,7 +96,8 @@ class RetryPolicy:
     ) -> Retry | Fail:
         """What follows a failed attempt. `attempts_used` >= 1 counts attempts made, the failed one included.
 
-        `deaths`: workers this task has killed so far (its own process ended while it ran), oldest first.
+        `deaths`: workers this task has killed so far (its own process ended while it ran), oldest first. Of those that
+        were ended for want of memory ("memory") only the last is among `attempts_used`.
         """
         if attempts_used < 1:
             raise ValueError(f"attempts_used={attempts_used}: a decision follows an attempt, so it is at least 1")
@@ -98,8 +108,13 @@ class RetryPolicy:
                 if not self.retries(error):
                     return Fail("user exceptions are retried only with retry_exceptions")
             case "system":
-                if self.max_retries == -1 and len(deaths) >= self.quarantine_after:
+                crashes = [death for death in deaths if not death.for_memory]
+                if self.max_retries == -1 and len(crashes) >= self.quarantine_after:
                     return Fail(_tell_deaths(deaths), quarantined=True, deaths=tuple(deaths))
+            case "memory":
+                if self.may_starve(sum(death.for_memory for death in deaths) - 1):
+                    return Retry(attempts_used - 1)
+                return Fail("its workers were ended for want of memory too often", deaths=tuple(deaths))
             case _:
                 assert_never(kind)
         if self.max_retries != -1 and attempts_used > self.max_retries:

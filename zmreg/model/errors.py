@@ -4,6 +4,7 @@ ZmregError
   TaskError                     user code raised; also an instance of the user's own class when that can be subclassed
   TaskCancelledError            the task was cancelled before it finished
   GetTimeoutError               (TimeoutError) the wait ended, the work did not
+  RequestTimeoutError           (TimeoutError) a request, or a step of it, was not done in time and was cancelled
   WorkerDiedError               exit code or signal, last log lines
   OutOfMemoryError              (MemoryError) a worker was stopped to save its machine
   ActorError
@@ -173,6 +174,13 @@ class GetTimeoutError(ZmregError, TimeoutError):
         self.timeout_s = timeout_s
 
 
+class RequestTimeoutError(ZmregError, TimeoutError):
+    """A request, or a `.step` of it, was not done within `.timeout_s` seconds; what was under way was cancelled."""
+
+    timeout_s: float | None = None
+    step: str = ""
+
+
 class WorkerDiedError(ZmregError):
     """The process that ran the task ended. `.exit_code` or `.signal` (a number), `.log_tail`: its last lines."""
 
@@ -311,6 +319,10 @@ class FunctionNotFoundError(ZmregError, LookupError):
     """Nobody has registered a function of this name."""
 
 
+class FunctionWithdrawnError(FunctionNotFoundError):
+    """The process that was asked does not serve the name any more, and has not begun the call: another may."""
+
+
 class NoRouteError(ZmregError, LookupError):
     """Nobody has the name and all the locs together."""
 
@@ -410,13 +422,11 @@ def make_task_error(origin: FailureOrigin, cause: BaseException | None) -> TaskE
     when it steers loops (StopIteration), or when its class refuses to be subclassed or copied.
     """
     error: TaskError | None = None
-    if isinstance(cause, Exception):
-        dual = _dual_class(type(cause))
-        if dual is not None:
-            try:
-                error = rebuild_exception(dual, constructor_args(cause), fields_of(cause), dict(cause.__dict__))
-            except Exception:  # noqa: BLE001  a foreign class may object in any way; its error must still be told
-                error = None
+    if isinstance(cause, Exception) and (dual := _dual_class(type(cause))) is not None:
+        try:
+            error = rebuild_exception(dual, constructor_args(cause), fields_of(cause), dict(cause.__dict__))
+        except Exception:  # noqa: BLE001  a foreign class may object in any way; its error must still be told
+            error = None
     if error is None:
         return TaskError(origin.text, origin, cause)
     # Through __dict__: a frozen dataclass as exception refuses assignment.

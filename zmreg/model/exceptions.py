@@ -64,7 +64,9 @@ def rebuild_exception(cls: type[E], args: tuple[object, ...], fields: dict[str, 
     Neither `__new__` nor `__init__` of the user's class runs. The built-in ancestor's `__new__` does, because it fills
     what cannot be assigned later (`ExceptionGroup.exceptions`). Raises TypeError or ValueError when that one refuses.
     """
-    builtin = next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
+    builtin: type = cls
+    while builtin.__flags__ & _HEAP_TYPE:  # not by the MRO: of (MyError, MemoryError) Python makes instances by MyError's
+        builtin = cast(type, builtin.__base__)
     error = cast(Callable[..., E], builtin.__new__)(cls, *args)
     descriptors = _descriptors(cls)
     for name, value in fields.items():

@@ -16,6 +16,8 @@ class PlaceActor(Sentence):
     place: Resources
     hold: Resources
     locs: tuple[str, ...]
+    restarts: bool = False
+    """It may be restarted when its process dies."""
 
 
 class UnplaceActor(Sentence):

@@ -35,6 +35,8 @@ class NodeRecord(Sentence):
     """It takes nothing new and is about to leave."""
     epoch: int = 0
     """Of the head that it follows, or is; 0: one that keeps nothing."""
+    devices: tuple[int, ...] = ()
+    """What is free of each of its GPUs: of two that are half used, nobody gets more than a half."""
 
 
 class Join(Sentence):
@@ -98,6 +100,17 @@ class Fenced(Sentence):
     """node -> node that was declared dead: you are not one of us any more; end your workers and join anew."""
 
     KIND: ClassVar[int] = 69
+    reason: str
+    node: bytes = b""
+    epoch: int = 0
+    """Of the head that the sender follows, or has seen."""
+
+
+class TakesNothing(Sentence):
+    """node -> head: more than I may keep waits for that node, and it takes none of it; it is as good as dead."""
+
+    KIND: ClassVar[int] = 125
+    node: bytes
     reason: str
 
 

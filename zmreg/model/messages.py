@@ -25,6 +25,7 @@ from zmreg.model.actor_messages import (
     RetireActor,
     WatchActor,
 )
+from zmreg.model.ask_messages import Answer, Ask, LogLines
 from zmreg.model.far_messages import (
     ActorHosted,
     ActorUnplaceable,
@@ -34,7 +35,9 @@ from zmreg.model.far_messages import (
     UnplaceActor,
 )
 from zmreg.model.fetch_messages import FetchCredit, FetchObject, FetchRefused, FetchStop, FetchWait
+from zmreg.model.function_messages import FunctionNews, FunctionRow, RegisterFunction, WatchFunctions, WithdrawFunction
 from zmreg.model.head_messages import ForHead, HeadChanged, HeadKept, Inventory, JobStarted
+from zmreg.model.memory_messages import AskRepeatable, Repeatable
 from zmreg.model.mesh_messages import (
     Admitted,
     AskHead,
@@ -47,6 +50,7 @@ from zmreg.model.mesh_messages import (
     NodeRecord,
     NotAdmitted,
     Passed,
+    TakesNothing,
 )
 from zmreg.model.record import Resources, Sentence
 from zmreg.model.ref_messages import (
@@ -125,6 +129,7 @@ __all__ = [
     "CreateActor",
     "Definition",
     "Delta",
+    "AskRepeatable",
     "EndWorkers",
     "Exit",
     "FetchCredit",
@@ -133,6 +138,8 @@ __all__ = [
     "FetchStop",
     "FetchWait",
     "FreeObjects",
+    "FunctionNews",
+    "FunctionRow",
     "GaveBack",
     "Goodbye",
     "Hello",
@@ -153,7 +160,9 @@ __all__ = [
     "Prefetch",
     "ProcessDied",
     "RESULTS_KIND",
+    "RegisterFunction",
     "ReleaseActor",
+    "Repeatable",
     "Replicate",
     "Replicated",
     "Revive",
@@ -164,13 +173,16 @@ __all__ = [
     "Sealed",
     "SnapshotPart",
     "Steal",
+    "TakesNothing",
     "Unborrow",
     "Unpin",
     "Unschedulable",
     "UseDevices",
     "WantLeases",
     "WatchActor",
+    "WatchFunctions",
     "Welcome",
+    "WithdrawFunction",
     "WorkersAtCap",
     "WorkersEnded",
 ]
@@ -230,6 +242,8 @@ class ProcessDied(Sentence):
     """It left in peace and the node now answers for its objects."""
     drained: bool = False
     """Its node leaves, and had to end it: no fault of what it ran."""
+    memory_bytes: int = 0
+    """What it had of its own when its node ended it for want of memory; 0: it ended otherwise."""
 
 
 # -- leases ------------------------------------------------------------------------------------------------------------
@@ -384,36 +398,6 @@ class KillOverdue(Sentence):
     grace_s: float
 
 
-# -- questions, logs ---------------------------------------------------------------------------------------------------
-
-
-class Ask(Sentence):
-    """client -> node: a question about state ("actor", "nodes", "stats", "workers", ...); `key` narrows it."""
-
-    KIND: ClassVar[int] = 70
-    request: int
-    topic: str
-    key: str
-
-
-class Answer(Sentence):
-    """node -> client: msgpack of plain containers; `found` False when there is no such thing."""
-
-    KIND: ClassVar[int] = 71
-    request: int
-    found: bool
-    body: bytes
-
-
-class LogLines(Sentence):
-    """node -> driver: what a worker printed; `skipped` bytes were over the rate cap."""
-
-    KIND: ClassVar[int] = 72
-    source: str
-    text: str
-    skipped: int
-
-
 Message = (
     Hello | Welcome | Goodbye | Exit | ProcessDied
     | WantLeases | LeaseGranted | LeaseRecalled | LeaseReturned | Unschedulable | Blocked | WorkersAtCap | UseDevices
@@ -425,12 +409,13 @@ Message = (
     | RetireActor | ActorExiting | ActorInputs | DeadlockProbe
     | PlaceActor | UnplaceActor | ActorHosted | ActorUnplaceable | KillProcess | TryNodes
     | Join | Admitted | NotAdmitted | AskHead | NodeRecord | NodeGone | Leaving | Fenced
-    | NodeDrains | AskKept | Passed
+    | NodeDrains | AskKept | Passed | TakesNothing
     | Inventory | HeadChanged | ForHead | HeadKept | JobStarted
     | Ask | Answer | LogLines
     | FetchObject | FetchCredit | FetchStop | FetchRefused | FetchWait
     | Delta | Beacon | AskReplay | AskSnapshot | SnapshotPart
-    | EndWorkers | WorkersEnded
+    | FunctionRow | RegisterFunction | WithdrawFunction | WatchFunctions | FunctionNews
+    | EndWorkers | WorkersEnded | AskRepeatable | Repeatable
 )  # fmt: skip
 
 CALLS_KIND = 100

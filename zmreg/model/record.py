@@ -51,6 +51,9 @@ class Record(metaclass=RecordType):
         """The same with some fields changed. Raises TypeError for a field it does not have."""
         return type(self)(**{**dict(zip(type(self).__match_args__, self._values(), strict=True)), **changes})
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self._values()  # by its fields: the way of plain objects sets attributes
+
     def _values(self) -> tuple[object, ...]:
         return tuple([getattr(self, name) for name in type(self).__match_args__])
 

@@ -26,6 +26,11 @@ class Settings:
     idle_worker_s: float = 10.0
     allocate_timeout_s: float = 30.0
     """How long a creator waits for room in a full store before ObjectStoreFullError."""
+    memory_threshold: float = 0.95
+    """Share of the machine's memory, or of a control group's limit, at which a worker is ended to save the rest; 0:
+    never."""
+    memory_check_s: float = 0.25
+    """How often that is measured, to the next turn of 0.2 s; 0: never."""
     spill_bytes: int = 0
     """Cap of spilled bytes on disk; 0 = until 95 % of the disk is used."""
     registry_scope: str = "all"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import socket as sockets
+from collections import deque
 from collections.abc import Callable, Sequence
 from errno import ENOENT
 from typing import Any
@@ -28,6 +29,7 @@ from zmreg.wire.chunks import is_chunk
 _MORE = int(zmq.RCVMORE)
 _NOBLOCK = int(zmq.NOBLOCK)
 _SEND_MORE = int(zmq.SNDMORE | zmq.NOBLOCK)
+_SEND_FLAGS = (_SEND_MORE, _NOBLOCK)
 # A letter has two frames behind the sender's id and a chunk two; who sends more does not speak our language.
 _MAX_FRAMES = 3
 # Larger frames go without a copy, and the thread that gives them back wakes up for each: a MiB less to copy, and to
@@ -208,6 +210,9 @@ class Mesh:
             return False
         last = len(frames) - 1
         try:
+            if not last and len(frames[0]) < _LEND_FROM_BYTES:
+                deque(map(self._put, (line.name, frames[0]), _SEND_FLAGS), 0)
+                return True
             self._put(line.name, _SEND_MORE)
             for place, frame in enumerate(frames):
                 self._put(frame, _NOBLOCK if place == last else _SEND_MORE, len(frame) < _LEND_FROM_BYTES)

@@ -62,6 +62,8 @@ def create_actor(
         client.check()
         client.questions.require_head()
         client.sharing.show(lifeline)
+        for _, entry in deps or ():  # whoever constructs the actor may have to ask for one that is lost
+            client.sharing.show(entry)
         if order.detached:
             client.detached.append(lifeline)
         client.tell_node(
@@ -122,6 +124,8 @@ def _input_row(where: int | str, entry: Entry, copies: Mapping[int, bytes]) -> b
         return [where, batches.STORED, value.object_id, value.nbytes, value.holder]
     if entry.state == INLINE:
         return [where, batches.INLINE, value, 0]
+    if entry.state == PENDING:  # it was there, and is just made again: the worker asks for it, and waits
+        return [where, batches.STORED, entry.object_id, 0, b""]
     failure = entry.failure or payload.pack_failure(client_lost(entry))
     return [where, batches.FAILED_INPUT, failure, 0]
 

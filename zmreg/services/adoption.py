@@ -56,6 +56,8 @@ class Adoption:
         """The node to which all of it was given; empty while we stay."""
         self._lenders = {me}
         """Ourselves, and the nodes that have left what they answered for to us."""
+        self._passed: list[tuple[bytes, OwnersMail | Adopt]] = []
+        """What the heir was told by way of us, should it die before we leave."""
         self._to_settle = 0
         """Hand-overs to the heir of which the owners have not said yet that they know."""
 
@@ -173,15 +175,19 @@ class Adoption:
     def bequeath(self, heir: bytes, places: Mapping[bytes, bytes]) -> None:
         """Give all of it to another node, which hears from now on what is said to us. `places`: where bytes are now.
 
-        What is inside of something goes first, so that the heir knows it as its own.
+        What is inside of something goes first, so that the heir knows it as its own. Once more, to another one, when
+        the first has died: that one hears, too, what was passed on since.
         """
         self._heir = heir
+        self._to_settle = 0
         for object_id in self._inside_out():
             held = self._objects[object_id]
             owed = {who: count for who, count in self._loans.owed(object_id).items() if who != self._me}
             self._to_settle += sum(inner in self._objects or inner in self._foreign for inner in held.contained)
             holder = places.get(object_id, held.holder)
             self._post(heir, held.but(borrowers=tuple(owed), counts=tuple(owed.values()), holder=holder))
+        for sender, message in self._passed:
+            self._post(heir, Passed(sender, codec.encode(message)))
 
     def _inside_out(self) -> list[bytes]:
         order: dict[bytes, None] = {}
@@ -199,6 +205,7 @@ class Adoption:
         return self._to_settle <= 0 and not self._unsettled
 
     def _pass_on(self, sender: bytes, message: OwnersMail | Adopt) -> None:
+        self._passed.append((sender, message))
         self._post(self._heir, Passed(sender, codec.encode(message)))
 
     # -- what our own objects contain ---------------------------------------------------------------------------------

@@ -22,11 +22,18 @@ class Bulletin:
         self._publish = publish
         self._told: NodeRecord | None = None
         self._told_at = self._look_at = float("-inf")
+        self._moved = True
 
-    def tick(self, now: float) -> float | None:
-        """Tell what has changed. When to look again, if it was too early to look; None: after whatever comes next."""
-        if now < self._look_at:
-            return self._look_at
+    def tick(self, now: float, moved: bool = True) -> float | None:
+        """Tell what has changed. When to look again, if it was too early to look; None: after whatever comes next.
+
+        `moved`: something has happened since the last time. A node that only passes on has nothing new to tell.
+        """
+        self._moved = self._moved or moved
+        again = self._look_at if self._moved else self._told_at + _EVERY_S
+        if now < again:
+            return again
+        self._moved = False
         self._look_at = now + _LOOK_S
         record = self._record()
         if now - self._told_at >= _EVERY_S or record != self._told:

@@ -80,15 +80,15 @@ class Client(Station):
 
     # -- values -----------------------------------------------------------------------------------------------------
 
-    def put(self, value: object) -> Entry:
-        """An immutable object with this value, owned by this process.
+    def put(self, value: object, kind: type[Entry] = Entry) -> Entry:
+        """An immutable object with this value, owned by this process; an entry of this kind.
 
         Raises SerializationError, ObjectStoreFullError.
         """
         self.check()
         refs: list[Any] = []
         packed = payload.pack(value, refs)
-        entry = Entry(self.me, self.tasks.take_numbers(1))
+        entry = kind(self.me, self.tasks.take_numbers(1))
         entry.type_name = type(value).__name__
         if refs:
             entry.contained = tuple(ref._entry for ref in refs)

@@ -39,7 +39,10 @@ def is_cancelled() -> bool:
     host = hosted()
     if host is not None and host.is_async:
         raise RuntimeError("an async actor's calls are cancelled by asyncio.CancelledError; there is nothing to ask")
-    worker: Intake = current()  # type: ignore[assignment]  # who runs a call is a worker
+    seat = current()
+    if seat is not None and seat.desk is not None:
+        return task_id in seat.desk.cancelled
+    worker: Intake = seat  # type: ignore[assignment]  # who runs a call is a worker
     if task_id not in worker.cancelled:
         return False
     worker.graces.saw(task_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from zmreg.model.errors import ObjectLostError, UnschedulableError, WorkerDiedError, ZmregError
+from zmreg.model.errors import ObjectLostError, OutOfMemoryError, UnschedulableError, WorkerDiedError, ZmregError
 from zmreg.model.ids import node_of, short
 from zmreg.model.messages import CancelCall, CancelObject, KillOverdue, PartReady
 from zmreg.services.calls import Lane, Task, Wires, describe, first_unusable
@@ -42,6 +42,10 @@ class Endings:
         for entry in task.entries:
             entry.task = None
 
+    def lives(self, task: Task) -> bool:
+        """Whether something of it is still to come."""
+        return self.live.get(task.counter) is task
+
     def settle_all(self, task: Task, failure: bytes | Inherited) -> None:
         """Settle what is still pending of its entries with an error that need not be reported."""
         for entry in task.entries:
@@ -53,7 +57,7 @@ class Endings:
         """The task will give no value."""
         self.end(task)
         failure = payload.pack_failure(error)
-        if isinstance(error, (WorkerDiedError, UnschedulableError)):
+        if isinstance(error, (WorkerDiedError, OutOfMemoryError, UnschedulableError)):
             for entry in task.entries:
                 if entry.state == PENDING:
                     self.settle_failed(task, entry, failure)
@@ -85,16 +89,17 @@ class Endings:
         note = f"{name} was not run: its input, object {short(bad.object_id)}, could not be computed"
         self.settle_all(task, Inherited(bad, note))
 
-    def on_part(self, worker: bytes, message: PartReady) -> None:
-        """One of several values is there before the call ends. A replay's parts are there already: dropped."""
+    def settle_part(self, worker: bytes, message: PartReady) -> bool:
+        """One of several values is there before the call ends. A replay's parts are there already: dropped, False."""
         contained = self.sharing.receive(message.contained, worker)
         lane = self.lanes.get(worker)
         task = lane.outstanding.get(message.counter) if lane is not None else None
         if task is None or not message.index < len(task.entries) or task.entries[message.index].state != PENDING:
-            return
+            return False
         entry = task.entries[message.index]
         entry.contained, entry.type_name = contained, message.type_name
         self.settle_good(entry, message.stored, message.payload, message.nbytes, worker)
+        return True
 
     def settle_good(self, entry: Entry, is_stored: bool, data: bytes, nbytes: int, worker: bytes) -> None:
         """Settle one entry with a value: `data`, or `nbytes` in the store of the worker's node."""

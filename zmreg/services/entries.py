@@ -129,6 +129,12 @@ class Entry:
                 held(self)  # type: ignore[operator]
 
 
+class Plain(Entry):
+    """A large argument that was passed by value: no user holds it, only the calls that take it."""
+
+    __slots__ = ()
+
+
 class Borrowed(Entry):
     """An entry whose owner is another process. When it dies, the owner hears so if it had been told of us."""
 

@@ -21,7 +21,9 @@ from zmreg.net.mesh import Mesh
 VARIABLE: Final = "ZMREG_FAILPOINTS"
 SEED_VARIABLE: Final = "ZMREG_FAILPOINTS_SEED"
 # Kinds of messages by their first bytes. Acks are those of letters; words are control messages, Fetch... among them.
-_KINDS: Final = {b"ZL": "letters", b"ZP": "letters", b"ZA": "acks", b"ZN": "acks", b"ZC": "chunks", b"ZR": "words"}
+_KINDS: Final = {
+    b"ZL": "letters", b"ZW": "letters", b"ZP": "letters", b"ZA": "acks", b"ZN": "acks", b"ZC": "chunks", b"ZR": "words"
+}  # fmt: skip
 _DELTA: Final = "delta"
 """What another node has published: records, batches and beacons of the replicated tables."""
 _DEEDS: Final = ("drop", "duplicate")

@@ -7,7 +7,7 @@ The node is the creator of what it fetches and, in the name of each transfer, a 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from zmreg.core import fetch_effects as fx
@@ -158,12 +158,15 @@ class Fetcher:
                 self._perform(self.fetching.cancel(object_id, self._now))
                 self._refuse(object_id, "it was freed")
 
-    def learned(self, object_id: bytes, node: bytes) -> None:
-        """`node` is said to have it. A copy that was finished after the object was freed goes, too."""
-        if object_id in self._freed and object_id.startswith(self._node.me[:NODE_BYTES]):  # its owner is one of ours
-            self._node.post(node, FreeObjects((object_id,)))
-        elif object_id in self.fetching:
-            self._perform(self.fetching.learn(object_id, node, self._now))
+    def learned(self, node: bytes, object_ids: Sequence[bytes]) -> None:
+        """`node` is said to have these. A copy that was finished after the object was freed goes, too."""
+        freed = self._freed.among(object_ids)
+        ours = [each for each in freed if each.startswith(self._node.me[:NODE_BYTES])]  # their owners are
+        if ours:
+            self._node.post(node, FreeObjects(tuple(ours)))
+        for object_id in filter(self.fetching.__contains__, object_ids) if len(self.fetching) else ():
+            if object_id not in ours:
+                self._perform(self.fetching.learn(object_id, node, self._now))
 
     def node_gone(self, node: bytes) -> None:
         """Nothing comes from there, and nothing has to go there."""

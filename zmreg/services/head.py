@@ -330,8 +330,8 @@ class Head:
             return
         self._unplaced.pop(actor_id, None)
         self._places[actor_id] = chosen
-        word = PlaceActor(actor_id, creation.class_name, creation.place, creation.hold, creation.locs)
-        self._node.tell(chosen, word)
+        restarts, name = creation.max_restarts != 0, creation.class_name
+        self._node.tell(chosen, PlaceActor(actor_id, name, creation.place, creation.hold, creation.locs, restarts))
 
     def _retry_unplaced(self, now: float) -> None:
         """Actors that no node could host are tried again, as nodes join, until their time is over."""

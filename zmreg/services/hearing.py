@@ -31,6 +31,7 @@ from zmreg.model.messages import (
     SnapshotPart,
 )
 from zmreg.services.detours import Detours
+from zmreg.services.letters import WHOLE
 from zmreg.wire import chunks, codec
 
 if TYPE_CHECKING:
@@ -54,10 +55,17 @@ class Hearing:
 
     def hear(self, sender: bytes, frames: list[Any], now: float) -> None:
         """A message at the gate."""
-        self._perform(self._neighbours.members.on_beat(sender, now))
-        if self._neighbours.members.is_fenced(sender):
-            return
+        back = self._neighbours.members.on_beat(sender, now)
+        if back:
+            self._perform(back)
         try:
+            if self._neighbours.members.is_fenced(sender):
+                self._neighbours.verdicts.hear_fenced(frames)
+                return
+            if len(frames) == 1 and frames[0][:4] == WHOLE:
+                self._node.protocol_errors += not self._neighbours.letters.hear_whole(sender, frames[0], now)
+                return
+            self._node.turn_due = True
             if frames and Detours.is_forwarded(first := _bytes(frames[0])):
                 self._hear_around(sender, [first, *frames[1:]], now)
             elif not self._hear_frames(sender, frames, now):
@@ -84,6 +92,8 @@ class Hearing:
         if chunks.is_chunk(first) and len(frames) == 2:
             self._neighbours.fetcher.on_chunk(first, frames[1], now)
             return True
+        if first[:4] == WHOLE and len(frames) == 1:
+            return self._neighbours.letters.hear_whole(sender, first, now)
         return self._neighbours.letters.hear(sender, [first, *map(_bytes, frames[1:])], now)
 
     def _on_raw(self, sender: bytes, message: Message, now: float) -> None:
@@ -94,12 +104,12 @@ class Hearing:
                 if node != sender:
                     raise ProtocolError("a node's record comes from itself, or by letter from the head")
                 self._neighbours.learn(message, now)
-            case Fenced(reason):
-                self._neighbours.fenced(reason)
+            case Fenced():
+                self._neighbours.verdicts.on_fenced(sender, message)
             case FetchObject() | FetchCredit() | FetchStop() | FetchRefused() | FetchWait():
                 self._neighbours.fetcher.on_message(sender, message, now)
             case Delta() | Beacon() | AskReplay() | AskSnapshot() | SnapshotPart():
-                self._neighbours.registry.on_message(sender, message, now)
+                self._neighbours.on_table(sender, message, now)
             case _:
                 self._node.protocol_errors += 1
 
@@ -118,6 +128,6 @@ class Hearing:
         elif isinstance(message, Delta | Beacon):
             self._perform(self._neighbours.members.on_beat(message.node, now))
             if self._neighbours.members.record(message.node) is not None:
-                self._neighbours.registry.on_message(message.node, message, now)
+                self._neighbours.on_table(message.node, message, now)
         else:
             self._node.protocol_errors += 1

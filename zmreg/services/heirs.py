@@ -2,7 +2,7 @@
 
 What a process says to an owner that has left reaches the heir by its own node, which redirects it: words that come too
 late for the one who left, and words to processes that somebody hears of for the first time. So nobody else has to keep
-account of who inherited from whom.
+account of who inherited from whom. When an heir dies, those for whom it answered are as good as dead themselves.
 """
 
 from __future__ import annotations
@@ -46,6 +46,16 @@ class Heirs:
         if not heir or neighbours is None or neighbours.members.state(heir) is NodeState.DEAD:
             return b""
         return heir
+
+    def orphaned(self, heir: bytes) -> list[bytes]:
+        """`heir` is dead: the nodes for which it answered, at first or second hand."""
+        found = []
+        for gone, last in self._of.items():
+            while last in self._of:
+                last = self._of[last]
+            if last == heir:
+                found.append(gone)
+        return found
 
     def all(self) -> dict[bytes, bytes]:
         """{node that has left: who answers for it}, for a node that comes later."""

@@ -18,6 +18,7 @@ from zmreg.model.ids import object_id
 from zmreg.model.messages import ActorExiting, Construct, Constructed
 from zmreg.services import arrivals, execute
 from zmreg.services.execute import ActorExit
+from zmreg.services.inputs import constructor_arguments
 from zmreg.services.kinds import is_async_class
 from zmreg.services.running import running
 from zmreg.wire import batches, payload
@@ -77,8 +78,7 @@ def make_host(worker: Worker, construct: Construct) -> Host | None:
         cls: Any = payload.unpack_definition(construct.blob)
         name = cls.__qualname__
         deps = batches.unpack_deps(construct.deps)
-        row = [0, name, construct.payload, 1, 0, 0, deps]
-        args, kwargs = execute.load_arguments(worker, worker.recent, construct.actor_id[:8], row)
+        args, kwargs = constructor_arguments(worker, construct, name, deps)
         host = _kind(cls, construct)(worker, construct)
         worker.host = host
         host.create(cls, args, kwargs)

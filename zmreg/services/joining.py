@@ -54,13 +54,15 @@ def listen(node: Node, listening: Listening) -> None:
         epoch = node.neighbours.members.epoch if node.neighbours is not None else 0
         return first.but(
             available=now.available, store_used_bytes=used, workers=now.workers, waiting=now.waiting,
-            draining=draining, epoch=epoch,
+            draining=draining, epoch=epoch, devices=node.leases.free_devices(),
         )  # fmt: skip
 
     node.cluster = key.cluster_id
     node.neighbours = Neighbours(node, mesh, record, contact)
     if ledger is not None and isinstance(node.head, Head):
         node.neighbours.members.epoch = ledger.epoch
+        for gone in ledger.graves:
+            node.neighbours.members.on_declared_dead(gone, "it was gone before this head started")
         node.head.take_over(ledger)
 
 

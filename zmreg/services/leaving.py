@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from zmreg.core.nodes import NodeState
 from zmreg.model.ids import node_of
 from zmreg.model.messages import Leaving, NodeDrains, NodeRecord, Replicate, Replicated
 
@@ -38,6 +39,8 @@ _SPREAD_S: Final = 0.25
 _SETTLE_S: Final = 2.0
 # For the others to say that they have read our last word.
 _HEARD_S: Final = 1.0
+# A head that is started anew is there by then. Less than whoever stops a node waits for its end (starting.py, END_S).
+_AWAY_S: Final = 8.0
 # Workers that were killed are gone in milliseconds.
 _KILLED_S: Final = 2.0
 TURN_S: Final = 0.02
@@ -60,6 +63,7 @@ class Departure:
         self._others: set[bytes] = set()
         self._kill_at = 0.0
         self._settle_until = 0.0
+        self._away_since = 0.0
         self._end_at = 0.0
         self._copies = Copies(node)
         self._heir = b""
@@ -134,8 +138,9 @@ class Departure:
             if now >= self._end_at or self._is_heard(self._node.other_nodes()):
                 self._node.stop()
         elif not (successors := self._successors()):
-            log.warning("nobody is left to take over: this node just ends")
-            self._node.stop()
+            if self._is_too_long(now):
+                log.warning("nobody is left to take over: this node just ends")
+                self._node.stop()
         elif self._node.nursery.children and now < self._kill_at + _KILLED_S:
             self._copies.turn(successors, now)
             if now >= self._kill_at:
@@ -146,8 +151,24 @@ class Departure:
                 self._heir = self._choose(successors)
                 self._node.adoption.bequeath(self._heir, self._copies.places)
                 self._settle_until = now + _SETTLE_S
-        elif now >= self._settle_until or (self._node.adoption.is_settled() and self._is_heard([self._heir])):
+        elif self._heir not in (each.node for each in successors):
+            if self._heir not in self._node.other_nodes() or self._is_too_long(now):
+                log.warning("node %s, which was to take over, is gone: another one is asked", self._heir.hex())
+                self._heir = b""
+        elif self._is_heard([self._heir]) and (now >= self._settle_until or self._node.adoption.is_settled()):
             self._say_farewell(now)
+        elif now >= self._settle_until + _AWAY_S:
+            log.error("node %s, which is to take over, has not read all of it", self._heir.hex())
+            self._say_farewell(now)
+
+    def _is_too_long(self, now: float) -> bool:
+        """Nobody can take over just now. Is there no use in waiting for one that is silent, as a head that restarts?"""
+        neighbours, node = self._node.neighbours, self._node
+        assert neighbours is not None
+        others = [each for each in neighbours.members.records() if each.node != node.me and not each.draining]
+        away = [each for each in others if neighbours.members.state(each.node) is NodeState.SUSPECTED]
+        self._away_since = self._away_since or now
+        return not away or now - self._away_since >= _AWAY_S or not (len(node.adoption) or self._copies.are_needed())
 
     def _choose(self, successors: list[NodeRecord]) -> bytes:
         """The head if it can; else whoever has most to compute with, as a program's own node has nothing."""
@@ -234,6 +255,11 @@ class Copies:
             if len(self._asked) < _WINDOW:
                 self._asked[object_id] = (target, nbytes)
                 node.post(target, Replicate(object_id, nbytes, node.me))
+
+    def are_needed(self) -> bool:
+        """Whether the store has anything that somebody may still ask for."""
+        held = self._node.registry.index.objects_of(self._node.me)
+        return any(not self._is_nobodys(object_id) for object_id in held)
 
     def _is_nobodys(self, object_id: bytes) -> bool:
         """A process of ours owns it, and has not left it to us (yet)."""

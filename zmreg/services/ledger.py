@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     driver BLOB PRIMARY KEY, name TEXT NOT NULL, started REAL NOT NULL, ended REAL NOT NULL, status TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS nodes (node BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS graves (number INTEGER PRIMARY KEY, node BLOB NOT NULL);
 """
 _ORDER: Final = """
 INSERT INTO actors (actor_id, owner, name, namespace, detached, frame) VALUES (?, ?, ?, ?, ?, ?)
@@ -108,6 +109,7 @@ class _Batch:
             gone = [(node,) for node, there in self.nodes.items() if not there]
             database.executemany("INSERT OR IGNORE INTO nodes VALUES (?)", here)
             database.executemany("DELETE FROM nodes WHERE node = ?", gone)
+            database.executemany("INSERT INTO graves (node) VALUES (?)", gone)
 
 
 def _values(row: Record) -> tuple[object, ...]:
@@ -135,6 +137,8 @@ class Ledger:
         self.jobs = [Job(*row) for row in database.execute("SELECT * FROM jobs ORDER BY started")]
         self.nodes: list[bytes] = [row[0] for row in database.execute("SELECT node FROM nodes")]
         """The members when the last head stopped."""
+        self.graves: list[bytes] = [row[0] for row in database.execute("SELECT node FROM graves ORDER BY number")]
+        """Nodes that have gone: should one come back that was only silent, it is still dead. The oldest are forgotten."""
         self._batch = _Batch()
         self._wake = threading.Condition()
         self._urgent = self._closing = False
@@ -349,6 +353,7 @@ def _begin(database: sqlite3.Connection, directory: Path, cluster: str, node: by
         new = {"cluster": cluster, "epoch": str(epoch), "head": node.hex(), "started": str(time.time())}
         database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", new.items())
         database.execute(f"DELETE FROM ends WHERE number <= (SELECT max(number) FROM ends) - {_KEPT}")
+        database.execute(f"DELETE FROM graves WHERE number <= (SELECT max(number) FROM graves) - {_KEPT}")
         newest = f"(SELECT driver FROM jobs ORDER BY started DESC LIMIT {_KEPT})"
         database.execute(f"DELETE FROM jobs WHERE status != 'RUNNING' AND driver NOT IN {newest}")
     return epoch, bytes.fromhex(meta.get("head", ""))

@@ -1,8 +1,9 @@
 """How stored results can be made again when their bytes are lost: a recipe for each task that has made one.
 
 A recipe keeps the call, never the values it took: an input whose last handle is gone is freed all the same, and made
-anew by its own recipe when it is needed. Only small inputs, which live in this process anyway, are kept as they are.
-What `put` has made, or another process owns, must still be held by somebody. All methods run under the client's lock.
+anew by its own recipe when it is needed. Only small inputs, which live in this process anyway, are kept as they are,
+and large plain arguments within a bound (arguments.py). What `put` has made, or another process owns, must still be
+held by somebody. All methods run under the client's lock.
 
 Each run is charged to the task's `max_retries`: the first loss of a result is its second attempt, and so on.
 """
@@ -15,9 +16,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from zmreg.core.tasks import Fail, RetryPolicy
+from zmreg.model.errors import ObjectLostError
+from zmreg.model.ids import counter_of, owner_of, short
+from zmreg.services.arguments import SHARE, KeptArguments
 from zmreg.services.calls import Dep, Task, TaskHome, describe
-from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
+from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Borrowed, Entry, Plain, Stored
 from zmreg.services.peers import Peer
+from zmreg.wire import payload
 
 if TYPE_CHECKING:
     from zmreg.services.tasks import Tasks
@@ -31,7 +36,7 @@ RECIPE_BYTES: Final = 700
 class Source:
     """Where an input of a recipe comes from: held when small, else looked for, else made by its own recipe."""
 
-    __slots__ = ("_held", "_seen", "index", "object_id", "recipe", "where")
+    __slots__ = ("_held", "_kept", "_seen", "index", "nbytes_plain", "object_id", "recipe", "where")
 
     def __init__(self, where: int | str, entry: Entry, by_id: bool = False) -> None:
         """`by_id`: it is found under its id, and a copy of its value would not do."""
@@ -47,6 +52,19 @@ class Source:
         self.index = entry.counter - self.recipe.counter if self.recipe is not None else 0
         if self._held is not None and isinstance(entry, Borrowed):  # its owner need not keep it for us
             self._held = None if by_id else Entry(entry.owner, entry.counter, INLINE, entry.value)
+        self.nbytes_plain = entry.nbytes if isinstance(entry, Plain) and self._held is None else 0
+        """Of an argument that was passed by value and lies in the store; 0 for any other."""
+        self._kept: Stored | None = None
+
+    def keep_plain(self) -> None:
+        """Keep the bytes of a large plain argument for another run."""
+        entry = self._seen()
+        if self.nbytes_plain and entry is not None and isinstance(entry.value, Stored):
+            self._kept = entry.value
+
+    def let_go(self) -> None:
+        """Later arguments need the room."""
+        self._kept = None
 
     @property
     def nbytes(self) -> int:
@@ -56,6 +74,9 @@ class Source:
     def living(self, same: bool) -> Entry | None:
         """The entry, if anybody holds it, or one that has taken its place; `same`: under the same id."""
         found = self._held or self._seen()
+        if found is None and self._kept is not None:
+            found = Plain(owner_of(self.object_id), counter_of(self.object_id), STORED, self._kept)
+            self._seen = weakref.ref(found)
         if found is None and self.recipe is not None:
             again = self.recipe.again
             found = again.get((self.index, True)) or (None if same else again.get((self.index, False)))
@@ -138,6 +159,7 @@ class Lineage:
         self._tasks = tasks
         self.limit_bytes = limit_bytes
         self.nbytes = 0
+        self.arguments = KeptArguments(limit_bytes)
         self.rebuilt = 0
         """Runs made again so far."""
         self.on_revived: Callable[[tuple[bytes, ...]], None] = lambda object_ids: None
@@ -146,6 +168,10 @@ class Lineage:
         """By the number of the call, oldest first: (recipe, what it takes)."""
         self._gone: deque[int] = deque()
 
+    def limit_arguments(self, store_bytes: int) -> None:
+        """Our node's store has this size."""
+        self.arguments.limit_bytes = min(self.limit_bytes, store_bytes // SHARE)
+
     def __len__(self) -> int:
         self._sweep()
         return len(self._kept)
@@ -153,25 +179,34 @@ class Lineage:
     # -- keeping ----------------------------------------------------------------------------------------------------
 
     def keep(self, task: Task) -> None:
-        """The task is over: what it has stored can be made again by it."""
+        """The task is over, or one of its values is there before: what it has stored can be made again by it."""
         recipe = task.recipe if isinstance(task, Rebuilt) else None
+        here = self._tasks.wires.node
+        is_far = False
         for entry in task.entries:
             value = entry.value
-            if isinstance(value, Stored) and value.recipe is None:
-                if recipe is None:
-                    recipe = self._note(Recipe(task, self._gone))
-                value.recipe = recipe
+            if isinstance(value, Stored):
+                is_far = is_far or value.holder != here
+                value.recipe = recipe = value.recipe or recipe or self._recipe_of(task)
         if recipe is not None:
             recipe.attempt = task.attempt
+            if is_far and task.deps:  # what is here is lost only together with us
+                self.arguments.keep(recipe)
+
+    def _recipe_of(self, task: Task) -> Recipe:
+        """The one that an earlier value of the task has, or whoever has taken that value; else a new one."""
+        self._sweep()
+        seen, _ = self._kept.get(task.counter, (None, 0))
+        return (seen() if seen is not None else None) or self._note(Recipe(task, self._gone))
 
     def _note(self, recipe: Recipe) -> Recipe:
-        self._sweep()
         self._kept[recipe.counter] = (weakref.ref(recipe), recipe.nbytes)
         self.nbytes += recipe.nbytes
         while self.nbytes > self.limit_bytes and self._kept:
             counter = next(iter(self._kept))
             seen, nbytes = self._kept.pop(counter)
             self.nbytes -= nbytes
+            self.arguments.over(counter)
             oldest = seen()
             if oldest is not None and not oldest.why_not:
                 oldest.drop(f"how to make it was forgotten: the calls of later results take {self.limit_bytes} bytes")
@@ -179,8 +214,10 @@ class Lineage:
 
     def _sweep(self) -> None:
         while self._gone:
-            _, nbytes = self._kept.pop(self._gone.popleft(), (None, 0))
+            counter = self._gone.popleft()
+            _, nbytes = self._kept.pop(counter, (None, 0))
             self.nbytes -= nbytes
+            self.arguments.over(counter)
 
     # -- making again -----------------------------------------------------------------------------------------------
 
@@ -194,9 +231,26 @@ class Lineage:
                 "it was made by put(), which cannot run again: with put(x, replicas=2) two nodes have it"
             )
         running = self._tasks.live.get(recipe.counter)
-        if isinstance(running, Rebuilt) and running.recipe is recipe:  # a sibling was missed before
+        # A sibling was missed before; or the call has sent this one ahead, and is not over (`make_up`).
+        if running is not None and (isinstance(running, Rebuilt) or not recipe.why_not):
             self._forget_bytes(entry, running)
+        else:
+            self._run_again(recipe, entry)
+
+    def make_up(self, task: Task) -> None:
+        """The task is over. Values that it had sent ahead and that were lost since are PENDING: one more run."""
+        missed = [entry for entry in task.entries if entry.state == PENDING]
+        if not missed:
             return
+        try:
+            self._run_again(task.recipe if isinstance(task, Rebuilt) else self._recipe_of(task), missed[0])
+        except RebuildRefusedError as refused:
+            for entry in missed:
+                text = f"object {short(entry.object_id)} was lost before its call was over; {refused}"
+                error = ObjectLostError(text, object_id=entry.object_id.hex())
+                entry.settle(FAILED, payload.pack_failure(error))
+
+    def _run_again(self, recipe: Recipe, entry: Entry) -> None:
         order = self._plan(recipe)
         started = [self._revive(each) if same else self._repeat(each) for each, same in order[:-1]]
         task = self._rerun(recipe, entry)
@@ -208,8 +262,8 @@ class Lineage:
 
     def _forget_bytes(self, entry: Entry, task: Task) -> None:
         stored = entry.value
-        assert isinstance(stored, Stored)
-        stored.outbox = None  # to be made again under the same id: nothing is to be freed
+        if isinstance(stored, Stored):
+            stored.outbox = None  # to be made again under the same id: nothing is to be freed
         entry.state, entry.value, entry.task = PENDING, None, task
 
     def _rerun(self, recipe: Recipe, entry: Entry | None = None) -> Rebuilt:
@@ -298,13 +352,21 @@ class Lineage:
 
     def statistics(self) -> dict[str, int]:
         """Counts for stats()."""
-        return {"recipes": len(self), "recipe_bytes": self.nbytes, "rebuilt": self.rebuilt}
+        return {
+            "recipes": len(self),
+            "recipe_bytes": self.nbytes,
+            "argument_bytes": self.arguments.nbytes,
+            "rebuilt": self.rebuilt,
+        }
 
 
 def _why_missing(source: Source, entry: Entry | None) -> str:
     what = f"its input, object {source.object_id.hex()[-8:]}"
-    if source.where == -1:
-        return "its arguments were a large plain value, freed when the call was over: put() it, and pass the ref"
+    if source.nbytes_plain and entry is None:
+        return (
+            "its arguments were a large plain value, and such are kept for results at other nodes within a quarter of "
+            "the store: put() it, and pass the ref"
+        )
     if entry is not None:
         return f"{what}, {'failed' if entry.state == FAILED else 'was freed'}"
     return f"{what}, came from put() or from another process, and nobody holds it any more"

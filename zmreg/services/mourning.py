@@ -47,8 +47,8 @@ class Mourning:
         if death.exit_code == 0:
             self._hear_out(worker)
         word = ProcessDied(
-            worker, death.exit_code, death.signal, death.words.running, death.reason, death.log_tail,
-            worker in node.leaving, node.departure.draining,
+            worker, death.exit_code, death.signal, death.words.running, node.guard.story_of(death), death.log_tail,
+            worker in node.leaving, node.departure.draining, death.memory_bytes,
         )  # fmt: skip
         self._bury(word, death.words.sealed)
         node.perform(node.leases.worker_died(worker))
@@ -62,6 +62,7 @@ class Mourning:
     def _bury(self, word: ProcessDied, sealed: Iterable[bytes] = ()) -> None:
         node, process = self._node, word.process
         node.adoption.owner_left(process)
+        node.functions.process_gone(process)
         node.leaving.discard(process)
         node.clients.pop(process, None)
         node.ends.forget(process)
@@ -102,6 +103,10 @@ class Mourning:
         node.head.node_gone(gone, word.reason, adopted)
         for owner in [each for each in node.leases.owners() if each.startswith(prefix)]:
             node.perform(node.leases.owner_died(owner))
+        if not word.heir and node.neighbours is not None:
+            story = f"it had left, and node {gone.hex()}, which answered for what it owned, is gone: {word.reason}"
+            for orphan in node.neighbours.heirs.orphaned(gone):
+                self.node_gone(NodeGone(orphan, story, False))
 
     def _hear_out(self, worker: bytes) -> None:
         """Take the last words of a worker that may have left in peace. They were sent before it ended, but come by

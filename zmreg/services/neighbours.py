@@ -16,12 +16,13 @@ from zmreg.core.nodes import PAUSE_S, Members, NodeState
 from zmreg.model.errors import ClusterError, ProtocolError
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
-    Fenced,
     Leaving,
     Message,
     NodeGone,
     NodeRecord,
+    TakesNothing,
 )
+from zmreg.model.replica_messages import ReplicaTable
 from zmreg.net.curve import LOST, OPEN, UNREACHABLE
 from zmreg.net.mesh import Mesh
 from zmreg.services.admission import CONTACT, Admission
@@ -34,6 +35,8 @@ from zmreg.services.letters import Letters
 from zmreg.services.probes import Probes
 from zmreg.services.registry import Registry
 from zmreg.services.succession import EXIT_FORMER_HEAD, Succession
+from zmreg.services.tables import Table, TableMessage
+from zmreg.services.verdicts import Verdicts
 from zmreg.wire import codec
 
 if TYPE_CHECKING:
@@ -69,7 +72,7 @@ class Neighbours:
         self.members = Members(node.me, self.is_head, node.settings.dead_after_s)
         self.heirs = Heirs(node)
         self.detours = Detours(node.me, mesh, self.members)
-        self.letters = Letters(node.me, self.detours, self._deliver, self._gave_up)
+        self.letters = Letters(node.me, self.detours, self._deliver)
         self._head = self.members.head or b""
         self._renew_at: dict[bytes, float] = {}
         self._waiting: dict[bytes, tuple[float, list[tuple[bytes, bytes, bytes]]]] = {}
@@ -81,30 +84,42 @@ class Neighbours:
         self.registry = node.registry = Registry(
             node.me, self._publish, self.raw, self.fetcher.learned, node.settings.registry_scope
         )
+        functions = node.functions.listen(record().name, self._publish, self.raw)
+        self.tables: dict[int, Table] = dict([(ReplicaTable.LOCATIONS, self.registry), functions])
         node.store.on_offered = self.registry.holds
         node.store.on_gone = self.registry.holds_no_more
         node.ends.far = self.far
+        node.ends.pass_on = self._pass_on
+        self.letters.deliver_whole = self._deliver_whole
         gate, *others = mesh.fds  # all edge-triggered
-        node.watch(gate, lambda: None)  # every turn drains it
+        node.watch(gate, self._listen, passing=True)
         for fd in others:
             node.watch(fd, self._attend)
         self.admission = Admission(self, node, mesh, record, contact)
         self.succession = Succession(self, node, mesh)
-        self._hearing = Hearing(self, node, self._perform)
+        self.verdicts = Verdicts(self, node, mesh)
+        self._hearing = Hearing(self, node, self.perform)
 
     # -- in every turn of the node's loop --------------------------------------------------------------------------
 
     def turn(self, now: float) -> float | None:
         """Receive, judge and say what is due. When to call again at the latest."""
-        while (heard := self._mesh.receive()) is not None:
-            self._hearing.hear(*heard, now)
+        self._listen()
         self.admission.turn(now)
         if now >= self._judge_at:
             self._judge(now)
         dues = [self.fetcher.turn(now), self.letters.tick(now)]
         if self.joined:
-            dues += [self._bulletin.tick(now), self.registry.tick(now)]
+            dues.append(self._bulletin.tick(now, self._node.turn_due))
+            dues += [*(table.tick(now) for table in self.tables.values())]
         return min((due for due in dues if due is not None), default=None)
+
+    def _listen(self) -> None:
+        """Take what has come to the gate."""
+        receive, hear = self._mesh.receive, self._hearing.hear
+        now = time.monotonic()
+        while (heard := receive()) is not None:
+            hear(*heard, now)
 
     def _attend(self) -> None:
         """Drain what speaks a few times a second, when it does."""
@@ -124,7 +139,7 @@ class Neighbours:
             self.raw(self.head, self._record())  # we were stopped: if we were taken for dead meanwhile, it says so
         self._judge_at = now + _JUDGE_S
         self._attend()  # connecting to somebody may have eaten the signal of a message
-        self._perform(self.members.tick(now))
+        self.perform(self.members.tick(now))
         self._probes.tick(now)
         self.succession.tick(now)
         self._give_up_unknown(now)
@@ -132,6 +147,8 @@ class Neighbours:
         for node in self.detours.review(stuck, now):
             self.letters.connected(node)
         self._renew_links([node for node, is_stuck in stuck if is_stuck], now)
+        for given_up in self.letters.overfull(now):
+            self.verdicts.gave_up(*given_up)
 
     def _renew_links(self, stuck: list[bytes], now: float) -> None:
         """A gate that sees two connections of one sender end in the wrong order lets go of the one that lives, and we
@@ -165,7 +182,7 @@ class Neighbours:
                 self._mesh.disconnect(node)
 
     def _refused(self, node: bytes) -> None:
-        self._perform(self.members.on_refused(node, time.monotonic()))
+        self.perform(self.members.on_refused(node, time.monotonic()))
 
     @property
     def joined(self) -> bool:
@@ -185,7 +202,7 @@ class Neighbours:
             self.letters.open(record.node)
         if known:
             self.succession.learned(record)
-        self._perform(effects)
+        self.perform(effects)
         for letter in self._waiting.pop(record.node, (0.0, []))[1]:
             self.letters.send(record.node, *letter)
         self._node.departure.heard(record)
@@ -204,6 +221,14 @@ class Neighbours:
     def _publish(self, message: Message) -> None:
         self._mesh.publish(codec.encode(message))
 
+    def on_table(self, sender: bytes, message: TableMessage, now: float) -> None:
+        """A word about one of the replicated tables."""
+        table = self.tables.get(message.table)
+        if table is None:
+            self._node.protocol_errors += 1
+        else:
+            table.on_message(sender, message, now)
+
     # -- letters -----------------------------------------------------------------------------------------------------
 
     def far(self, destination: bytes, origin: bytes, frame: bytes) -> bool:
@@ -220,6 +245,11 @@ class Neighbours:
         self._waiting.setdefault(node, (time.monotonic() + _UNKNOWN_S, []))[1].append((destination, origin, frame))
         return True
 
+    def _pass_on(self, letter: bytes) -> None:
+        """A letter of a process of ours in one piece: destination, origin, content."""
+        if not self.letters.send_whole(letter):
+            self.far(letter[:8], letter[8:16], letter[16:])
+
     def _give_up_unknown(self, now: float) -> None:
         for node in [node for node, (until, _) in self._waiting.items() if now > until]:
             for _, origin, _ in self._waiting.pop(node)[1]:
@@ -231,13 +261,15 @@ class Neighbours:
         elif node_of(destination) != self._node.me or not self._node.ends.hand_in(destination, origin, frame):
             stand_in(self._node, origin, frame)
 
-    def _gave_up(self, node: bytes) -> None:
-        """More waits for it than we can keep: as good as dead for us. The head decides for all."""
-        log.error("node %s takes nothing, and over 1 GiB waits for it", node.hex())
+    def _deliver_whole(self, letter: bytes) -> None:
+        destination = letter[:8]
+        if destination == self._node.me or not self._node.ends.hand_in_whole(destination, letter):
+            self._deliver(destination, letter[8:16], letter[16:])
 
     # -- who is alive ------------------------------------------------------------------------------------------------
 
-    def _perform(self, effects: Iterable[fx.NodeEffect]) -> None:
+    def perform(self, effects: Iterable[fx.NodeEffect]) -> None:
+        """Do what the members table decided."""
         for effect in effects:
             match effect:
                 case fx.DeclareDead(node, reason):
@@ -247,7 +279,9 @@ class Neighbours:
                 case fx.NodeGone(node, reason, left):
                     self._bury(node, reason, left)
                 case fx.Fence(node):
-                    self._mesh_to_fenced(node)
+                    self.verdicts.fence(node)
+                case fx.Appeal(head, sender):
+                    self.verdicts.appeal(head, sender)
                 case fx.FormerHead():
                     self.succession.former(effect)
                 case fx.Suspected(node, reason) | fx.HeadLost(node, reason):
@@ -264,27 +298,26 @@ class Neighbours:
                 case _:
                     assert_never(effect)
 
-    def _mesh_to_fenced(self, node: bytes) -> None:
-        record = next((gone.record for gone in self.members.departed() if gone.record.node == node), None)
-        if record is not None:  # its connection went when it was declared dead
-            self._mesh.connect(node, record.host, record.port)
-            self.raw(node, Fenced("this node was declared dead by the head, and its work was given to others"))
-
-    def on_word(self, sender: bytes, message: NodeRecord | NodeGone | Leaving) -> None:
+    def on_word(self, sender: bytes, message: NodeRecord | NodeGone | Leaving | TakesNothing) -> None:
         """What came by letter."""
         now = time.monotonic()
         match message:
             case NodeRecord():
                 self.learn(message, now)
             case NodeGone(node, reason):
-                self._perform(self.members.on_declared_dead(node, reason))
+                if sender == self.head:
+                    self.perform(self.members.on_declared_dead(node, reason))
+                else:
+                    self._node.protocol_errors += 1
+            case TakesNothing():
+                self.verdicts.on_takes_nothing(sender, message)
             case Leaving(heir):
                 self.heirs.leaves(sender, heir)
-                self._perform(self.members.on_leave(sender))
+                self.perform(self.members.on_leave(sender))
 
     def bury(self, node: bytes, reason: str) -> None:
         """It is dead for this node, whatever others think of it."""
-        self._perform(self.members.on_declared_dead(node, reason))
+        self.perform(self.members.on_declared_dead(node, reason))
 
     def _bury(self, node: bytes, reason: str, left: bool) -> None:
         if node == self._node.me:
@@ -294,7 +327,8 @@ class Neighbours:
         unread = self.letters.close(node)
         self.detours.forget(node)
         self._mesh.disconnect(node)
-        self.registry.forget(node)
+        for table in self.tables.values():
+            table.forget(node)
         waiting = self._waiting.pop(node, None)
         log.warning("node %s is gone: %s", node.hex(), reason)
         for letter in unread if heir else ():

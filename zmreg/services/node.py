@@ -45,16 +45,21 @@ from zmreg.model.messages import (
     PlaceActor,
     Prefetch,
     ProcessDied,
+    RegisterFunction,
+    Repeatable,
     Replicate,
     Replicated,
     Resolve,
     Revive,
     Sealed,
+    TakesNothing,
     Unborrow,
     Unpin,
     UnplaceActor,
     WantLeases,
+    WatchFunctions,
     Welcome,
+    WithdrawFunction,
 )
 from zmreg.model.settings import Settings
 from zmreg.model.specs import UNIT
@@ -62,6 +67,8 @@ from zmreg.net.sockets import Ends
 from zmreg.services import accelerators, storing, views
 from zmreg.services.adoption import Adoption
 from zmreg.services.far_head import FarHead
+from zmreg.services.functions import NamedFunctions
+from zmreg.services.guard import Guard
 from zmreg.services.head import Head
 from zmreg.services.heirs import stand_in
 from zmreg.services.jobs import program
@@ -118,9 +125,11 @@ class Node(Loop):
         arena = Path(config["arena"])
         self.store = Storekeeper(self.me, arena, Path(config["spill"]), self.settings, self.post)
         self.overdue = Overdue(Path(config["session"]), self.nursery.kill)
+        self.guard = Guard(self)
         self.adoption = Adoption(self.me, self.post, self.store, lambda object_id: self.head.release(object_id))
         self.adoption.free = lambda message: storing.hear(self, self.me, message)
         self.departure = Departure(self)
+        self.functions = NamedFunctions(self)
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
         self.visitors = Visitors(self)
@@ -142,7 +151,7 @@ class Node(Loop):
 
     def run(self, driver_fd: int) -> None:
         """Serve until the driver that started us leaves or dies (-1: there is none), or somebody says stop."""
-        self.watch(self.ends.door_fd, _nothing)
+        self.watch(self.ends.door_fd, self.drain, passing=True)
         self.watch(self.store.poll_fd, self.store.finish)
         self.watch(self.nursery.channel.fileno(), self._hear_nursery)
         if driver_fd >= 0:
@@ -156,14 +165,24 @@ class Node(Loop):
             now = time.monotonic()
             if now >= due:
                 self._tick(now)
+                self.turn_due = True
                 due = now + TICK_S
             until = due
             if self.neighbours is not None:
                 until = min(due, self.neighbours.turn(now) or due)
             self.departure.turn(now)
+            self.functions.turn(now)
             if self.stopping or self.ends.pending():
                 continue
-            self.sleep(min(until - now, TURN_S) if self.departure.draining else until - now)
+            self.turn_due = False
+            self._rest(min(until, now + TURN_S) if self.departure.draining else until)
+
+    def _rest(self, until: float) -> None:
+        """Sleep until there is something to do. What only passes through leaves at once, and needs no turn."""
+        while (left := until - time.monotonic()) > 0 and not (self.turn_due or self.stopping):
+            self.sleep(left)
+            if self.neighbours is not None:
+                until = min(until, self.neighbours.letters.look_at())
 
     def _launcher_died(self, fd: int) -> None:
         """What others need of a program's own node goes to them."""
@@ -189,6 +208,7 @@ class Node(Loop):
 
     def take(self, sender: bytes, frame: bytes) -> None:
         """A message from a process of ours, or from elsewhere by letter."""
+        self.turn_due = True
         try:
             message = codec.decode(frame)
         except ProtocolError:
@@ -201,6 +221,7 @@ class Node(Loop):
         self.head.tick(now)
         self.store.tick(now)
         self.overdue.tick(now)
+        self.guard.tick(now)
         self.nursery.tick(now)
         self.tell_output()
 
@@ -250,11 +271,15 @@ class Node(Loop):
                 self.adoption.on_message(sender, message)
             case Ask():
                 views.hear(self, sender, message)
+            case RegisterFunction() | WithdrawFunction() | WatchFunctions():
+                self.functions.hear(sender, message)
             case PlaceActor() | UnplaceActor() | KillProcess():
                 self.placing.for_the_head(message)
+            case Repeatable():
+                self.guard.on_answer(message)
             case ProcessDied():
                 self.mourning.far_death(message)
-            case NodeRecord() | NodeGone() | Leaving():
+            case NodeRecord() | NodeGone() | Leaving() | TakesNothing():
                 if self.neighbours is not None:
                     self.neighbours.on_word(sender, message)
             case _:

@@ -36,8 +36,12 @@ class Child:
     kill_at: float = float("inf")
     killed: str = ""
     """Why we killed it ourselves; empty when we did not."""
+    memory_bytes: int = 0
+    """What it had of its own when we killed it for want of memory."""
     name: str = "worker"
     is_actor: bool = False
+    restarts: bool = False
+    """It is an actor that may be restarted."""
 
     def label(self) -> str:
         """How it is called in front of what it prints."""
@@ -57,6 +61,8 @@ class Death:
     log_tail: str
     output: Output
     label: str
+    memory_bytes: int = 0
+    """As in Child."""
 
 
 class Nursery:
@@ -183,7 +189,12 @@ class Nursery:
         tail = self.printed.tail(worker)
         output = self.printed.end(worker)
         (self._session / worker.hex()).unlink(missing_ok=True)
-        self._died(Death(worker, child.ready, exit_code, sig, words, child.killed or why, tail, output, child.label()))
+        self._died(
+            Death(
+                worker, child.ready, exit_code, sig, words, child.killed or why, tail, output, child.label(),
+                child.memory_bytes,
+            )
+        )  # fmt: skip
 
     def end(self, worker: bytes, now: float, tell: Callable[[bytes], None]) -> None:
         """Ask a worker to end; kill it when it has not within END_GRACE_S."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from zmreg.core.tasks import QUARANTINE_AFTER, Death, Fail, RetryPolicy
-from zmreg.model.errors import TaskCancelledError, WorkerDiedError, ZmregError
+from zmreg.model.errors import OutOfMemoryError, TaskCancelledError, WorkerDiedError, ZmregError
 from zmreg.model.ids import object_id
 from zmreg.model.messages import ProcessDied
 from zmreg.services.calls import Task, describe
@@ -38,12 +38,24 @@ def one_more_attempt(task: Task, message: ProcessDied) -> bool:
     if message.drained:
         return task.template.max_retries != 0
     exit_code = message.exit_code if message.signal is None else -message.signal
-    task.deaths = (*task.deaths, Death(exit_code, log_tail=message.log_tail))
+    starved = message.memory_bytes > 0
+    task.deaths = (*task.deaths, Death(exit_code, log_tail=message.log_tail, for_memory=starved))
     policy = RetryPolicy(task.template.max_retries)
-    if isinstance(policy.decide("system", task.attempt + 1, deaths=task.deaths), Fail):
+    verdict = policy.decide("memory" if starved else "system", task.attempt + 1, deaths=task.deaths)
+    if isinstance(verdict, Fail):
         return False
-    task.attempt += 1
+    task.attempt = verdict.attempt
     return True
+
+
+def times_starved(task: Task) -> int:
+    """How often its worker was ended for want of memory."""
+    return sum(death.for_memory for death in task.deaths)
+
+
+def may_repeat(task: Task) -> bool:
+    """Whether it would run again if its worker were ended for want of memory now."""
+    return not task.cancelled and RetryPolicy(task.template.max_retries).may_starve(times_starved(task))
 
 
 def worker_died(task: Task, message: ProcessDied, me: bytes) -> ZmregError:
@@ -53,6 +65,8 @@ def worker_died(task: Task, message: ProcessDied, me: bytes) -> ZmregError:
     tries = f" on each of {task.attempt + 1} attempts" if task.attempt else ""
     if task.grace_s is not None and message.signal == signal.SIGKILL:
         return cancelled_error(task, me, "kill")
+    if message.memory_bytes:
+        return _out_of_memory(task, message, me)
     forced = " after cancel(force=True)" if task.cancelled else ""
     text = f"the worker that ran {describe(task, me)} died{tries}{forced}: {message.reason}"
     if task.template.max_retries == -1 and len(task.deaths) >= QUARANTINE_AFTER:
@@ -60,6 +74,17 @@ def worker_died(task: Task, message: ProcessDied, me: bytes) -> ZmregError:
     if message.log_tail:
         text += f"\nlast lines it printed:\n{message.log_tail}"
     return WorkerDiedError(text, exit_code=message.exit_code, signal=message.signal, log_tail=message.log_tail)
+
+
+def _out_of_memory(task: Task, message: ProcessDied, me: bytes) -> OutOfMemoryError:
+    times = times_starved(task)
+    often = f" {times} times" if times > 1 else ""
+    text = (
+        f"the worker that ran {describe(task, me)} was ended{often} for want of memory, the last time so: "
+        f"{message.reason}. Have the task take less, or fewer run side by side (num_cpus=, memory=), or give the "
+        "machine more; max_retries says how often it is tried again."
+    )
+    return OutOfMemoryError(text, rss_bytes=message.memory_bytes)
 
 
 def cancelled_failure(task: Task, me: bytes, ended_by: str = "") -> bytes:

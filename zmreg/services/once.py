@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from zmreg.services.entries import STORED, Entry, EntryRef
+from zmreg.services.entries import STORED, Entry, EntryRef, Plain
 from zmreg.wire.payload import LARGE_BYTES
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Once:
         entry = kept[1]() if kept is not None else None
         if kept is None or entry is None or entry.state != STORED:
             self._make_room(len(value))
-            entry = client.put(value)
+            entry = client.put(value, Plain)
             kept = (value, weakref.ref(entry, lambda ref: self._forget(key, ref)))
         self._kept[key] = kept
         return entry

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from zmreg.model.errors import ActorDiedError, ActorUnavailableError, ZmregError
+from zmreg.model.errors import ActorDiedError, ActorUnavailableError, OutOfMemoryError, ZmregError
 from zmreg.model.ids import object_id
 from zmreg.model.messages import ActorState, ProcessDied
 from zmreg.net.waiting import Shield
@@ -62,7 +62,7 @@ class Peer:
         self.lane: Lane | None = None
         self.restarts = 0
         self._keeper = keeper
-        self._death: ActorDiedError | None = None
+        self._death: ZmregError | None = None
         self._died: ProcessDied | None = None
         self._headless: ZmregError | None = None
         """There is no head, and nobody knows when there will be one."""
@@ -230,14 +230,19 @@ class Peer:
             self._left.append(self.lane)  # what comes from now on waits, and was never sent
             self.lane = None
 
-    def _death_of(self, message: ActorState) -> ActorDiedError:
+    def _death_of(self, message: ActorState) -> ZmregError:
         actor_id = self.actor_id.hex()
         if message.init_failed:
             cause = unpack_failure(message.failure)
             text = f"{self.class_name} never came to life: its constructor raised {type(cause).__name__}: {cause}"
             return ActorDiedError(text, cause=cause, init_failed=True, actor_id=actor_id)
         why = message.failure.decode(errors="replace") or "it ended"
-        return ActorDiedError(f"actor {self.class_name} {actor_id[-8:]} is dead: {why}", actor_id=actor_id)
+        text = f"actor {self.class_name} {actor_id[-8:]} is dead: {why}"
+        died = self._died
+        if died is not None and died.memory_bytes and died.reason == why:
+            starved = OutOfMemoryError(f"the actor's process was {why}", rss_bytes=died.memory_bytes)
+            return ActorDiedError(text, cause=starved, actor_id=actor_id)
+        return ActorDiedError(text, actor_id=actor_id)
 
     def _leave_lane(self) -> None:
         """Send nothing more by this lane. Its calls are decided on in `settle`: answers of theirs may have arrived."""

@@ -36,8 +36,8 @@ class Placing:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._hosting: dict[bytes, str] = {}
-        """Actors that wait for a worker here: their classes' names."""
+        self._hosting: dict[bytes, tuple[str, bool]] = {}
+        """Actors that wait for a worker here: their classes' names, and whether they may be restarted."""
 
     def room_changed(self) -> None:
         """Another node came, went, or has told what it has free: who waits here may be served there."""
@@ -83,8 +83,8 @@ class Placing:
     def for_the_head(self, message: PlaceActor | UnplaceActor | KillProcess) -> None:
         """What the head, which may be us, wants of us as the node of an actor."""
         match message:
-            case PlaceActor(actor_id, class_name, place, hold, locs):
-                self._hosting[actor_id] = class_name
+            case PlaceActor(actor_id, class_name, place, hold, locs, restarts):
+                self._hosting[actor_id] = class_name, restarts
                 self.perform(self._node.leases.host(actor_id, Shape(place, locs), Shape(hold, locs)))
             case UnplaceActor(actor_id):
                 self._hosting.pop(actor_id, None)
@@ -96,7 +96,8 @@ class Placing:
     def _hosted(self, actor_id: bytes, worker: bytes) -> None:
         child = self._node.nursery.children.get(worker)
         if child is not None:
-            child.name, child.is_actor = self._hosting.pop(actor_id, child.name), True
+            child.name, child.restarts = self._hosting.pop(actor_id, (child.name, False))
+            child.is_actor = True
         self._node.head.hears(self._node.me, ActorHosted(actor_id, worker))
 
     def perform(self, effects: Iterable[fx.LeaseEffect]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from zmreg.model.errors import ClusterError, HeadUnavailableError
@@ -41,7 +42,7 @@ class Questions:
 
     def __init__(self, seat: Asker) -> None:
         self._seat = seat
-        self._open: dict[int, tuple[Waiter, list[Answer], Ask]] = {}
+        self._open: dict[int, tuple[Waiter, list[Answer], Message]] = {}
         self._asked = 0
         self._refused: dict[bytes, ActorRefused] = {}
         self.headless: HeadUnavailableError | None = None
@@ -52,9 +53,22 @@ class Questions:
 
         What only the head knows is waited for as long as one may come back; then it is HeadUnavailableError.
         """
-        seat = self._seat
         far = topic in OF_THE_HEAD
         timeout = max(timeout, HEAD_MOST_S) if far else timeout
+        answer = self._exchange(lambda request: Ask(request, topic, key), far, timeout)
+        if answer is None:
+            raise ClusterError(f"the node did not answer a question about {topic!r} within {timeout} s")
+        return batches.unpack_plain(answer.body) if answer.found else None
+
+    def say(self, make: Callable[[int], Message], timeout: float = 10.0) -> Any:
+        """Tell the node something that is answered, `make(number of the request)`; what it answers. ClusterError."""
+        answer = self._exchange(make, False, timeout)
+        if answer is None:
+            raise ClusterError(f"the node did not answer within {timeout} s")
+        return batches.unpack_plain(answer.body)
+
+    def _exchange(self, make: Callable[[int], Message], far: bool, timeout: float) -> Answer | None:
+        seat = self._seat
         with seat.shield():
             with seat.lock:
                 seat.check()
@@ -62,10 +76,10 @@ class Questions:
                     self.require_head()
                 self._asked += 1
                 request = self._asked
-                question = Ask(request, topic, key)
-                waiter, answers, _ = self._open.setdefault(request, (Waiter(), [], question))
+                message = make(request)
+                waiter, answers, _ = self._open.setdefault(request, (Waiter(), [], message))
                 seat.flush()
-                seat.tell_node(question)
+                seat.tell_node(message)
             try:
                 seat.wait(waiter, timeout)
             finally:
@@ -74,8 +88,7 @@ class Questions:
             seat.check()
             if far:
                 self.require_head()
-            raise ClusterError(f"the node did not answer a question about {topic!r} within {timeout} s")
-        return batches.unpack_plain(answers[0].body) if answers[0].found else None
+        return answers[0] if answers else None
 
     def refusal(self, actor_id: bytes) -> ActorRefused | None:
         """Why the head refused an actor that was just ordered; None when it did not."""
@@ -92,7 +105,7 @@ class Questions:
         there has been none for long, and nobody waits any more."""
         self.headless = HeadUnavailableError(reason) if reason else None
         for waiter, answers, question in list(self._open.values()):
-            if question.topic not in OF_THE_HEAD or answers:
+            if not isinstance(question, Ask) or question.topic not in OF_THE_HEAD or answers:
                 continue
             if reason:
                 waiter.finish()

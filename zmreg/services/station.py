@@ -26,6 +26,7 @@ from zmreg.model.messages import (
     Allocated,
     AllocateRefused,
     Answer,
+    AskRepeatable,
     Borrow,
     BorrowSettled,
     CancelObject,
@@ -79,6 +80,9 @@ from zmreg.wire import batches, codec, payload
 
 if TYPE_CHECKING:
     import asyncio
+
+    from zmreg.services.desk import Desk
+    from zmreg.services.naming import Naming
 
 # While leases are held, somebody must look at the clock to give idle ones back.
 _TICK_S = 0.25
@@ -142,6 +146,10 @@ class Station:
         """Closed because the user said shutdown(): the next API call starts a new cluster."""
         self.callbacks = Callbacks()
         self.once = Once()
+        self.naming: Naming | None = None
+        """Named functions, when the first is called."""
+        self.desk: Desk | None = None
+        """Named functions that are served here, when there are any, and this is no worker."""
         self.show_log: Callable[[LogLines], None] = lambda message: None
         self.detached: list[Entry] = []
         """Lifelines of detached actors made here: what their constructors got lives as long as this process."""
@@ -184,6 +192,7 @@ class Station:
             ActorRefused: lambda _, m: self.questions.on_refused(m),
             HeadChanged: lambda _, m: tidings.head_changed(self, m),
             LogLines: lambda _, m: self.show_log(m),
+            AskRepeatable: partial(tidings.asked_whether_repeatable, self),
             WorkersAtCap: lambda _, m: None,
         }
 
@@ -208,6 +217,7 @@ class Station:
     def _welcomed(self, message: Welcome) -> None:
         self.welcome = message
         self.once.over = max(self.once.over, message.inline_limit)
+        self.tasks.lineage.limit_arguments(message.arena_bytes)
         self.shelf.opened(message.arena, message.arena_bytes)
         self._arrived.finish()
 
@@ -233,6 +243,8 @@ class Station:
                         self.tell_node(Goodbye())
                     why = "zmreg.shutdown() was called; call zmreg.init() to start again"
                     self._end_waits(error or ClusterError(why))
+            if self.desk is not None:
+                self.desk.close()
             self.pump.stop()
             self.callbacks.close()
             self.ends.close(clean)
@@ -296,8 +308,9 @@ class Station:
                 self._ticked = now
                 with self.lock:
                     self.tasks.tick(now)
-                    leases = any(pool.lanes for pool in self.tasks.pools.values())
-                    self.pump.tick_s = _TICK_S if leases else -1.0
+                    self.tasks.resting.tick(now, self.tasks.lives)
+                    ticks = any(pool.lanes for pool in self.tasks.pools.values()) or self.tasks.resting
+                    self.pump.tick_s = _TICK_S if ticks else -1.0
 
     def _say(self) -> None:
         with self.lock:
@@ -363,8 +376,11 @@ class Station:
             handler(sender, message)
 
     def on_calls(self, sender: bytes, rows: list[batches.Row]) -> None:
-        """Only workers are sent calls; they override this."""
-        self.protocol_errors += 1
+        """Calls of what this process serves. Workers override this."""
+        if self.desk is None:
+            self.protocol_errors += 1
+        else:
+            self.desk.takes(sender, rows)
 
     def _on_grant(self, message: LeaseGranted) -> None:
         self.pump.tick_s = _TICK_S

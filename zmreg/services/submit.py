@@ -11,8 +11,9 @@ from typing import Any
 from zmreg.model.ids import short
 from zmreg.services.calls import Dep, Task, Template
 from zmreg.services.client import Client
-from zmreg.services.entries import FAILED, INLINE, Entry, EntryRef
+from zmreg.services.entries import FAILED, INLINE, Entry, EntryRef, Plain
 from zmreg.services.once import UNCHANGING
+from zmreg.services.peers import Peer
 from zmreg.services.retreat import interrupted
 from zmreg.services.running import running
 from zmreg.services.tasks import Tasks
@@ -72,7 +73,7 @@ def pack_arguments(
 def _large(
     client: Client, packed: bytes | Packed, deps: list[Dep] | None, pins: list[Entry] | None
 ) -> tuple[bytes, list[Dep] | None, list[Entry] | None]:
-    entry = Entry(client.me, client.tasks.take_numbers(1))
+    entry = Plain(client.me, client.tasks.take_numbers(1))
     client.fill(entry, packed)
     if entry.state == INLINE:
         assert isinstance(entry.value, bytes)
@@ -185,6 +186,18 @@ def submit_actor_call(
     kwargs: Mapping[str, Any],
 ) -> Task:  # fmt: skip
     """Submit a method call. `peer_key` = (actor id, class name, ordered). The lifeline is held until the call ends."""
+    peer = client.tasks.peers.get(peer_key[0])
+    if peer is None:
+        with client.lock:
+            peer = client.tasks.peer_for(*peer_key)
+    return submit_to(client, template, peer, lifeline, args, kwargs)
+
+
+def submit_to(
+    client: Client, template: Template, peer: Peer, lifeline: Entry | None, args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Task:  # fmt: skip
+    """Submit a call to one process. Raises as `submit_task`."""
     data, deps, pins = pack_arguments(client, args, kwargs, template.name)
     tasks = client.tasks
     with client.lock:
@@ -194,10 +207,7 @@ def submit_actor_call(
         try:
             task = new_task(client, tasks, template, data)
             task.deps = deps
-            task.pins = [lifeline] if pins is None else [lifeline, *pins]
-            peer = tasks.peers.get(peer_key[0])
-            if peer is None:
-                peer = tasks.peer_for(*peer_key)
+            task.pins = pins if lifeline is None else [lifeline] if pins is None else [lifeline, *pins]
             task.peer = peer
             if deps is None:
                 peer.place(task)
@@ -213,4 +223,4 @@ def submit_actor_call(
     return task
 
 
-__all__ = ["define", "submit_actor_call", "submit_task"]
+__all__ = ["define", "submit_actor_call", "submit_task", "submit_to"]

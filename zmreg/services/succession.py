@@ -90,7 +90,7 @@ class Succession:
         )  # fmt: skip
         self._neighbours.connect(record)
         reason = f"this cluster has seen a head of epoch {epoch}, and this one is of epoch {record.epoch}"
-        self._neighbours.raw(record.node, Fenced(f"{reason}: its state is an old copy"))
+        self._neighbours.raw(record.node, Fenced(f"{reason}: its state is an old copy", record.node, epoch))
 
     # -- what is done -----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from zmreg.model.ids import short
 from zmreg.model.messages import (
     ActorState,
     GaveBack,
+    PartReady,
     ProcessDied,
     WatchActor,
 )
@@ -32,9 +33,10 @@ from zmreg.services.calls import (
 from zmreg.services.entries import INLINE, PENDING, STORED, Borrowed, Entry, Stored
 from zmreg.services.leasing import Leasing
 from zmreg.services.lineage import Lineage
-from zmreg.services.obituary import cancelled_failure, count_begun, one_more_attempt, worker_died
+from zmreg.services.obituary import cancelled_failure, count_begun, one_more_attempt, times_starved, worker_died
 from zmreg.services.peers import Peer
 from zmreg.services.pools import Pool
+from zmreg.services.resting import Resting
 from zmreg.services.sharing import Sharing
 from zmreg.wire import batches, payload
 
@@ -55,6 +57,7 @@ class Tasks(Leasing):
         self.finished = 0
         self.late_answers = 0
         self.lineage = Lineage(self)
+        self.resting = Resting(self.start)
         self.on_input_lost: Callable[[Task, batches.Row], None] = lambda task, row: None
         """Told of a call that was not begun because its worker could not have an input (services/recovery.py)."""
 
@@ -202,6 +205,12 @@ class Tasks(Leasing):
                 self.settle_failed(task, entry, data)
         if returns and returns[0][0] in (batches.OK_STORED, batches.SENT_AHEAD, batches.OK_INLINE):
             self.lineage.keep(task)
+            self.lineage.make_up(task)
+
+    def on_part(self, worker: bytes, message: PartReady) -> None:
+        """One of several values is there before the call ends; what is stored can be made again from now on."""
+        if self.settle_part(worker, message) and message.stored:
+            self.lineage.keep(self.lanes[worker].outstanding[message.counter])
 
     def _retries(self, task: Task, failure: bytes) -> bool:
         """A user error that the task's options let it try again."""
@@ -281,6 +290,8 @@ class Tasks(Leasing):
         for place, task in enumerate(tasks):
             if place < begun and (task.cancelled or not one_more_attempt(task, message)):
                 self.fail(task, worker_died(task, message, self.wires.me))
+            elif place < begun and message.memory_bytes:
+                self.resting.put(task, times_starved(task), self.wires.now())
             else:
                 self.start(task)
 

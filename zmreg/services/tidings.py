@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zmreg.model.ids import NODE_BYTES, node_of
-from zmreg.model.messages import HeadChanged, NodeGone, ProcessDied
-from zmreg.services.obituary import UNKNOWN
+from zmreg.model.messages import AskRepeatable, HeadChanged, NodeGone, ProcessDied, Repeatable
+from zmreg.services.obituary import UNKNOWN, may_repeat
 
 if TYPE_CHECKING:
     from zmreg.services.station import Station
@@ -17,6 +17,12 @@ def process_died(seat: Station, message: ProcessDied) -> None:
     seat.ends.forget(message.process)
     seat.tasks.process_died(message)
     seat.sharing.process_died(message.process, message.reason, node_of(message.process) if message.adopted else b"")
+
+
+def asked_whether_repeatable(seat: Station, node: bytes, message: AskRepeatable) -> None:
+    """Memory runs short on a node. What has ended meanwhile loses nothing by its worker's end."""
+    task = seat.tasks.live.get(message.counter)
+    seat.post(node, Repeatable(message.worker, message.counter, task is None or may_repeat(task)))
 
 
 def node_gone(seat: Station, message: NodeGone) -> None:

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zmreg.core.functions import role
 from zmreg.core.nodes import NodeState
 from zmreg.model.ids import node_of, owner_of
 from zmreg.model.messages import Answer, Ask, NodeRecord
@@ -80,6 +81,8 @@ def answer(node: Node, topic: str, key: str) -> Any:
             return holders(node, key)
         case "objects":
             return [list(row) for row in node.store.table.top(int(key or "100"))]
+        case "functions":
+            return node.functions.rows_of(key)
         case "output":
             node.tell_output()
             return True
@@ -151,9 +154,9 @@ def _row(record: NodeRecord, state: NodeState, reason: str) -> dict[str, Any]:
         "NodeManagerHostname": record.name, "NodeManagerAddress": record.host, "NodeManagerPort": record.port,
         "PubPort": record.pub_port, "Address": f"{record.host}:{record.port}", "IsHead": record.is_head,
         "Resources": _floats(record.total) if alive else {}, "Available": _floats(record.available) if alive else {},
-        "Locs": list(record.locs), "Pid": record.pid, "Python": record.python, "Version": record.version,
-        "ObjectStoreBytes": record.store_bytes, "ObjectStoreUsedBytes": record.store_used_bytes,
-        "Workers": record.workers, "Waiting": record.waiting,
+        "Locs": list(record.locs), "Role": role(record.locs), "Pid": record.pid, "Python": record.python,
+        "Version": record.version, "ObjectStoreBytes": record.store_bytes,
+        "ObjectStoreUsedBytes": record.store_used_bytes, "Workers": record.workers, "Waiting": record.waiting,
     }  # fmt: skip
 
 
@@ -260,6 +263,7 @@ def _stats(node: Node) -> dict[str, Any]:
         "cache": cache(node),
         "leases": leases,
         "actors": asdict(node.head.actors.statistics()) if isinstance(node.head, Head) else {},
+        "memory": node.guard.statistics(),
         "adopted": len(node.adoption),
         "protocol_errors": node.protocol_errors,
         "zygote_pid": node.nursery.zygote_pid,

@@ -28,7 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from zmreg.services import accelerators
+from zmreg.services import accelerators, memory
+from zmreg.services.memory import children_of
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -54,7 +55,7 @@ def adopt_orphans() -> None:
 def end_descendants() -> None:
     """Kill every process below us and wait until they are gone; those that lose their parents come to us."""
     deadline = time.monotonic() + _END_S
-    while (below := _children_of(os.getpid())) and time.monotonic() < deadline:
+    while (below := children_of(os.getpid())) and time.monotonic() < deadline:
         for pid in below:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -72,19 +73,6 @@ def _await_end(pid: int, deadline: float) -> None:
             os.waitpid(pid, os.WNOHANG)
         finally:
             os.close(fd)
-
-
-def _children_of(pid: int) -> list[int]:
-    found = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return []
-    for thread in threads:
-        with contextlib.suppress(OSError, ValueError):
-            children = Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
-            found += [int(child) for child in children]
-    return found
 
 
 class Zygote:
@@ -145,6 +133,7 @@ class Zygote:
         try:
             die_with_parent(parent)
             os.setpgid(0, 0)
+            memory.prefer(memory.WORKER_SCORE)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._channel.close()

@@ -1,0 +1,103 @@
+"""Whose word that a node is dead counts (fault 9), and what becomes of a node that takes nothing (row C28)."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import zmreg
+from tests.processes.clusters import PATIENCE_S, ask, log_of, states, until, until_state
+from tests.processes.test_cluster_strangers import Member, letter, member
+from tests.processes.test_head_restart import Restartable
+from zmreg.model.messages import Fenced, Join, NodeGone, TakesNothing
+from zmreg.services.neighbours import EXIT_FENCED
+from zmreg.testing.cluster import LocalCluster, TestNode
+from zmreg.wire import codec
+
+SILENCE_S = 2.0
+
+
+@zmreg.remote(locs={"b"}, num_cpus=0)
+def at_b():
+    return "b"
+
+
+@pytest.fixture
+def pair() -> Iterator[LocalCluster]:
+    with LocalCluster([{"num_cpus": 1}, {"num_cpus": 1, "locs": {"b"}}]) as cluster:
+        cluster.attach()
+        yield cluster
+
+
+def say(me: Member, node: TestNode, *frames: bytes) -> None:
+    me.until(lambda: me.mesh.send(bytes.fromhex(node.node_id), frames))
+
+
+def join(me: Member, cluster: LocalCluster) -> None:
+    """Be one of them."""
+    head, b = cluster.nodes
+    say(me, head, codec.encode(Join(codec.encode(me.record(head)))))
+    until(lambda: me.name.hex() in states(b), "it has not joined")
+
+
+def test_fault9_a_holder_of_the_key_cannot_fence_a_node(pair: LocalCluster):
+    """Neither a stranger nor a member: the head is asked, and says nothing of the kind."""
+    head, b = pair.nodes
+    target = bytes.fromhex(b.node_id)
+    with member(pair) as me:
+        say(me, b, codec.encode(Fenced("a lie", target, 0)))
+        until(lambda: "the head is asked" in log_of(b), "the lie was not looked into")
+        join(me, pair)
+        say(me, b, codec.encode(Fenced("a lie", target, 0)))
+        say(me, b, codec.encode(Fenced("for whoever was here before", bytes(8), 0)))
+        until(lambda: log_of(b).count("the head is asked") == 2, "the second lie was not looked into")
+        say(me, head, codec.encode(Fenced("a lie", bytes.fromhex(head.node_id), 0)))
+        errors = ask(b, "network")["ProtocolErrors"]
+        gone = NodeGone(bytes.fromhex(head.node_id), "a lie", False)
+        say(me, b, *letter(1, target, me.name, gone))
+        until(lambda: ask(b, "network")["ProtocolErrors"] == errors + 1, "a member declares others dead")
+        assert at_b.remote().get(timeout=PATIENCE_S) == "b"
+        assert states(b)[head.node_id] == states(head)[b.node_id] == "ALIVE"
+
+
+def test_C28_whom_a_member_gives_up_the_head_ends_and_all_hear_of_it(pair: LocalCluster):
+    head, b = pair.nodes
+    word = TakesNothing(bytes.fromhex(b.node_id), "takes nothing for 10 s, and 1073741825 bytes wait for it")
+    with member(pair) as me:
+        join(me, pair)
+        say(me, head, *letter(1, bytes.fromhex(head.node_id), me.name, word))
+        until_state(head, b.node_id, "DEAD")
+        assert pair.await_end(b.node_id, PATIENCE_S) == EXIT_FENCED
+    row = next(row for row in zmreg.nodes() if row["NodeID"] == b.node_id)
+    assert "1073741825 bytes" in row["Reason"] and me.name.hex() in row["Reason"]
+
+
+def test_fault9_a_node_that_was_declared_dead_by_the_last_head_hears_it_from_the_next(tmp_path: Path):
+    """It stands still while it is declared dead and while heads change; when it goes on, nobody takes it in again."""
+    made = Restartable(tmp_path, {"locs": {"c"}, "dead_after_s": SILENCE_S}, dead_after_s=SILENCE_S)
+    with made.cluster:
+        _, b, c = made.cluster.nodes
+        made.cluster.signal_node(c.node_id, signal.SIGSTOP)
+        until_state(made.head, c.node_id, "DEAD")
+        made.restart()
+        made.until_followed()
+        made.cluster.signal_node(c.node_id, signal.SIGCONT)
+        assert made.cluster.await_end(c.node_id, PATIENCE_S) == EXIT_FENCED
+        assert states(b)[c.node_id] == "DEAD"
+
+
+def test_fault9_a_node_that_was_away_while_the_head_came_back_is_told_when_it_asks(tmp_path: Path):
+    """The next head has never met it: it has no record of it but the one in the question to be let in."""
+    made = Restartable(tmp_path, {"locs": {"c"}})
+    with made.cluster:
+        _, _, c = made.cluster.nodes
+        made.kill()
+        made.cluster.signal_node(c.node_id, signal.SIGSTOP)
+        head = made.start()
+        until(lambda: c.node_id not in states(head) and ask(head, "health"), "the head is not up")
+        until(lambda: "did not come back" in log_of(made.b), "it is not given up", PATIENCE_S)
+        made.cluster.signal_node(c.node_id, signal.SIGCONT)
+        assert made.cluster.await_end(c.node_id, PATIENCE_S) == EXIT_FENCED

@@ -1,0 +1,241 @@
+"""Named functions that a process serves in itself, next to the data it holds: on threads or in a loop.
+
+Only a driver's seat needs this: an actor is sent calls of its named functions as it is sent calls of its methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from zmreg.core.binding import Template
+from zmreg.model.errors import FunctionWithdrawnError
+from zmreg.model.ids import object_id, short
+from zmreg.services import arrivals, execute
+from zmreg.services.client import Client
+from zmreg.services.hosting import attempt, nreturns
+from zmreg.services.running import running
+from zmreg.wire import batches
+
+MAX_THREADS = 64
+"""Calls of plain functions that run at once; more wait in the order they came."""
+
+_perf = time.perf_counter
+Call = tuple[bytes, batches.Row, bytes]
+
+
+def filled(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+    """The arguments, also of a call whose inputs go inside of them: a template first, what it uses behind."""
+    if args and type(args[0]) is Template:
+        return args[0].fill(args[1:])
+    return args, kwargs
+
+
+class Crew:
+    """Daemon threads that take calls from one queue; another one while all are busy and the limit allows."""
+
+    def __init__(self, work: Callable[[Call], None]) -> None:
+        self._work = work
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._guard = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._unfinished = 0
+
+    def put(self, call: Call) -> None:
+        """Have it run. By calls, not by idle threads: one that has just taken a call would be counted twice."""
+        with self._guard:
+            self._unfinished += 1
+            if len(self._threads) < min(self._unfinished, MAX_THREADS):
+                thread = threading.Thread(target=self._run, daemon=True, name=f"zmreg-serve-{len(self._threads)}")
+                self._threads.append(thread)
+                thread.start()
+        self._calls.put(call)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            self._work(call)
+            del call
+            with self._guard:
+                self._unfinished -= 1
+
+    def close(self) -> None:
+        """Let the idle ones end; what runs is not waited for."""
+        for _ in self._threads:
+            self._calls.put(None)
+
+
+class Desk:
+    """What this process serves, and the calls it was sent."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._recent = execute.Recent()
+        self._crew = Crew(lambda call: self._on_thread(*call))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._unfinished: set[bytes] = set()
+        self.cancelled: set[bytes] = set()
+        self.served = 0
+
+    def serve(self, target: str, function: Callable[..., Any]) -> None:
+        """Run calls of `target` by this function from now on."""
+        self._functions[target] = function
+
+    def get(self, target: str) -> Callable[..., Any] | None:
+        """What serves `target`."""
+        return self._functions.get(target)
+
+    def withdraw(self, target: str) -> None:
+        """Refuse calls of `target`; those that have begun are finished."""
+        self._functions.pop(target, None)
+
+    def withdraw_all(self, name: str, version: str | None) -> None:
+        """The same, in that version or in any."""
+        for target in list(self._functions):
+            if target.partition("\0")[0] == name and version in (None, target.partition("\0")[2]):
+                self.withdraw(target)
+
+    # -- calls (on whatever thread pumps) -----------------------------------------------------------------------------
+
+    def takes(self, caller: bytes, rows: list[batches.Row]) -> None:
+        """Hand each call to a thread or to the loop."""
+        for row in rows:
+            call = (caller, row, object_id(caller, row[0]))
+            function = self._functions.get(row[1])
+            if function is None:
+                self._answer(caller, row, self._refusal(row), 0.0)
+                continue
+            self._unfinished.add(call[2])
+            if inspect.iscoroutinefunction(function):
+                loop = self._running_loop()
+                loop.call_soon_threadsafe(self._spawn, loop, call)
+            else:
+                self._crew.put(call)
+
+    def cancel(self, task_id: bytes) -> None:
+        """A coroutine is cancelled; a call that waits is dropped; one on a thread can ask `zmreg.cancelled()`."""
+        if task_id in self._unfinished:
+            self.cancelled.add(task_id)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._cancel, task_id)
+
+    def _cancel(self, task_id: bytes) -> None:
+        task = self._tasks.get(task_id)
+        if task is not None:
+            task.cancel()
+
+    def _refusal(self, row: batches.Row) -> execute.Returns:
+        name = str(row[1]).partition("\0")[0]
+        text = f"process {short(self._client.me)} does not serve {name!r} any more"
+        return execute.failed_rows(FunctionWithdrawnError(text), name, self._client, nreturns(row))
+
+    # -- running them -------------------------------------------------------------------------------------------------
+
+    def _on_thread(self, caller: bytes, row: batches.Row, task_id: bytes) -> None:
+        arrivals.take()
+        start = _perf()
+        returns = self._result(caller, row, task_id)
+        self._finish(caller, row, task_id, returns, _perf() - start)
+
+    def _result(self, caller: bytes, row: batches.Row, task_id: bytes) -> execute.Returns:
+        client, name = self._client, str(row[1]).partition("\0")[0]
+        if task_id in self.cancelled:
+            return [execute.CANCELLED_ROW] * max(1, nreturns(row))
+        token = running.set((task_id, name, attempt(row)))
+        try:
+            function = self._functions[row[1]]
+            args, kwargs = filled(*execute.load_arguments(client, self._recent, caller, row))
+            result = function(*args, **kwargs)
+            del args, kwargs
+            return execute.pack_returns(client, caller, task_id, result, nreturns(row), name)
+        except BaseException as error:  # noqa: BLE001  whatever the user's function raised goes to the caller
+            return execute.failed_rows(error, name, client, nreturns(row))
+        finally:
+            running.reset(token)
+
+    def _spawn(self, loop: asyncio.AbstractEventLoop, call: Call) -> None:
+        caller, row, task_id = call
+        # A context of its own: `running` is set for this call alone.
+        task = loop.create_task(self._in_loop(*call), context=contextvars.copy_context())
+        self._tasks[task_id] = task
+
+        def ended(done: asyncio.Task[None]) -> None:
+            del self._tasks[task_id]
+            if done.cancelled():  # perhaps before it began
+                self._finish(caller, row, task_id, [execute.CANCELLED_ROW] * max(1, nreturns(row)), 0.0)
+
+        task.add_done_callback(ended)
+
+    async def _in_loop(self, caller: bytes, row: batches.Row, task_id: bytes) -> None:
+        client, name, start = self._client, str(row[1]).partition("\0")[0], _perf()
+        arrivals.take()  # before the first await: meanwhile other calls unpickle refs of theirs on this thread
+        refs: execute.Refs = []
+        running.set((task_id, name, attempt(row)))
+        try:
+            function = self._functions[row[1]]
+            args, kwargs = filled(*execute.load_arguments(client, self._recent, caller, row))
+            refs = arrivals.take()
+            result = function(*args, **kwargs)
+            if isinstance(result, Awaitable):
+                result = await result
+            del args, kwargs
+            returns = execute.pack_returns(client, caller, task_id, result, nreturns(row), name)
+            del result
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001  as above
+            returns = execute.failed_rows(error, name, client, nreturns(row))
+        self._finish(caller, row, task_id, returns, _perf() - start, refs)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="zmreg-serve-loop", daemon=True)
+            self._thread.start()
+        return self._loop
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def _finish(
+        self, caller: bytes, row: batches.Row, task_id: bytes, returns: execute.Returns, took: float,
+        refs: execute.Refs | None = None,
+    ) -> None:  # fmt: skip
+        self._unfinished.discard(task_id)
+        self.cancelled.discard(task_id)
+        self._answer(caller, row, returns, took, refs)
+
+    def _answer(
+        self, caller: bytes, row: batches.Row, returns: execute.Returns, took: float, refs: execute.Refs | None = None
+    ) -> None:
+        answer = execute.result_row(self._client, caller, row[0], int(took * 1e6), returns, refs)
+        if self._client.closed is None:
+            self.served += 1
+            self._client.send(caller, batches.encode_results([answer]))
+            self._client.pump.touch()
+
+    def close(self) -> None:
+        """Take no more; coroutines are cancelled, threads that run are left to end by themselves."""
+        self._functions.clear()
+        self._crew.close()
+        loop, self._loop = self._loop, None
+        if loop is not None and self._thread is not None:
+
+            async def drain() -> None:
+                for task in list(self._tasks.values()):
+                    task.cancel()
+                if self._tasks:
+                    await asyncio.wait(list(self._tasks.values()))
+                loop.stop()
+
+            loop.call_soon_threadsafe(lambda: loop.create_task(drain()))
+            self._thread.join(timeout=2)
+            if not self._thread.is_alive():
+                loop.close()

@@ -1,0 +1,90 @@
+"""Whose word counts when a node is said to be dead, and what is said to whom about it.
+
+The head decides, and whoever is declared dead has to hear it, or its work would be done twice. So any member that has
+heard it from the head answers such a node with `Fenced`. But everybody with the cluster's key can say that, one that
+follows another head, too: a node believes the head that it follows, and asks that one about anybody else's word
+(core/nodes.py, on_fenced). A node that takes nothing while more waits for it than may is reported to the head, which
+ends it: each who waits for it hears so by the same way as of any death.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from zmreg.model.errors import ProtocolError
+from zmreg.model.messages import Fenced, Join, NodeRecord, TakesNothing
+from zmreg.net.mesh import Mesh
+from zmreg.wire import codec
+
+if TYPE_CHECKING:
+    from zmreg.services.neighbours import Neighbours
+    from zmreg.services.node import Node
+
+_DEAD = "this node was declared dead by the head, and its work was given to others"
+
+log = logging.getLogger("zmreg.verdicts")
+
+
+class Verdicts:
+    """What one node says and hears about who is dead."""
+
+    def __init__(self, neighbours: Neighbours, node: Node, mesh: Mesh) -> None:
+        self._neighbours = neighbours
+        self._node = node
+        self._mesh = mesh
+
+    # -- fencing ----------------------------------------------------------------------------------------------------
+
+    def fence(self, node: bytes) -> None:
+        """Tell a node that it was declared dead. Its connection went when it was."""
+        gone = self._neighbours.members.departed()
+        record = next((each.record for each in gone if each.record.node == node), None)
+        if record is not None:
+            self._tell(record)
+
+    def hear_fenced(self, frames: list[Any]) -> None:
+        """What a node says that was declared dead. One that a head declares dead which has never met it, as it did not
+        come back after that head's start, has no record here: it is told when it asks to be let in.
+        """
+        first = bytes(frames[0]) if frames else b""
+        if first[:2] != codec.MAGIC or len(frames) != 1 or not self._neighbours.is_head:
+            return
+        message = codec.decode(first)
+        record = codec.decode(message.record) if isinstance(message, Join) else None
+        if isinstance(record, NodeRecord) and self._neighbours.members.is_fenced(record.node):
+            self._tell(record)
+
+    def _tell(self, record: NodeRecord) -> None:
+        self._mesh.connect(record.node, record.host, record.port)
+        self._neighbours.raw(record.node, Fenced(_DEAD, record.node, self._neighbours.members.epoch))
+
+    def on_fenced(self, sender: bytes, message: Fenced) -> None:
+        """Somebody says so of us. ProtocolError when it is meant for another, who had this address before."""
+        if message.node != self._node.me:
+            raise ProtocolError(f"node {sender.hex()} says of {message.node.hex()} that it is dead, and said it to us")
+        self._neighbours.perform(self._neighbours.members.on_fenced(sender, message.reason, message.epoch))
+
+    def appeal(self, head: bytes, sender: bytes) -> None:
+        """Have the head say whether it is so: it hears of us, and answers whom it has declared dead."""
+        log.warning("node %s says that this one was declared dead: the head is asked", sender.hex())
+        self._neighbours.raw(head, self._neighbours.view()[0])
+
+    # -- who takes nothing ------------------------------------------------------------------------------------------
+
+    def gave_up(self, node: bytes, reason: str) -> None:
+        """Too much waits for a node. The head ends it; when that is the head itself, it is we who have to go."""
+        neighbours = self._neighbours
+        log.error("node %s %s", node.hex(), reason)
+        if neighbours.is_head or neighbours.members.head_lost:  # nobody else can say so now
+            neighbours.bury(node, f"it {reason}")
+        elif node == neighbours.head:
+            neighbours.fenced(f"the head {reason}: a node that cannot speak to it is none of its cluster")
+        else:
+            self._node.post(neighbours.head, TakesNothing(node, reason))
+
+    def on_takes_nothing(self, sender: bytes, message: TakesNothing) -> None:
+        """At the head: a member cannot get rid of what it has for another one."""
+        known = self._neighbours.members.record(sender) is not None
+        if known and self._neighbours.is_head and message.node not in (self._node.me, sender):
+            self._neighbours.bury(message.node, f"it {message.reason} (says node {sender.hex()})")
