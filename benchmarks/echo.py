@@ -32,7 +32,7 @@ def echo_socket() -> Iterator[Socket]:
     """A DEALER connected over ipc to an echo server in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="bench-echo-") as directory:
         address = f"ipc://{directory}/echo"
-        with _server(address, keys="\n\n\n"), zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        with echo_server(address, keys="\n\n\n"), zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
             dealer.setsockopt(zmq.LINGER, 0)
             dealer.setsockopt(zmq.RCVTIMEO, ANSWER_TIMEOUT_MS)
             dealer.connect(address)
@@ -57,7 +57,7 @@ def chunk_socket(curve: bool = True) -> Iterator[Socket]:
     """A DEALER connected over tcp loopback, under CURVE or plain, to a server of chunks, which echoes the rest."""
     server_public, server_secret = (key.decode() if curve else "" for key in zmq.curve_keypair())
     public, secret = zmq.curve_keypair()
-    with _server("tcp://127.0.0.1:*", keys=f"{server_public}\n{server_secret}\nchunks\n") as process:
+    with echo_server("tcp://127.0.0.1:*", keys=f"{server_public}\n{server_secret}\nchunks\n") as process:
         address = str(process.stdout.readline()).strip()
         with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
             dealer.setsockopt(zmq.LINGER, 0)
@@ -90,7 +90,8 @@ def chunk_transfer(dealer: Socket, nbytes: int) -> float:
 
 
 @contextmanager
-def _server(address: str, keys: str) -> Iterator[Any]:
+def echo_server(address: str, keys: str) -> Iterator[Any]:
+    """A server at `address` in a process of its own; `keys` is what it reads from its standard input."""
     command = [sys.executable, "-m", "benchmarks.echo", address]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -114,10 +115,10 @@ def serve(address: str) -> None:
         print(router.getsockopt_string(zmq.LAST_ENDPOINT), flush=True)
         body = bytes(CHUNK_BYTES)
         while True:
-            sender, message = router.recv_multipart()
+            *route, message = router.recv_multipart()
             if chunks and len(message) == 8:
                 message = body[: int.from_bytes(message, "big")]
-            router.send_multipart([sender, message], copy=len(message) < CHUNK_BYTES)
+            router.send_multipart([*route, message], copy=len(message) < CHUNK_BYTES)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DO
 # Brought up to date by `make docs`, but not compared in tests: neither a run of the benchmarks nor a new test may fail
 # the suite. That the tests named in the pages exist is checked by itself.
 NOT_COMPARED = frozenset({"figures", "proofs"})
+# In the name of a test: the number of the fault that it proves something about.
+FAULT = re.compile(r"(?:^test|_)_?fault_?(\d+)_")
 
 PROTOCOL_LIMITS = (
     ("wire.codec.MAX_ENVELOPE", "bytes"),
@@ -308,7 +310,7 @@ def proofs(old: str) -> Table:
     """The faults listed in the page, each with the tests that are named after it."""
     by_fault: dict[str, list[str]] = {}
     for name, path in tests_by_name().items():
-        for fault in re.findall(r"(?:^test|_)_?fault_?(\d+)_", name):
+        for fault in FAULT.findall(name):
             by_fault.setdefault(fault, []).append(f"{code(name)} ({path.relative_to(ROOT / 'tests')})")
     rows = [(key, "<br>".join(by_fault.get(key, ["no test yet"]))) for key in read_table(old)]
     return Table(("#", "fault", "what happens", "proved by"), frozenset({"fault", "what happens"}), rows)
@@ -372,6 +374,8 @@ PARTS: dict[str, Callable[[str], Table | str]] = {
     "object-words": words("store.records.MOVES"),
     "fetch-states": lifecycle("core.wants.MOVES", "QUEUED", "ENDED"),
     "fetch-words": words("core.wants.MOVES"),
+    "step-states": lifecycle("core.graph_run.MOVES", "WAITING", "DONE"),
+    "step-words": words("core.graph_run.MOVES"),
     "error-tree": error_tree,
     "errors": error_table,
     "init": init_arguments,

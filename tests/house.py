@@ -22,7 +22,8 @@ from zmreg.core.placement import choose
 from zmreg.core.publishing import Publisher
 from zmreg.core.replica_effects import Learned, Publish, SendTo
 from zmreg.core.replicas import Replica
-from zmreg.core.serving import Serving
+from zmreg.core.serving import ServeLimits, Serving
+from zmreg.model.fetch_messages import CHUNK_BYTES
 from zmreg.model.ids import worker_id
 from zmreg.model.mesh_messages import NodeRecord
 from zmreg.model.replica_messages import AskReplay, AskSnapshot, Beacon, Delta, ReplicaTable, SnapshotPart
@@ -33,6 +34,8 @@ BEAT_S = 0.5
 TASK_S = 0.1
 MiB = 1 << 20
 ONE_CPU = Shape.of(1)
+# Chunks of one size, so that a story tells of no more of them than it must.
+_EVEN = ServeLimits(large_chunk_bytes=CHUNK_BYTES, least_chunk_bytes=CHUNK_BYTES)
 
 Write = Callable[[str, str], None]
 
@@ -58,7 +61,7 @@ class House:
         self.index = LocationIndex()
         self.publisher = Publisher(self.me, ReplicaTable.LOCATIONS, self.index, admit=everything)
         self.replica = Replica(self.me, ReplicaTable.LOCATIONS, self.index)
-        self.fetching, self.serving = Fetching(self.me, Random(0)), Serving()
+        self.fetching, self.serving = Fetching(self.me, Random(0)), Serving(_EVEN)
         self.leases = LeaseBook({"CPU": cpus * UNIT}, frozenset(), max_workers=8)
         self.workers = 0
         self.store: dict[bytes, int] = {}

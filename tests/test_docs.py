@@ -122,6 +122,22 @@ def test_proofs_are_where_the_page_says() -> None:
     assert not [name for name, path in told if name not in known or known[name] != ROOT / "tests" / path]
 
 
+# Numbers of the project's fault table, from 1.
+FAULTS = 68
+
+
+def test_every_fault_has_a_proof_named_after_it_or_is_not_promised() -> None:
+    page = text_of(ROOT / "docs/guarantees.md")
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in page.splitlines() if re.match(r"\| \d+ \|", line)]
+    listed = {int(row[0]): row for row in rows}
+    named = {int(fault) for name in generate.tests_by_name() for fault in generate.FAULT.findall(name)}
+    assert not [fault for fault in listed if fault not in named], "no test carries the number in its name"
+    assert not [fault for fault, row in listed.items() if "test_" not in row[-1]], "run `make docs`"
+    open_ones = page.partition("## What is not promised yet")[2]
+    told = {int(number) for group in re.findall(r"\((\d+(?:, \d+)*)\)", open_ones) for number in group.split(", ")}
+    assert not [fault for fault in range(1, FAULTS + 1) if fault not in listed and fault not in told]
+
+
 def test_names_of_our_modules_in_the_pages_exist() -> None:
     """`services.calls.Lane` and `zmreg.get`, looked up; files are, too."""
     missing = []

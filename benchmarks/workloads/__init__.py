@@ -9,6 +9,7 @@ from benchmarks.workloads.base import Context, Figure, Figures, Target, Workload
 
 NAMES: Final = (
     "bare_echo",
+    "bare_relay",
     "task_latency",
     "actor_latency",
     "task_throughput",

@@ -1,4 +1,4 @@
-"""R12, R14-R18, R21, R22, R35, R36: the table of named functions, and whom a call goes to."""
+"""R12, R14-R17, R21, R22, R35, R36: the table of named functions, and whom a call goes to."""
 
 from __future__ import annotations
 
@@ -180,11 +180,7 @@ def test_R17_routing_picks_a_candidate_or_says_why_there_is_none(
             routes.take(Wanted("f", tuple(locs), version))
 
 
-# -- R18, R21, R22 -----------------------------------------------------------------------------------------------------
-
-
-def test_R18_a_node_without_locs_is_a_balancer() -> None:
-    assert fn.role(()) == "BALANCER" and fn.role(("A",)) == "SERVER"
+# -- R21, R22 ----------------------------------------------------------------------------------------------------------
 
 
 def test_R21_the_same_name_twice_on_one_host_is_an_error_unless_something_differs() -> None:

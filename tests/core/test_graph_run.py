@@ -161,7 +161,8 @@ def test_R26_a_steps_time_counts_from_when_its_inputs_are_there() -> None:
     assert isinstance(run.error, RequestTimeoutError) and isinstance(run.error, TimeoutError)
     assert (run.error.step, run.error.timeout_s) == ("b", 0.5)
     assert str(run.error) == "step 'b' of request r was not done within 0.5 s"
-    assert run.finished("c", 0, 11.0) == [] and run.next_deadline() is None
+    assert run.finished("c", 0, 11.0) == run.finished("b", 0, 11.0) == [] and run.next_deadline() is None
+    assert run.lost("b", True, BROKEN, 12.0) == [] and run.error.step == "b"
 
 
 def test_R26_what_is_done_in_time_has_no_deadline_any_more() -> None:
@@ -196,7 +197,7 @@ def test_a_cancelled_request_waits_for_nobody() -> None:
 
 
 @pytest.mark.parametrize("news", ["started", "finished", "failed", "again"])
-def test_what_cannot_be_is_refused_by_name(news: str) -> None:
+def test_what_cannot_be_is_refused_with_its_story(news: str) -> None:
     run = begun(CHAIN)
     with pytest.raises(IllegalMove, match="is WAITING, cannot take|is QUEUED, cannot take 'inputs exist'"):
         if news == "started":
@@ -208,5 +209,8 @@ def test_what_cannot_be_is_refused_by_name(news: str) -> None:
         else:
             run.begin(1.0)
     run.finished("load", 0, 1.0)
-    with pytest.raises(IllegalMove, match="step 'load' of request r is DONE, cannot take 'finished'"):
+    with pytest.raises(IllegalMove) as caught:
         run.finished("load", 0, 2.0)
+    assert str(caught.value) == (
+        "step 'load' of request r is DONE, cannot take 'finished'\n  WAITING -> inputs exist\n  QUEUED -> finished"
+    )

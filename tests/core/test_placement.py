@@ -20,6 +20,10 @@ def node(name: str, cpus: int = 2, free: int | None = None, **more: object) -> N
 H, A, B = node("h"), node("a"), node("b")
 
 
+def test_R18_a_node_without_locs_only_passes_on() -> None:
+    assert (placement.role(A), placement.role(node("c", locs=("m1",)))) == ("BALANCER", "SERVER")
+
+
 def test_room_is_what_is_free_unless_others_wait():
     assert placement.room(node("a", 4, 3), c1) == 3
     assert placement.room(node("a", 4, 3), c2) == 1

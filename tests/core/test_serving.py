@@ -14,7 +14,9 @@ BASE = 1 << 30
 
 
 def machine(**limits: float) -> Serving:
-    return Serving(ServeLimits(**limits))  # type: ignore[arg-type]
+    """With chunks of one size, if nothing else is said."""
+    even = {"large_chunk_bytes": MIB, "least_chunk_bytes": MIB}
+    return Serving(ServeLimits(**even | limits))  # type: ignore[arg-type]
 
 
 def begun(serving: Serving, peer: bytes, transfer: int = 1, object_id: bytes = X, nbytes: int = 40 * MIB) -> bytes:
@@ -61,6 +63,36 @@ def test_d16_a_transfer_may_begin_anywhere_and_end_in_a_part_of_a_chunk() -> Non
         (4 * MIB, MIB),
         (5 * MIB, 7),
     ]
+
+
+def test_the_first_chunks_are_small_and_the_last() -> None:
+    """The reader begins early, and has little left to do when all has come."""
+    serving = Serving()
+    begun(serving, A, nbytes=6 * MIB + 5)
+    sent = all_sent(serving)
+    assert [chunk.nbytes / MIB for chunk in sent[:5]] == [0.25, 0.25, 0.5, 1, 1]
+    assert [chunk.nbytes for chunk in sent[-5:]] == [MIB, MIB // 2, MIB // 4, MIB // 4, 5]
+    offsets = [chunk.offset for chunk in sent]
+    assert offsets == [sum(chunk.nbytes for chunk in sent[:place]) for place in range(len(sent))]
+
+
+def test_a_transfer_that_goes_on_elsewhere_begins_small_there() -> None:
+    serving = Serving()
+    serving.on_request(A, 1, X, 7 * MIB + 3, 20 * MIB, 0.0)
+    serving.pinned(key_of(A, 1), BASE, 20 * MIB)
+    sent = all_sent(serving)
+    assert [chunk.nbytes / MIB for chunk in sent[:3]] == [0.25, 0.25, 0.5]
+    assert sum(chunk.nbytes for chunk in sent) == 13 * MIB - 3 and sent[0].offset == 7 * MIB + 3
+
+
+def test_who_takes_them_quickly_gets_larger_chunks_until_it_is_slow() -> None:
+    serving = Serving()
+    begun(serving, A, nbytes=400 * MIB)
+    assert max(chunk.nbytes for chunk in all_sent(serving)) == MIB
+    serving.on_credit(A, 1, 24 * MIB, 0.05)
+    assert {chunk.nbytes for chunk in all_sent(serving)} == {2 * MIB}
+    serving.on_credit(A, 1, 32 * MIB, 0.25)
+    assert {chunk.nbytes for chunk in all_sent(serving)} == {MIB}
 
 
 def test_no_more_credit_is_taken_than_one_window() -> None:

@@ -351,7 +351,7 @@ def when_told(gate):
     return np.full(LARGE, 7, np.uint8)
 
 
-@zmreg.remote(resources={"work": 1}, num_cpus=0)
+@zmreg.remote(resources={"here": 1}, num_cpus=0)
 def submit(gate):
     return [zmreg.put(np.full(LARGE, 6, np.uint8)), when_told.remote(gate)]
 
@@ -359,14 +359,14 @@ def submit(gate):
 def test_row71_a_worker_whose_tasks_run_elsewhere_outlives_the_grace_with_all_that_it_owns(tmp_path: Path):
     """Its own code is over. It was killed with those that still ran, and had left nothing of what it owned."""
     gate, mark = tmp_path / "gate", str(tmp_path / "mark")
-    spec: dict[str, Any] = {"resources": {"work": 2}, "drain_grace_s": 0.5}
+    spec: dict[str, Any] = {"resources": {"work": 1, "here": 1}, "drain_grace_s": 0.5}
     with LocalCluster([{"num_cpus": 0}, spec]) as cluster:
         cluster.attach()
         head, b = cluster.nodes
         stubborn = at_the_second_attempt.remote(mark)
         wait_for_file(mark)
+        c = cluster.add_node(resources={"work": 1, "there": 1})
         large, later = submit.remote(str(gate)).get(timeout=PATIENCE_S)
-        c = cluster.add_node(resources={"work": 2, "there": 1})
         leaver = threading.Thread(target=cluster.end_node, args=(b.node_id,))
         leaver.start()
         assert stubborn.get(timeout=PATIENCE_S) == c.node_id, "the grace is over"

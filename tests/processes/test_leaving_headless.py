@@ -31,6 +31,13 @@ def make_and_put(number):
 
 
 @zmreg.remote(**AT_C)
+def put_small(number):
+    """Without anything in a store, so that nothing has to be copied before an heir is chosen."""
+    small = zmreg.put(number)
+    return [small, zmreg.put([small])]
+
+
+@zmreg.remote(**AT_C)
 def fill(number):
     return np.full(LARGE, number, np.uint8)
 
@@ -110,26 +117,22 @@ def test_row71_fault10_a_drain_whose_node_dies_without_a_head_ends_with_an_error
 
 def test_C5_who_was_to_take_over_stands_still_and_another_takes_over(made: Restartable) -> None:
     head, b, c = made.cluster.nodes
-    large, small, box = make_and_put.remote(3).get(timeout=PATIENCE_S)
-    filled = fill.remote(5)
-    zmreg.wait([filled], timeout=PATIENCE_S, fetch_local=False)
+    small, box = put_small.remote(3).get(timeout=PATIENCE_S)
     made.cluster.signal_node(head.node_id, signal.SIGSTOP)
     drain = Drain(c.node_id, grace=0.1)
     drain.join(PATIENCE_S + AWAY_S)
     assert not drain.is_alive() and drain.error is None
     made.kill()
     made.start()
-    assert (small.get(timeout=PATIENCE_S), int(large.get(timeout=PATIENCE_S)[0])) == (3, 3)
-    assert box.get(timeout=PATIENCE_S)[1].get(timeout=PATIENCE_S) == 3
-    assert int(filled.get(timeout=PATIENCE_S).sum()) == 5 * LARGE
-    until(lambda: ask(b, "stats")["adopted"] == 3, "b has not inherited")
+    assert small.get(timeout=PATIENCE_S) == 3
+    assert box.get(timeout=PATIENCE_S)[0].get(timeout=PATIENCE_S) == 3
+    assert ask(b, "stats")["adopted"] == 2
 
 
 def test_C5_what_was_left_to_a_node_that_dies_is_lost_with_its_story(made: Restartable) -> None:
     """Who asks before that, and who asks later; and what its owner can make again is made again."""
     _, b, c = made.cluster.nodes
     large, small, box = make_and_put.remote(3).get(timeout=PATIENCE_S)
-    until(lambda: made.head, "")
     made.cluster.end_node(c.node_id)
     until(lambda: ask(made.head, "stats")["adopted"] == 3, "the head has not inherited")
     heard: list[BaseException] = []

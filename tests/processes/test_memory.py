@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 import zmreg
+from tests.processes.clusters import ask
 from tests.processes.drivers import eventually
 from zmreg.services.memory import ROOT_VARIABLE, own_bytes
+from zmreg.testing import LocalCluster
 
 pytestmark = pytest.mark.near
 MiB = 1 << 20
@@ -338,3 +340,28 @@ def test_own_bytes_of_a_process_include_what_it_has_started():
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
         assert own_bytes(process.pid) - own_bytes(process.pid, with_children=False) >= 40 * MiB
         process.communicate()
+
+
+def test_fault47_owners_on_other_nodes_are_asked_and_told(paper: Paper, tmp_path: Path):
+    """The driver's seat is at one node, the work at another: who is tried again is ended, and comes back."""
+    with LocalCluster([{"num_cpus": 0}, {"num_cpus": 2}]) as cluster:
+        cluster.attach()
+        path, go = tmp_path / "log", tmp_path / "go"
+        task = zmreg.remote(take_and_wait)
+        again = task.remote("again", path, go)
+        eventually(begun(path, "again"), PATIENCE_S, "the first has not begun")
+        once = task.options(max_retries=0).remote("once", path, go)
+        eventually(begun(path, "once"), PATIENCE_S, "the second has not begun")
+        paper.use(0.9)
+        eventually(lambda: ask(cluster.nodes[1], "stats")["memory"]["used_bytes"] >= 0.9 * LIMIT, PATIENCE_S, "no look")
+        paper.use(0.96)
+        eventually(lambda: ask(cluster.nodes[1], "stats")["memory"]["ended"] == 1, PATIENCE_S, "nobody was ended")
+        paper.use(0.2)
+        eventually(begun(path, "again", 2), PATIENCE_S, "it was not tried again")
+        last = task.options(max_retries=0, num_cpus=0).remote("last", path, tmp_path / "never")
+        eventually(begun(path, "last"), PATIENCE_S, "the third has not begun")
+        go.touch()
+        assert zmreg.get([again, once], timeout=PATIENCE_S) == [f"again {REAL}", f"once {REAL}"]
+        paper.use(0.96)
+        with pytest.raises(zmreg.errors.OutOfMemoryError, match="of its own"):
+            last.get(timeout=PATIENCE_S)

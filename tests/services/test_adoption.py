@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from zmreg.model.ids import node_of
 from zmreg.model.messages import (
     Adopt,
     AskKept,
@@ -18,6 +19,7 @@ from zmreg.model.messages import (
 )
 from zmreg.services.adoption import Adoption
 from zmreg.services.heirs import stand_in
+from zmreg.services.sharing import Sharing
 
 HERE, THERE, OWNER, LIVING, READER = b"aaaa\0\0\0\0", b"bbbb\0\0\0\0", b"aaaa\0\0\0\1", b"cccc\0\0\0\1", b"cccc\0\0\0\2"
 INNER, BOX, FOREIGN = OWNER + b"00000001", OWNER + b"00000002", LIVING + b"00000003"
@@ -91,6 +93,42 @@ def test_C5_the_heir_answers_for_all_and_lets_go_of_it_when_nobody_holds_it():
     nodes.say(READER, HERE, Unborrow((BOX,), (1,)))  # said to the one who leaves, and passed on
     assert len(nodes.adoptions[THERE]) == 0
     assert nodes.said == [(THERE, LIVING, Unborrow((FOREIGN,), (1,)))]
+
+
+def test_C5_what_an_heir_hands_over_before_it_reads_what_was_held_stays_booked():
+    """The owner's last word crosses a question to it, which the node answers in its place: what is held is said without
+    what is under way, and that said to be all."""
+    nodes = inherited()
+    asked: list[Message] = []
+
+    def post(_: bytes, message: Message) -> bool:
+        asked.append(message)
+        return True
+
+    def heard() -> None:
+        reader.turn()
+        while asked:
+            nodes.say(READER, HERE, asked.pop(0))
+
+    reader = Sharing(READER, node_of(READER), post, repr_error, deque())
+    (box,) = reader.receive([BOX], OWNER)
+    reader.want(box)
+    reader.on_goodbye(OWNER)
+    heard()
+    (answer,) = [message for _, to, message in nodes.said if to == READER]
+    assert isinstance(answer, Resolved)
+    reader.on_resolved(HERE, answer)
+    inner = box.contained[0]
+    del box
+    heard()
+    assert BOX not in nodes.adoptions[HERE] and inner.object_id in nodes.adoptions[HERE]
+    del inner
+    heard()
+    assert len(nodes.adoptions[HERE]) == 0
+
+
+def repr_error(error: BaseException) -> bytes:
+    return repr(error).encode()
 
 
 def test_C5_a_borrow_of_what_was_booked_when_it_was_handed_over_is_not_booked_twice():

@@ -44,3 +44,23 @@ def test_a_busy_loop_looks_two_hundred_times_a_second_and_tells_twice() -> None:
     for turn in range(10_000):
         board.bulletin.tick(turn / 10_000)
     assert board.looks <= 201 and board.told == [0, 0]
+
+
+def test_a_node_that_only_passes_on_does_not_look() -> None:
+    board = Board()
+    board.bulletin.tick(0.0)
+    for turn in range(1, 49):
+        board.bulletin.tick(turn / 100, moved=False)
+    assert board.looks == 1
+    board.bulletin.tick(0.51, moved=False)
+    assert board.looks == 2 and board.told == [0, 0], "it is said twice a second, whatever happens"
+
+
+def test_what_has_moved_is_looked_at_when_it_is_time() -> None:
+    board = Board()
+    board.bulletin.tick(0.0)
+    board.workers = 1
+    again = board.bulletin.tick(0.001, moved=True)
+    assert again is not None and again < 0.1
+    board.bulletin.tick(again, moved=False)
+    assert board.told == [0, 1]

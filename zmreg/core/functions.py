@@ -29,14 +29,8 @@ MAX_SIGNATURE_CHARS: Final = 1_000
 _NEAR: Final = 3
 # Of names and reasons in an error's text.
 _SHOWN: Final = 8
-
-BALANCER: Final = "BALANCER"
-SERVER: Final = "SERVER"
-
-
-def role(locs: Collection[str]) -> str:
-    """A node's: with nothing of its own it only passes on, to those who have something."""
-    return SERVER if locs else BALANCER
+# Few programs ask for so many different things; those that make up a new constraint for each call must not fill memory.
+_MOST_FOUND: Final = 1_024
 
 
 def row_key(host: bytes, name: str, version: str) -> bytes:
@@ -81,6 +75,8 @@ class Functions:
     def __init__(self) -> None:
         self._rows: dict[bytes, FunctionRow] = {}
         self._names: dict[str, dict[bytes, FunctionRow]] = {}
+        self.changes = 0
+        """Counts up: what was made of the rows before is to be made anew."""
 
     def check_new(self, row: FunctionRow, replace: bool) -> None:
         """Raises ValueError when its host serves the name in that version already, unless `replace`; or when its node
@@ -101,6 +97,7 @@ class Functions:
 
     def put(self, key: bytes, row: FunctionRow) -> None:
         """Know a row, or know it anew."""
+        self.changes += 1
         self._rows[key] = row
         self._names.setdefault(row.name, {})[key] = row
 
@@ -108,6 +105,7 @@ class Functions:
         """One that is not known is ignored."""
         row = self._rows.pop(key, None)
         if row is not None:
+            self.changes += 1
             rows = self._names[row.name]
             del rows[key]
             if not rows:
@@ -171,9 +169,24 @@ class Router:
         self._table = table
         self._chance = chance
         self._under_way: dict[bytes, int] = {}
+        self._found: dict[Wanted, tuple[FunctionRow, ...]] = {}
+        """Candidates, as of change `_found_at` of the table: a call costs the same for one host and for many."""
+        self._found_at = -1
 
     def candidates(self, wanted: Wanted) -> list[FunctionRow]:
         """The rows that would do, all of one version. Raises ValueError for a constraint that is none."""
+        return list(self._candidates(wanted))
+
+    def _candidates(self, wanted: Wanted) -> tuple[FunctionRow, ...]:
+        if self._found_at != self._table.changes or len(self._found) > _MOST_FOUND:
+            self._found.clear()
+            self._found_at = self._table.changes
+        found = self._found.get(wanted)
+        if found is None:
+            found = self._found[wanted] = tuple(self._search(wanted))
+        return found
+
+    def _search(self, wanted: Wanted) -> list[FunctionRow]:
         constraint = read_constraint(wanted.version)
         able = [
             (version, row)
@@ -188,18 +201,23 @@ class Router:
     def check(self, wanted: Wanted) -> list[FunctionRow]:
         """The candidates, at least one: what a whole graph is looked through for before its first step runs. Raises
         FunctionNotFoundError, NoRouteError, or ValueError for a constraint that is none."""
-        found = self.candidates(wanted)
+        return list(self._check(wanted))
+
+    def _check(self, wanted: Wanted) -> tuple[FunctionRow, ...]:
+        found = self._candidates(wanted)
         if not found:
             raise self._why_not(wanted)
         return found
 
     def take(self, wanted: Wanted) -> FunctionRow:
         """Who gets this call; it counts as under way until `ended`. Raises as `check`."""
-        found = self.check(wanted)
+        found = self._check(wanted)
         if len(found) == 1:
             chosen = found[0]
-        else:  # of equals the first of the sample, which is as random as they are
-            two = self._chance.sample(found, 2)
+        else:  # of equals the first, which is as random as the two are
+            first = self._chance.randrange(len(found))
+            second = self._chance.randrange(len(found) - 1)
+            two = (found[first], found[second + (second >= first)])
             chosen = min(two, key=lambda row: (self.under_way(row.host), surplus(row, wanted.locs)))
         self._under_way[chosen.host] = self.under_way(chosen.host) + 1
         return chosen

@@ -9,14 +9,16 @@ Promises:
 - After a failure nothing new is begun: steps that have not started are cancelled. Those that run are let finish, so
   that their values are kept, and then the run is done. After a timeout, or `cancel`, nobody is waited for.
 - A value that no step needs any more, and that is not to be returned, is dropped: `values` holds the others only.
-- News of a step that was cancelled change nothing: its answer may have been under way.
+- News of a step that was cancelled, and all news after the end, change nothing: they may have been under way.
+- Events are to be heeded in their order. Who queues several at once, and has one of them fail while it is sent, finds
+  the others cancelled: `state` tells whether a step that was to be called is still `QUEUED`.
 """
 
 from __future__ import annotations
 
 import enum
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -78,6 +80,9 @@ MOVES: Final[Mapping[tuple[StepState, StepTurn], StepState]] = {
     (_S.CANCELLED, _T.LOSE): _S.CANCELLED,
 }
 
+# Of the whole run, for the story of an illegal move: some three for each of the last thousand steps.
+_STORY_MOVES: Final = 3000
+
 
 class GraphRun:
     """See the module. `timeout`: seconds for all of it, from `begin`. `traced`: starts say which value went where."""
@@ -101,6 +106,7 @@ class GraphRun:
         self._attempts: dict[str, int] = {}
         self._deadlines: list[tuple[float, str]] = []  # a heap; "" is the whole request's. Old ones are skipped.
         self._failed_step = ""
+        self._story: deque[tuple[str, StepState, StepTurn]] = deque(maxlen=_STORY_MOVES)
 
     def __repr__(self) -> str:
         states = ", ".join(f"{count} {state.lower()}" for state, count in self._in_state.items() if count)
@@ -237,11 +243,17 @@ class GraphRun:
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def _move(self, step: str, turn: StepTurn) -> bool:
-        """Take the row of the table. False when the step was cancelled before. Raises IllegalMove without a row."""
+        """Take the row of the table. False for news of what was cancelled, and after the end. Raises IllegalMove
+        without a row."""
+        if self.done:
+            return False
         before = self._state[step]
         after = MOVES.get((before, turn))
         if after is None:
-            raise IllegalMove(f"step {step!r} of request {self.request_id} is {before}, cannot take {turn.value!r}")
+            story = "\n".join(f"  {state} -> {turn.value}" for name, state, turn in self._story if name == step)
+            text = f"step {step!r} of request {self.request_id} is {before}, cannot take {turn.value!r}"
+            raise IllegalMove(text, story)
+        self._story.append((step, before, turn))
         if after is before:
             return before is not StepState.CANCELLED
         self._state[step] = after

@@ -13,6 +13,11 @@ from zmreg.model.messages import NodeRecord
 from zmreg.model.specs import CPU, GPU, ON, SPREAD, UNIT, Shape, node_named_in
 
 
+def role(node: NodeRecord) -> str:
+    """SERVER, or BALANCER: with nothing of its own (locs) it only passes calls of named functions on."""
+    return "SERVER" if node.locs else "BALANCER"
+
+
 def can(node: NodeRecord, shape: Shape) -> bool:
     """Whether the node could ever serve the shape."""
     return not node.draining and shape.fits(dict(node.total)) and set(shape.locs).issubset(node.locs)

@@ -36,13 +36,19 @@ class ServeLimits:
     """Bounds of what one node gives. Sizes in bytes, times in seconds."""
 
     chunk_bytes: int = CHUNK_BYTES
+    large_chunk_bytes: int = 2 * CHUNK_BYTES
+    """For who takes half a window in `quick_s`: each chunk costs both nodes some 0.1 ms, whatever its size."""
+    least_chunk_bytes: int = CHUNK_BYTES // 4
+    """The first chunks are small, and the last: nobody can do anything before the first is there and after the last
+    has left. Smaller ones the mesh would copy."""
+    quick_s: float = 0.1
     copies: int = 2
     """Transfers of one object to different nodes at a time."""
     small_bytes: int = CHUNK_BYTES
     transfers: int = 64
     """Transfers in all; more are told BUSY."""
     turn_chunks: int = 8
-    """Chunks handed to the socket in one `step`: 8 of 1 MiB take about as many milliseconds under CURVE."""
+    """Chunks handed to the socket in one `step`: a MiB takes about a millisecond under CURVE."""
     handed_bytes: int = 256 << 20
     idle_s: float = 10.0
 
@@ -89,6 +95,10 @@ class _Outgoing:
     nbytes: int = -1
     """-1 until it is pinned."""
     in_line: bool = False
+    begun: int = 0
+    """The first byte that was asked for."""
+    quick: bool = False
+    """Its last credit came soon."""
 
     @property
     def sendable(self) -> bool:
@@ -153,7 +163,9 @@ class Serving:
         if len(self._transfers) >= self.limits.transfers or (not small and large >= self.limits.copies):
             return [*effects, self._refusal(peer, transfer, object_id, "BUSY", -1)]
         upto = min(upto, offset + WINDOW_BYTES)
-        out = _Outgoing(key, peer, transfer, object_id, offset, upto, small, now, now + _FIRST_WAIT_S, offset)
+        out = _Outgoing(
+            key, peer, transfer, object_id, offset, upto, small, now, now + _FIRST_WAIT_S, offset, begun=offset
+        )
         self._transfers[key] = out
         self._takers.setdefault(object_id, {})[peer] = out
         return [PinObject(object_id, key), *effects]  # in this order, lest the object leaves between the two
@@ -164,6 +176,7 @@ class Serving:
         if out is None:
             self._counts.ignored += 1
             return
+        out.quick = now - out.word_at <= self.limits.quick_s
         out.word_at = now
         if out.nbytes >= 0:
             self._acknowledge(out, min(upto - WINDOW_BYTES, out.sent))
@@ -232,7 +245,7 @@ class Serving:
             out.in_line = False
             if out.key not in self._transfers or not out.sendable:
                 continue
-            nbytes = min(self.limits.chunk_bytes, min(out.upto, out.nbytes) - out.sent)
+            nbytes = min(self._chunk_bytes(out), min(out.upto, out.nbytes) - out.sent)
             effects.append(SendChunk(out.peer, out.transfer, out.sent, out.arena_offset + out.sent, nbytes))
             out.sent += nbytes
             self._handed += nbytes
@@ -277,6 +290,14 @@ class Serving:
         if out.sendable and not out.in_line:
             out.in_line = True
             self._line.append(out)
+
+    def _chunk_bytes(self, out: _Outgoing) -> int:
+        """At most as much as has gone before, and half of what is left."""
+        limits = self.limits
+        least = min(limits.least_chunk_bytes, limits.chunk_bytes)
+        most = limits.large_chunk_bytes if out.quick else limits.chunk_bytes
+        even = min(out.sent - out.begun, (out.nbytes - out.sent) // 2) // least * least
+        return max(least, min(most, even))
 
     def _acknowledge(self, out: _Outgoing, upto: int) -> None:
         if upto > out.acked:

@@ -330,17 +330,13 @@ class NoRouteError(ZmregError, LookupError):
 class PipelineError(ZmregError):
     """A pipeline is wrong, or a stage of it failed. `.stage`: its name."""
 
-    def __init__(self, message: str = "", stage: str = "") -> None:
-        super().__init__(message)
-        self.stage = stage
+    stage: str = ""
 
 
 class PhaseError(ZmregError):
     """A run's phases are wrong, or one failed. `.phase`: its name."""
 
-    def __init__(self, message: str = "", phase: str = "") -> None:
-        super().__init__(message)
-        self.phase = phase
+    phase: str = ""
 
 
 class SerializationError(ZmregError, TypeError):

@@ -65,7 +65,8 @@ def rebuild_exception(cls: type[E], args: tuple[object, ...], fields: dict[str, 
     what cannot be assigned later (`ExceptionGroup.exceptions`). Raises TypeError or ValueError when that one refuses.
     """
     builtin: type = cls
-    while builtin.__flags__ & _HEAP_TYPE:  # not by the MRO: of (MyError, MemoryError) Python makes instances by MyError's
+    # Not by the MRO: instances of a class (MyError, MemoryError) are made by what MyError comes from.
+    while builtin.__flags__ & _HEAP_TYPE:
         builtin = cast(type, builtin.__base__)
     error = cast(Callable[..., E], builtin.__new__)(cls, *args)
     descriptors = _descriptors(cls)

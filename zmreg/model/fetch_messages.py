@@ -10,7 +10,8 @@ from typing import ClassVar, Final, Literal
 
 from zmreg.model.record import Sentence
 
-# 1 MiB: as one frame 100 MB go at half the speed under CURVE, and below it the cost of a message begins to show.
+# 1 MiB: as one frame 100 MB go at half the speed under CURVE, and below it the cost of a message begins to show. How
+# large each chunk is says who sends it, core/serving.py.
 CHUNK_BYTES: Final = 1 << 20
 # What one transfer may have under way. 16 MiB keep 10 Gbit/s busy over 13 ms.
 WINDOW_BYTES: Final = 16 * CHUNK_BYTES

@@ -53,7 +53,7 @@ class Profile(Record):
 
 # The largest batch is 64 MiB (wire/batches.py) and a definition may be 100 MiB pickled.
 MAX_IPC_BYTES: Final = 128 << 20
-# Bulk data travels in chunks of 1 MiB, larger letters in parts.
+# Bulk data travels in chunks of up to 2 MiB, larger letters in parts.
 MAX_GATE_BYTES: Final = 8 << 20
 # Batches of a table are cut at 32 KiB.
 MAX_SHOUT_BYTES: Final = 1 << 20

@@ -2,7 +2,7 @@
 
 Twice: from `WATCH` below the threshold on, it notes what each worker is in and asks the owners which of it would be
 tried again; at the threshold `core.memory` picks one, which is killed, and nothing new is lent until that has helped.
-Otherwise a look costs 0.1 ms, four times a second. What is only idle, and large, is asked to end and hands on what it
+Otherwise a look costs 0.2 ms, four times a second. What is only idle, and large, is asked to end and hands on what it
 owns.
 """
 

@@ -32,6 +32,7 @@ from zmreg.model.messages import (
 )
 from zmreg.services.detours import Detours
 from zmreg.services.letters import WHOLE
+from zmreg.services.tables import TableMessage
 from zmreg.wire import chunks, codec
 
 if TYPE_CHECKING:
@@ -109,9 +110,17 @@ class Hearing:
             case FetchObject() | FetchCredit() | FetchStop() | FetchRefused() | FetchWait():
                 self._neighbours.fetcher.on_message(sender, message, now)
             case Delta() | Beacon() | AskReplay() | AskSnapshot() | SnapshotPart():
-                self._neighbours.on_table(sender, message, now)
+                self._on_table(sender, message, now)
             case _:
                 self._node.protocol_errors += 1
+
+    def _on_table(self, sender: bytes, message: TableMessage, now: float) -> None:
+        """A word about one of the replicated tables."""
+        table = self._neighbours.tables.get(message.table)
+        if table is None:
+            self._node.protocol_errors += 1
+        else:
+            table.on_message(sender, message, now)
 
     def overhear(self, frame: bytes, now: float) -> None:
         """What another node has published."""
@@ -128,6 +137,6 @@ class Hearing:
         elif isinstance(message, Delta | Beacon):
             self._perform(self._neighbours.members.on_beat(message.node, now))
             if self._neighbours.members.record(message.node) is not None:
-                self._neighbours.on_table(message.node, message, now)
+                self._on_table(message.node, message, now)
         else:
             self._node.protocol_errors += 1

@@ -41,6 +41,8 @@ _SETTLE_S: Final = 2.0
 _HEARD_S: Final = 1.0
 # A head that is started anew is there by then. Less than whoever stops a node waits for its end (starting.py, END_S).
 _AWAY_S: Final = 8.0
+# Whose code is over, and waits for what it has submitted, has so much more: killed, it would leave nothing to anybody.
+_OWNERS_S: Final = 0.0
 # Workers that were killed are gone in milliseconds.
 _KILLED_S: Final = 2.0
 TURN_S: Final = 0.02
@@ -141,11 +143,8 @@ class Departure:
             if self._is_too_long(now):
                 log.warning("nobody is left to take over: this node just ends")
                 self._node.stop()
-        elif self._node.nursery.children and now < self._kill_at + _KILLED_S:
+        elif self._workers_end(now):
             self._copies.turn(successors, now)
-            if now >= self._kill_at:
-                for worker in list(self._node.nursery.children):
-                    self._node.nursery.kill(worker, "its node was drained, and it did not end in time")
         elif not self._heir:
             if self._copies.turn(successors, now):
                 self._heir = self._choose(successors)
@@ -160,6 +159,15 @@ class Departure:
         elif now >= self._settle_until + _AWAY_S:
             log.error("node %s, which is to take over, has not read all of it", self._heir.hex())
             self._say_farewell(now)
+
+    def _workers_end(self, now: float) -> bool:
+        """Whether there are workers to wait for. Who is late is killed."""
+        node = self._node
+        patient = any(worker in node.leaving for worker in node.nursery.children)
+        for worker in list(node.nursery.children):
+            if now >= self._kill_at + _OWNERS_S * (worker in node.leaving):
+                node.nursery.kill(worker, "its node was drained, and it did not end in time")
+        return bool(node.nursery.children) and now < self._kill_at + _OWNERS_S * patient + _KILLED_S
 
     def _is_too_long(self, now: float) -> bool:
         """Nobody can take over just now. Is there no use in waiting for one that is silent, as a head that restarts?"""

@@ -31,6 +31,7 @@ class Loop:
         """Not any more. Before the descriptor is closed."""
         if self._sources.pop(fd, None) is not None:
             self._poller.unregister(fd)
+            self._passing.discard(fd)
 
     def stop(self) -> None:
         """Have the loop end."""

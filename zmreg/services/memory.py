@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -21,40 +22,42 @@ WORKER_SCORE: Final = 1000
 DAEMON_SCORE: Final = -500
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _KIB: Final = 1024
+_MEMINFO: Final = re.compile(rb"MemTotal: *(\d+) kB.*MemAvailable: *(\d+) kB", re.DOTALL)
+# Both are among the first lines.
+_MEMINFO_BYTES: Final = 512
 
 
 class Group:
     """The files of one level of control groups that has something to say of memory."""
 
-    __slots__ = ("_cache", "_directory", "_events", "_limit", "_used")
+    __slots__ = ("_cache", "_events", "_limit", "_stat", "_used")
 
     def __init__(self, directory: Path, version: int) -> None:
-        self._directory = directory
         if version == 2:
-            self._limit, self._used, self._events = "memory.max", "memory.current", "memory.events"
+            names = ("memory.max", "memory.current", "memory.events")
             self._cache = ("inactive_file", "active_file")
         else:
-            self._limit, self._used = "memory.limit_in_bytes", "memory.usage_in_bytes"
-            self._events, self._cache = "memory.oom_control", ("total_inactive_file", "total_active_file")
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control")
+            self._cache = ("total_inactive_file", "total_active_file")
+        self._limit, self._used, self._events, self._stat = (str(directory / name) for name in (*names, "memory.stat"))
 
     def read(self, total: int) -> Reading | None:
         """None when it sets no limit below `total`, or is not there."""
         try:
-            text = (self._directory / self._limit).read_text().strip()
-            if text == "max" or not 0 < int(text) < total:
+            text = _content(self._limit).strip()
+            if text == b"max" or not 0 < int(text) < total:
                 return None
-            used = int((self._directory / self._used).read_text())
-            stat = _table(self._directory / "memory.stat")
+            used = int(_content(self._used))
+            stat = _table(self._stat)
         except (OSError, ValueError):  # no such controller here, or the group is gone
             return None
         used -= sum(stat.get(name, 0) for name in self._cache)
-        source = f"the limit in {self._directory / self._limit}"
-        return Reading(max(0, used), int(text), source)
+        return Reading(max(0, used), int(text), f"the limit in {self._limit}")
 
     def kills(self) -> int:
         """Processes in it that the kernel has ended for want of memory."""
         try:
-            return _table(self._directory / self._events).get("oom_kill", 0)
+            return _table(self._events).get("oom_kill", 0)
         except (OSError, ValueError):
             return 0
 
@@ -64,17 +67,20 @@ class Meter:
 
     def __init__(self, root: Path | None = None) -> None:
         self._root = root or Path(os.environ.get(ROOT_VARIABLE) or "/")
+        self._meminfo = str(self._root / "proc/meminfo")
         self._groups = [Group(directory, version) for directory, version in self._levels()]
 
     def read(self) -> Reading | None:
         """The limit that is used up most: the machine's memory, or a control group's."""
         try:
-            lines = (self._root / "proc/meminfo").read_text().splitlines()
-            table = {name: int(rest.split()[0]) * _KIB for name, _, rest in (line.partition(":") for line in lines)}
-            total = table["MemTotal"]
-            found = [Reading(total - table["MemAvailable"], total, "the machine's memory")]
-        except (OSError, ValueError, KeyError, IndexError):
+            with open(self._meminfo, "rb", buffering=0) as file:
+                said = _MEMINFO.search(file.read(_MEMINFO_BYTES))
+        except OSError:
             return None
+        if said is None:
+            return None
+        total, available = (int(kib) * _KIB for kib in said.groups())
+        found = [Reading(total - available, total, "the machine's memory")]
         found += [reading for group in self._groups if (reading := group.read(total)) is not None]
         most = max(found, key=lambda reading: reading.share)
         return most.but(kills=self._groups[0].kills() if self._groups else 0)
@@ -100,8 +106,14 @@ class Meter:
                 yield top, version
 
 
-def _table(path: Path) -> dict[str, int]:
-    return {name: int(rest) for name, _, rest in (line.partition(" ") for line in path.read_text().splitlines())}
+def _content(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def _table(path: str) -> dict[str, int]:
+    lines = _content(path).decode().splitlines()
+    return {name: int(rest) for name, _, rest in (line.partition(" ") for line in lines)}
 
 
 def children_of(pid: int) -> list[int]:

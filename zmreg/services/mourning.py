@@ -62,7 +62,8 @@ class Mourning:
     def _bury(self, word: ProcessDied, sealed: Iterable[bytes] = ()) -> None:
         node, process = self._node, word.process
         node.adoption.owner_left(process)
-        node.functions.process_gone(process)
+        if node.named is not None:
+            node.named.process_gone(process)
         node.leaving.discard(process)
         node.clients.pop(process, None)
         node.ends.forget(process)

@@ -35,7 +35,7 @@ from zmreg.services.letters import Letters
 from zmreg.services.probes import Probes
 from zmreg.services.registry import Registry
 from zmreg.services.succession import EXIT_FORMER_HEAD, Succession
-from zmreg.services.tables import Table, TableMessage
+from zmreg.services.tables import Table
 from zmreg.services.verdicts import Verdicts
 from zmreg.wire import codec
 
@@ -111,7 +111,7 @@ class Neighbours:
         dues = [self.fetcher.turn(now), self.letters.tick(now)]
         if self.joined:
             dues.append(self._bulletin.tick(now, self._node.turn_due))
-            dues += [*(table.tick(now) for table in self.tables.values())]
+            dues += [table.tick(now) for table in self.tables.values()]
         return min((due for due in dues if due is not None), default=None)
 
     def _listen(self) -> None:
@@ -220,14 +220,6 @@ class Neighbours:
 
     def _publish(self, message: Message) -> None:
         self._mesh.publish(codec.encode(message))
-
-    def on_table(self, sender: bytes, message: TableMessage, now: float) -> None:
-        """A word about one of the replicated tables."""
-        table = self.tables.get(message.table)
-        if table is None:
-            self._node.protocol_errors += 1
-        else:
-            table.on_message(sender, message, now)
 
     # -- letters -----------------------------------------------------------------------------------------------------
 

@@ -33,8 +33,23 @@ def network(node: Node) -> dict[str, Any] | None:
         "Own": [beacon.incarnation, beacon.last_seq, beacon.count, beacon.digest],
         "Parts": {peer.hex(): list(node.registry.replica.position_of(peer)) for peer in neighbours.others()},
         "Replica": _fields(node.registry.replica.statistics()),
+        "Functions": _functions(node),
         "Gate": {"Accepted": neighbours.gatekeeper.accepted, "Rejected": neighbours.gatekeeper.rejected},
         "ProtocolErrors": node.protocol_errors,
+    }
+
+
+def _functions(node: Node) -> dict[str, Any]:
+    """The same of the table of named functions."""
+    table = node.functions.table
+    if table is None:
+        return {}
+    beacon = table.publisher.beacon()
+    return {
+        "Own": [beacon.incarnation, beacon.last_seq, beacon.count, beacon.digest],
+        "Parts": {peer.hex(): list(table.replica.position_of(peer)) for peer in node.other_nodes()},
+        "Replica": _fields(table.replica.statistics()),
+        "Malformed": node.functions.rows.malformed,
     }
 
 

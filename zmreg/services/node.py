@@ -67,7 +67,6 @@ from zmreg.net.sockets import Ends
 from zmreg.services import accelerators, storing, views
 from zmreg.services.adoption import Adoption
 from zmreg.services.far_head import FarHead
-from zmreg.services.functions import NamedFunctions
 from zmreg.services.guard import Guard
 from zmreg.services.head import Head
 from zmreg.services.heirs import stand_in
@@ -87,6 +86,7 @@ from zmreg.wire import codec
 
 if TYPE_CHECKING:  # a node that listens on no network has no use for them, and starts 20 ms sooner
     from zmreg.services.fetcher import Fetcher
+    from zmreg.services.functions import NamedFunctions
     from zmreg.services.neighbours import Neighbours
     from zmreg.services.registry import Registry
 
@@ -129,7 +129,7 @@ class Node(Loop):
         self.adoption = Adoption(self.me, self.post, self.store, lambda object_id: self.head.release(object_id))
         self.adoption.free = lambda message: storing.hear(self, self.me, message)
         self.departure = Departure(self)
-        self.functions = NamedFunctions(self)
+        self.named: NamedFunctions | None = None
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
         self.visitors = Visitors(self)
@@ -171,7 +171,8 @@ class Node(Loop):
             if self.neighbours is not None:
                 until = min(due, self.neighbours.turn(now) or due)
             self.departure.turn(now)
-            self.functions.turn(now)
+            if self.named is not None:
+                self.named.turn(now)
             if self.stopping or self.ends.pending():
                 continue
             self.turn_due = False
@@ -326,6 +327,15 @@ class Node(Loop):
     def _is_founder(self, hello: Hello) -> bool:
         """The driver that started this node, which ends with it."""
         return hello.role == "driver" and hello.pid == self.config["founder"]
+
+    @property
+    def functions(self) -> NamedFunctions:
+        """Named functions: what a node alone loads with the first word about one."""
+        if self.named is None:
+            from zmreg.services.functions import NamedFunctions  # late: few have any
+
+            self.named = NamedFunctions(self)
+        return self.named
 
     def head_node(self) -> bytes:
         """The head's id."""

@@ -93,6 +93,8 @@ class Sharing(HandOvers):
             self.receive(message.contained, sender)  # taken and dropped at once: the loans must be returned
             return
         entry.contained = self.receive(message.contained, sender)
+        if sender != entry.owner and message.contained:
+            self._say_held(entry.contained)
         entry.type_name, entry.took_us = message.type_name, message.took_us
         if message.state == "inline":
             entry.settle(INLINE, message.payload)
@@ -165,6 +167,18 @@ class Sharing(HandOvers):
         self.dropped.extend(row for row in rows if owner_of(row[0]) != owner)
         held = {entry.object_id: entry.lends for entry in theirs if entry.lends}
         self._post(heir, Holds(owner, tuple(held), tuple(held.values()), whole))
+
+    def _say_held(self, entries: tuple[Entry, ...]) -> None:
+        """An heir that hands these over may have heard after that what we held before (`_restate`), as if it were all.
+
+        Until then the value they are in keeps them, and is not given back before this is said.
+        """
+        by_owner: dict[bytes, dict[bytes, int]] = {}
+        for entry in entries:
+            if isinstance(entry, Borrowed) and entry.owner in self._heirs:
+                by_owner.setdefault(entry.owner, {})[entry.object_id] = entry.lends
+        for owner, held in by_owner.items():
+            self._post(self._heirs[owner], Holds(owner, tuple(held), tuple(held.values()), False))
 
     def _lose(self, entry: Entry, reason: str) -> None:
         entry.settle(FAILED, self._pack_error(owner_died(entry, reason)))

@@ -30,6 +30,8 @@ from zmreg.services.sessions import Word
 HEAD_MARK: Final = "head"
 # A node that ends in peace gives its workers 0.15 s, its letters 0.2 s, and may have much to unmap.
 END_S: Final = 10.0
+# One that leaves others behind has the grace for what runs, and then gives away what it owns and keeps (leaving.py).
+LEAVE_S: Final = 50.0
 _AGAIN_S: Final = 1.0
 _AGAIN_MOST_S: Final = 30.0
 # Whoever has lived so long was not fenced for a reason that is still there.
@@ -224,7 +226,7 @@ class Supervisor:
             return 0
         try:
             launched.process.terminate()
-            launched.wait_end(END_S)
+            launched.wait_end(self._plan.settings.drain_grace_s + LEAVE_S)
         except Asked:
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_IGN)

@@ -308,9 +308,8 @@ class Station:
                 self._ticked = now
                 with self.lock:
                     self.tasks.tick(now)
-                    self.tasks.resting.tick(now, self.tasks.lives)
-                    ticks = any(pool.lanes for pool in self.tasks.pools.values()) or self.tasks.resting
-                    self.pump.tick_s = _TICK_S if ticks else -1.0
+                    leases = any(pool.lanes for pool in self.tasks.pools.values())
+                    self.pump.tick_s = _TICK_S if leases or self.tasks.resting else -1.0
 
     def _say(self) -> None:
         with self.lock:

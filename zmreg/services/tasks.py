@@ -35,7 +35,7 @@ from zmreg.services.leasing import Leasing
 from zmreg.services.lineage import Lineage
 from zmreg.services.obituary import cancelled_failure, count_begun, one_more_attempt, times_starved, worker_died
 from zmreg.services.peers import Peer
-from zmreg.services.pools import Pool
+from zmreg.services.pools import LEASE_IDLE_S, Pool
 from zmreg.services.resting import Resting
 from zmreg.services.sharing import Sharing
 from zmreg.wire import batches, payload
@@ -294,6 +294,11 @@ class Tasks(Leasing):
                 self.resting.put(task, times_starved(task), self.wires.now())
             else:
                 self.start(task)
+
+    def tick(self, now: float, idle_s: float = LEASE_IDLE_S) -> None:
+        """Give back what nobody uses, and try again what has rested for long enough."""
+        super().tick(now, idle_s)
+        self.resting.tick(now, self.lives)
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 

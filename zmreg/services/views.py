@@ -16,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zmreg.core.functions import role
 from zmreg.core.nodes import NodeState
+from zmreg.core.placement import role
 from zmreg.model.ids import node_of, owner_of
 from zmreg.model.messages import Answer, Ask, NodeRecord
 from zmreg.model.specs import CPU, UNIT
@@ -154,7 +154,7 @@ def _row(record: NodeRecord, state: NodeState, reason: str) -> dict[str, Any]:
         "NodeManagerHostname": record.name, "NodeManagerAddress": record.host, "NodeManagerPort": record.port,
         "PubPort": record.pub_port, "Address": f"{record.host}:{record.port}", "IsHead": record.is_head,
         "Resources": _floats(record.total) if alive else {}, "Available": _floats(record.available) if alive else {},
-        "Locs": list(record.locs), "Role": role(record.locs), "Pid": record.pid, "Python": record.python,
+        "Locs": list(record.locs), "Role": role(record), "Pid": record.pid, "Python": record.python,
         "Version": record.version, "ObjectStoreBytes": record.store_bytes,
         "ObjectStoreUsedBytes": record.store_used_bytes, "Workers": record.workers, "Waiting": record.waiting,
     }  # fmt: skip
