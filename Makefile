@@ -1,6 +1,6 @@
 # Every target makes the virtual environment it needs: on a new machine, python3 >= 3.11 and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-far chaos soak simulate bench docs lint format clean
+.PHONY: help demo test test-far chaos soak simulate explore bench docs lint format clean
 
 OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
@@ -34,11 +34,16 @@ chaos: $(READY)  ## kill -9 of random processes, 50 times: nothing may be left, 
 	ZMREG_CHAOS=$${ZMREG_CHAOS:-50} $(BIN)/python -m pytest tests/processes/test_leftovers.py -k random_moments $(ARGS)
 
 soak: $(READY)  ## half an hour of random faults on a cluster under load: nothing acknowledged is lost (ZMREG_SOAK_SEED=n)
-	ZMREG_SOAK_S=$${ZMREG_SOAK_S:-1800} $(BIN)/python -m pytest -s tests/processes/test_soak.py $(ARGS)
+	ZMREG_SOAK_S=$${ZMREG_SOAK_S:-1800} $(BIN)/python -m pytest -s tests/processes/test_soak.py \
+	  -o faulthandler_timeout=$$(($${ZMREG_SOAK_S:-1800} + 600)) $(ARGS)
 
 simulate: $(READY)  ## the registry under bad weather: 1,000 small clusters and 10 of 1,000 nodes (ARGS="--first n")
 	$(BIN)/python -m zmreg.testing.registry --seeds 1000 $(ARGS)
 	$(BIN)/python -m zmreg.testing.registry --seeds 10 --nodes 1000 $(ARGS)
+
+explore: $(READY)  ## what Hypothesis tries, 50 times as often (ZMREG_TEST_EFFORT=n)
+	ZMREG_TEST_EFFORT=$${ZMREG_TEST_EFFORT:-50} $(BIN)/python -m pytest $(PARALLEL) --timeout 0 \
+	  -o faulthandler_timeout=3600 tests -k "any_order or AnyOrder or every_byte" $(ARGS)
 
 bench: $(PEERS)  ## zmreg beside its peers, in one run, as a table of ratios
 	$(BIN)/python -m benchmarks $(ARGS)

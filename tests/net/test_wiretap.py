@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.net.gates import Raw, open_gate, servers_greeting
-from zmreg.net.curve import LOST, OPEN
+from tests.net.test_mesh import HOST, gets_through, two, until
+from zmreg.net.curve import CHANGED, DENIED, LOST, OPEN, new_keys
 
 CANARY = b"the canary of 32 printable bytes"
 
 
 class Wiretap:
-    """A relay to `port`: records what the caller says and hears, and flips a bit of what it says when told to."""
+    """A relay to `port`: records what the caller says and hears, and flips a bit of what it says, or hears, when told
+    to."""
 
     def __init__(self, port: int) -> None:
         self.said = self.heard = b""
-        self.flip = False
+        self.flip = self.flip_heard = False
         self.listener = sockets.create_server(("127.0.0.1", 0))
         self.address = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
         self._port = port
@@ -50,10 +52,10 @@ class Wiretap:
             got = one.recv(1 << 16)
             if from_caller:
                 self.said += got
-                if self.flip and got:
-                    got = got[:-1] + bytes([got[-1] ^ 1])
             else:
                 self.heard += got
+            if got and (self.flip if from_caller else self.flip_heard):
+                got = got[:-1] + bytes([got[-1] ^ 1])
             pairs[one].sendall(got)
         except OSError:
             got = b""
@@ -106,6 +108,20 @@ def test_a_byte_that_was_changed_is_not_delivered_and_ends_the_connection() -> N
         tap.flip = False
         assert gate.until(lambda: caller.words().count(OPEN) == 2)
         assert [message[1] for message in gate.delivered] == [b"hello"]
+
+
+def test_a_byte_that_was_changed_on_the_way_back_is_a_link_that_is_made_anew() -> None:
+    """Only answers to pings come that way. libzmq kept the line and did not read it; reset, it ended the node."""
+    with two(new_keys()) as (one, other), tapped(other.mesh.port) as tap:
+        one.mesh.connect(other.name, HOST, int(tap.address.rpartition(":")[2]))
+        assert gets_through(one, other, other.name, b"before")
+        tap.flip_heard = True
+        assert until([one, other], lambda: LOST in one.words(other.name))
+        tap.flip_heard = False
+        assert DENIED not in one.words(other.name)
+        assert CHANGED in [happening.detail for _, happening in one.told]
+        assert until([one, other], lambda: OPEN in one.words(other.name)[one.words(other.name).index(LOST) :])
+        assert gets_through(one, other, other.name, b"after")
 
 
 def test_what_was_recorded_cannot_be_played_back() -> None:

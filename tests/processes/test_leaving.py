@@ -21,7 +21,7 @@ import zmreg
 from tests.processes.clusters import PATIENCE_S, ask, states, until
 from tests.processes.drivers import Driver
 from zmreg.model.errors import ActorDiedError, ClusterError, OwnerDiedError, WorkerDiedError
-from zmreg.services.neighbours import EXIT_FENCED
+from zmreg.services.verdicts import EXIT_FENCED
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 # A silence of so long is death in these tests, and of a third of it suspicion: 10 s and 3 s are as good, only slower.

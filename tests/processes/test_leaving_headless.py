@@ -15,7 +15,7 @@ import pytest
 import zmreg
 from tests.processes.clusters import PATIENCE_S, ask, states, until
 from tests.processes.test_head_restart import NO_HEAD_S, Restartable
-from tests.processes.test_leaving import LARGE, begun, wait_for_file
+from tests.processes.test_leaving import LARGE, begun, there, wait_for_file
 from zmreg.model.errors import HeadUnavailableError, OwnerDiedError
 
 AT_C: dict[str, Any] = {"num_cpus": 0, "locs": {"c"}}
@@ -133,6 +133,8 @@ def test_C5_what_was_left_to_a_node_that_dies_is_lost_with_its_story(made: Resta
     """Who asks before that, and who asks later; and what its owner can make again is made again."""
     _, b, c = made.cluster.nodes
     large, small, box = make_and_put.remote(3).get(timeout=PATIENCE_S)
+    ours = fill.options(locs=(), scheduling_strategy=there(c)).remote(5)
+    zmreg.wait([ours], timeout=PATIENCE_S, fetch_local=False)
     made.cluster.end_node(c.node_id)
     until(lambda: ask(made.head, "stats")["adopted"] == 3, "the head has not inherited")
     heard: list[BaseException] = []
@@ -156,4 +158,5 @@ def test_C5_what_was_left_to_a_node_that_dies_is_lost_with_its_story(made: Resta
         with pytest.raises(OwnerDiedError):
             ref.get(timeout=PATIENCE_S)
     assert time.monotonic() - began < 10
+    assert int(ours.get(timeout=PATIENCE_S).sum()) == 5 * LARGE
     assert states(b)[c.node_id] == "LEFT"

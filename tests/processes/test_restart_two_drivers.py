@@ -108,8 +108,8 @@ def test_x16_another_programs_tasks_are_tried_again_and_its_actors_die(
 
 @pytest.mark.timeout(120)
 def test_x16_two_programs_restart_the_cluster_at_the_same_time(cluster: LocalCluster) -> None:
-    text = """
-zmreg.init(address={address!r}, log_to_driver=False)
+    text = f"""
+zmreg.init(address={cluster.nodes[1].address!r}, log_to_driver=False)
 one = zmreg.remote(max_retries=-1)(lambda: 1)
 for _ in range(5):
     refs = [one.remote() for _ in range(20)]
@@ -117,7 +117,7 @@ for _ in range(5):
     assert all(ref.done() for ref in refs)
 say("sum", sum(zmreg.get([one.remote() for _ in range(20)], timeout=60)))
 zmreg.shutdown()
-""".format(address=cluster.nodes[1].address)
+"""
     many = one.options(max_retries=-1)
     with Driver(text) as other:
         for _ in range(5):

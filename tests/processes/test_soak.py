@@ -13,8 +13,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -23,6 +24,7 @@ import pytest
 import zmreg
 from tests.processes.clusters import PATIENCE_S, ask, states, until, until_agreed
 from zmreg.services import failpoints
+from zmreg.services.entries import Stored
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 SOAK_S = float(os.environ.get("ZMREG_SOAK_S", "10"))
@@ -204,7 +206,8 @@ class Harm:
     def kill_worker(self) -> None:
         workers = [row["Pid"] for row in ask(self._victim(), "workers") if row["Ready"]]
         if workers:
-            psutil.Process(self.chance.choice(workers)).kill()
+            with suppress(psutil.NoSuchProcess):  # killed by the deed before, and not yet missed
+                psutil.Process(self.chance.choice(workers)).kill()
 
     def kill_node(self) -> None:
         self.cluster.kill_node(self._victim().node_id)
@@ -264,6 +267,23 @@ def footprint(head: TestNode) -> dict[str, int]:
     return {"heap": int(heap) << 10, "fds": process.num_fds(), "store": store["used_bytes"]}
 
 
+def _holders(depth: int = 6) -> list[str]:
+    """Of each stored value of ours that lives: what refers to it, and to that, and so on."""
+    found = []
+    for stored in [each for each in gc.get_objects() if isinstance(each, Stored)][:5]:
+        level, seen, chain = [stored], {id(stored)}, []
+        for _ in range(depth):
+            level = [
+                each
+                for each in gc.get_referrers(*level)
+                if id(each) not in seen and not isinstance(each, FrameType) and each is not level
+            ][:4]
+            seen |= {id(each) for each in level}
+            chain.append(" + ".join(f"{type(each).__name__} {str(each)[:80]}" for each in level))
+        found.append(f"{stored.object_id.hex()}: {' <- '.join(chain)}")
+    return found
+
+
 @pytest.mark.timeout(int(SOAK_S) + 300)
 def test_fault68_random_faults_lose_nothing_that_was_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(
@@ -280,7 +300,11 @@ def test_fault68_random_faults_lose_nothing_that_was_acknowledged(tmp_path: Path
             while time.monotonic() - begin < SOAK_S and not failures:
                 if early is None and time.monotonic() - begin > SOAK_S / 5:
                     early = footprint(head)
-                harm.strike()
+                try:
+                    harm.strike()
+                except BaseException as error:
+                    error.add_note(f"seed {SEED}: {'; '.join(harm.story)}; {failures}")
+                    raise
         story = f"seed {SEED}: {'; '.join(harm.story)}; {dict(ledger.outcomes)}"
         print(story)
         if failures:
@@ -296,11 +320,16 @@ def test_fault68_random_faults_lose_nothing_that_was_acknowledged(tmp_path: Path
 def _leaves_little(head: TestNode, ledger: Ledger, early: dict[str, int] | None) -> None:
     """With nothing referred to, the store is empty, and the node as large as it was."""
     ledger.objects.clear()
-    gc.collect()
+
+    def is_empty() -> bool:
+        gc.collect()  # again and again: what ends late, as a task that was run twice, may leave a circle behind
+        return footprint(head)["store"] == 0
+
     try:
-        until(lambda: footprint(head)["store"] == 0, "the store is not empty")
+        until(is_empty, "the store is not empty")
     except AssertionError as error:
         error.add_note(f"there are {ask(head, 'objects')[:5]}; {zmreg.stats()['refs']}; {zmreg.stats()['tasks']}")
+        error.add_note(f"held by {_holders()}")
         raise
     assert early is not None
     until(lambda: footprint(head)["fds"] <= early["fds"] * 1.02 + 4, f"descriptors: {early} -> {footprint(head)}")

@@ -13,7 +13,7 @@ from tests.processes.clusters import PATIENCE_S, ask, log_of, states, until, unt
 from tests.processes.test_cluster_strangers import Member, letter, member
 from tests.processes.test_head_restart import Restartable
 from zmreg.model.messages import Fenced, Join, NodeGone, TakesNothing
-from zmreg.services.neighbours import EXIT_FENCED
+from zmreg.services.verdicts import EXIT_FENCED
 from zmreg.testing.cluster import LocalCluster, TestNode
 from zmreg.wire import codec
 

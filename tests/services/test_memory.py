@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -11,8 +13,10 @@ from zmreg.core.memory import GIB, MIB
 from zmreg.model.settings import Settings
 from zmreg.model.specs import Shape
 from zmreg.services.calls import Task, Template
+from zmreg.services.guard import Guard
 from zmreg.services.launch import filled
-from zmreg.services.memory import Meter, own_bytes
+from zmreg.services.memory import ROOT_VARIABLE, Meter, own_bytes
+from zmreg.services.node import Node
 from zmreg.services.resting import MAX_PAUSE_S, Resting
 
 UNLIMITED_V1 = 9223372036854771712
@@ -123,3 +127,31 @@ def test_fault47_a_task_rests_longer_each_time_and_not_when_it_has_ended():
             assert started == [1]
     assert started == [1, 2, 9], "3 was cancelled meanwhile"
     assert not resting
+
+
+class _Recorder:
+    """A node with nothing but what the guard needs: no workers, and lease books that note what they are told."""
+
+    def __init__(self, root: Path) -> None:
+        self.settings = Settings()
+        self.config = {"session": str(root)}
+        self.leases = SimpleNamespace(tight=False)
+        self.nursery = SimpleNamespace(children={})
+
+
+def test_fault47_nothing_is_held_up_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A task that looks for the end of another, without waiting in a call of ours, needs that one to begin."""
+    monkeypatch.setenv(ROOT_VARIABLE, str(machine(tmp_path, available=GIB // 4)))
+    node = _Recorder(tmp_path)
+    guard = Guard(cast(Node, node))
+    held = []
+    for now in (1.0, 10.0, 30.9, 31.1, 50.0):
+        guard.tick(now)
+        held.append(node.leases.tight)
+    assert held == [True, True, True, False, False]
+    (tmp_path / "proc/meminfo").unlink()
+    guard.tick(60.0)
+    assert not node.leases.tight
+    (tmp_path / "proc/meminfo").write_text(f"MemTotal: {1 << 20} kB\nMemAvailable: 1 kB\n")
+    guard.tick(70.0)
+    assert node.leases.tight, "another shortage"

@@ -6,7 +6,7 @@ never looks into them. A template may be pickled: it can be filled wherever the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Final, TypeVar
 
@@ -82,6 +82,14 @@ class Template(Record):
             left, right = "{}" if isinstance(part.around, set | frozenset) else "[]"
             for key, inner in part.parts:
                 yield from self._below(f"{place}{left}{key!r}{right}", inner)
+
+
+def filled(args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[Sequence[object], Mapping[str, object]]:
+    """(args, kwargs) as a named function is called with them. When values go inside of containers, what is sent is the
+    template and, behind it, the values."""
+    if args and type(args[0]) is Template:
+        return args[0].fill(args[1:])
+    return args, kwargs
 
 
 def _made(part: Part, values: Sequence[object]) -> object:

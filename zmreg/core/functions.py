@@ -72,7 +72,9 @@ def surplus(row: FunctionRow, locs: Iterable[str]) -> int:
 class Functions:
     """All rows known here, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, built_in: Collection[str] = ()) -> None:
+        """`built_in`: names that can be called though nobody has registered them; misspelt ones may mean these."""
+        self._built_in = tuple(built_in)
         self._rows: dict[bytes, FunctionRow] = {}
         self._names: dict[str, dict[bytes, FunctionRow]] = {}
         self.changes = 0
@@ -144,7 +146,7 @@ class Functions:
         """Names that may be meant, the likeliest first."""
         import difflib  # late: only a misspelt name needs it
 
-        return difflib.get_close_matches(name, self._names, _NEAR)
+        return difflib.get_close_matches(name, {**self._names, **dict.fromkeys(self._built_in)}, _NEAR)
 
     def __len__(self) -> int:
         return len(self._rows)

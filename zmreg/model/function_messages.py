@@ -26,6 +26,11 @@ class FunctionRow(Sentence):
     """The digest by which its code is known; empty: its host has it already."""
     resting: bool = False
     """Its node is silent or about to leave, and gets no new calls, says the node that answers; never published."""
+    actor: bytes = b""
+    """The actor that the process is, if it is one: calls take its way and keep its rules."""
+    actor_class: str = ""
+    ordered: bool = True
+    """The actor takes one caller's calls in the order of their sending."""
 
 
 class RegisterFunction(Sentence):

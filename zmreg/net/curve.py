@@ -242,6 +242,10 @@ LOST: Final = "lost"
 UNREACHABLE: Final = "unreachable"
 """Nobody listens there, or no route. libzmq tries again."""
 
+CHANGED: Final = "a frame was changed on the way"
+"""The detail of a LOST connection that libzmq still keeps, without reading it: disconnect it at once. When it is reset
+first, the next ping ends the process (factory.py, `bind`)."""
+
 CAME: Final = "came"
 """Counted only, at a bound socket: somebody connected. Those who were not let in came and did not become OPEN."""
 
@@ -330,7 +334,9 @@ class Watch:
             line.is_open = False
             return Happening(DENIED, endpoint, f"the key is not accepted (ZAP status {value})")
         elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-            line.is_open = False
+            was_open, line.is_open = line.is_open, False
+            if was_open:
+                return Happening(LOST, endpoint, CHANGED)
             reason = "no key, another mechanism" if value == _MECHANISMS_DIFFER else f"protocol error {value:#x}"
             return Happening(DENIED, endpoint, reason)
         elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:

@@ -21,7 +21,7 @@ from typing import Any
 import zmq
 
 from zmreg.model.errors import ClusterError
-from zmreg.net.curve import DENIED, WRONG_KEY, CurveKeys, Gatekeeper, Happening, Watch, dial, serve
+from zmreg.net.curve import CHANGED, DENIED, WRONG_KEY, CurveKeys, Gatekeeper, Happening, Watch, dial, serve
 from zmreg.net.factory import GATE, SHOUT, asker, bind, connect, make
 from zmreg.wire.chunks import is_chunk
 
@@ -191,6 +191,8 @@ class Mesh:
             nodes = [node for node, line in self._lines.items() if line.gate == each.endpoint]
             if nodes and each.event in (WRONG_KEY, DENIED) and self._redial(self._lines[nodes[0]]):
                 continue
+            if nodes and each.detail == CHANGED:
+                self._renew(self._lines[nodes[0]])
             told += [(node, each) for node in nodes]
         return told
 

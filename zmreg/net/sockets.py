@@ -44,7 +44,7 @@ _SEND_FLAGS = (_SEND_MORE, _NOBLOCK)
 _LETTER_FLAGS = (_SEND_MORE, _SEND_MORE, _NOBLOCK)
 _MAGIC = b"ZR"
 _LETTER = b"ZL\x01\x00"
-# One frame instead of two saves 10 us in each process on the way (measured), and copying 16 KiB takes 1.
+# A node takes 57 us of a core for a letter of two frames and 42 for one of one (measured); copying 16 KiB takes 1.
 _WHOLE = b"ZW\x01\x00"
 WHOLE_BYTES = 16 * 1024
 _DESTINATION = slice(4, 12)

@@ -11,10 +11,10 @@ import inspect
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from zmreg.core.binding import Template
+from zmreg.core.binding import filled
 from zmreg.model.errors import FunctionWithdrawnError
 from zmreg.model.ids import object_id, short
 from zmreg.services import arrivals, execute
@@ -28,13 +28,6 @@ MAX_THREADS = 64
 
 _perf = time.perf_counter
 Call = tuple[bytes, batches.Row, bytes]
-
-
-def filled(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
-    """The arguments, also of a call whose inputs go inside of them: a template first, what it uses behind."""
-    if args and type(args[0]) is Template:
-        return args[0].fill(args[1:])
-    return args, kwargs
 
 
 class Crew:

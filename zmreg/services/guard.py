@@ -30,6 +30,9 @@ log = logging.getLogger("zmreg.guard")
 WATCH: Final = 0.1
 # How long a killed process may take to be gone before another is chosen: the kernel gives back 1 GiB in 0.1 s or so.
 GONE_S: Final = 5.0
+# For so long, while memory is short, nothing new is lent beside what runs. Not for ever: what runs may wait for that
+# very thing without our knowing, and the memory may be somebody else's for good.
+HOLD_S: Final = 30.0
 # When no worker is worth ending, that is said again after so long.
 SILENCE_S: Final = 60.0
 _NEVER: Final = float("inf")
@@ -64,6 +67,7 @@ class Guard:
         """Who was told to end last, and until when nobody else is."""
         self._awaits = False
         """Memory is short, and who is ended is decided when the owners have answered."""
+        self._short_since = _NEVER
         self._quiet_until = 0.0
         self.reading = self._meter.read()
         """The last one."""
@@ -79,13 +83,16 @@ class Guard:
         reading = self.reading = self._meter.read()
         if reading is None or not minds.is_short(reading, self._threshold - min(WATCH, self._threshold / 2)):
             self._doing.clear()
-            self._node.leases.tight = False
+            self._node.leases.tight = self._awaits = False
+            self._short_since = _NEVER
             return
         asked = self._look_round(now)
-        self._node.leases.tight = minds.is_short(reading, self._threshold)
+        is_short = minds.is_short(reading, self._threshold)
+        self._short_since = min(self._short_since, now) if is_short else _NEVER
+        self._node.leases.tight = is_short and now - self._short_since < HOLD_S
         # Who has just been asked answers within milliseconds; who has not by the next look is not waited for.
-        self._awaits = self._node.leases.tight and asked and not self._awaits
-        if self._node.leases.tight and not self._awaits:
+        self._awaits = is_short and asked and not self._awaits
+        if is_short and not self._awaits:
             self._relieve(reading, now)
 
     def on_answer(self, message: Repeatable) -> None:

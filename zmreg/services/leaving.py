@@ -42,7 +42,7 @@ _HEARD_S: Final = 1.0
 # A head that is started anew is there by then. Less than whoever stops a node waits for its end (starting.py, END_S).
 _AWAY_S: Final = 8.0
 # Whose code is over, and waits for what it has submitted, has so much more: killed, it would leave nothing to anybody.
-_OWNERS_S: Final = 0.0
+_OWNERS_S: Final = 20.0
 # Workers that were killed are gone in milliseconds.
 _KILLED_S: Final = 2.0
 TURN_S: Final = 0.02

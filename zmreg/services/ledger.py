@@ -138,7 +138,7 @@ class Ledger:
         self.nodes: list[bytes] = [row[0] for row in database.execute("SELECT node FROM nodes")]
         """The members when the last head stopped."""
         self.graves: list[bytes] = [row[0] for row in database.execute("SELECT node FROM graves ORDER BY number")]
-        """Nodes that have gone: should one come back that was only silent, it is still dead. The oldest are forgotten."""
+        """Nodes that have gone: one that was only silent is still dead when it comes back. The oldest are forgotten."""
         self._batch = _Batch()
         self._wake = threading.Condition()
         self._urgent = self._closing = False

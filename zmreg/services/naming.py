@@ -6,25 +6,37 @@ another one. A call that may have run is the caller's to repeat.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from random import Random
 from typing import Any, Final, cast
 
 from zmreg.core.functions import Functions, Router, Wanted, key_of
-from zmreg.model.errors import ClusterError, FunctionNotFoundError, NoRouteError
+from zmreg.model.errors import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ClusterError,
+    FunctionNotFoundError,
+    FunctionWithdrawnError,
+    NoRouteError,
+    WorkerDiedError,
+)
 from zmreg.model.function_messages import FunctionNews, FunctionRow, WatchFunctions
 from zmreg.model.ids import node_of
 from zmreg.model.specs import Shape
 from zmreg.net.waiting import Waiter
+from zmreg.services.built_in import BUILT_IN, BuiltIn
 from zmreg.services.calls import Task, Template
 from zmreg.services.client import Client
 from zmreg.services.entries import PENDING, Entry
 from zmreg.services.hosts import HostPeer
-from zmreg.services.submit import submit_to
+from zmreg.services.peers import Peer
+from zmreg.services.submit import submit_task, submit_to
 from zmreg.wire import codec
 
 _FIRST_NEWS_S: Final = 10.0
+_LOST: Final = (WorkerDiedError, ActorDiedError, ActorUnavailableError)
 
 
 class Naming:
@@ -32,17 +44,20 @@ class Naming:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self.table = Functions()
+        self.table = Functions(BUILT_IN)
         self._router = Router(self.table, Random())
+        self._built_in = BuiltIn(client)
         self._resting: dict[bytes, None] = {}
         self._hosts: dict[bytes, HostPeer] = {}
         self._templates: dict[str, Template] = {}
         self._whole = False
-        self._changed = Waiter()
+        self._waiting: list[Waiter] = []
+        """Of threads that wait for news, one each."""
 
     def watch(self) -> None:
         """Have the node tell what there is, and wait until it has. ClusterError when it does not."""
         client = self._client
+        heard = self._waiter()
         with client.shield(), client.lock:
             client.handlers[FunctionNews] = lambda _, message: self._on_news(message)
             client.tell_node(WatchFunctions())
@@ -50,7 +65,9 @@ class Naming:
         while not self._whole:
             if time.monotonic() > deadline:
                 raise ClusterError(f"the node did not tell its named functions within {_FIRST_NEWS_S:g} s")
-            self._await_news(deadline)
+            self._await(heard, deadline)
+            heard = self._waiter()
+        self._waiting.remove(heard)
 
     def _on_news(self, news: FunctionNews) -> None:
         for key in news.gone:
@@ -64,12 +81,20 @@ class Naming:
                 self._resting.pop(node_of(row.host), None)
         self._router.resting = self._resting
         self._whole = self._whole or news.whole
-        changed, self._changed = self._changed, Waiter()
-        changed.finish()
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.finish()
 
-    def _await_news(self, deadline: float) -> None:
-        """Until something has changed, or the deadline."""
-        self._client.wait(self._changed, max(0.0, deadline - time.monotonic()))
+    def _waiter(self) -> Waiter:
+        """One that is finished when the next news has come: made before a look at what there is."""
+        waiter = Waiter()
+        with self._client.lock:
+            self._waiting.append(waiter)
+        return waiter
+
+    def _await(self, waiter: Waiter, deadline: float) -> None:
+        """Until it is finished, or the deadline."""
+        self._client.wait(waiter, max(0.0, deadline - time.monotonic()))
         self._client.check()
 
     # -- who serves it ------------------------------------------------------------------------------------------------
@@ -81,32 +106,44 @@ class Naming:
         """
         deadline = time.monotonic() + timeout
         while True:
-            changed = self._changed
+            changed = self._waiter()
             try:
-                with self._client.lock:
-                    return self._router.check(wanted)
-            except (FunctionNotFoundError, NoRouteError):
-                left = deadline - time.monotonic()
-                if left <= 0:
+                try:
+                    with self._client.lock:
+                        return self._router.check(wanted)
+                except (FunctionNotFoundError, NoRouteError):
+                    row = self._built_in.look(wanted)
+                    if row is not None:
+                        return [row]
                     raise
-            self._client.wait(changed, left)
-            self._client.check()
+            except (FunctionNotFoundError, NoRouteError):
+                if time.monotonic() >= deadline:
+                    raise
+                self._await(changed, deadline)
+            finally:
+                if not changed.done:
+                    with self._client.lock:
+                        if changed in self._waiting:
+                            self._waiting.remove(changed)
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
     def call(self, wanted: Wanted, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Task, FunctionRow]:
-        """Send a call to one who serves it now. Raises as `require`, and SerializationError."""
+        """Send a call to one who serves it now; never waits. Raises as `require`, and SerializationError."""
         client = self._client
         with client.lock:
-            row = self._router.take(wanted)
+            try:
+                row, peer = self._taken(wanted)
+            except (FunctionNotFoundError, NoRouteError):
+                built_in = self._built_in.row(wanted)
+                if built_in is None:
+                    raise
+                return submit_task(client, self._built_in.template(wanted), args, kwargs), built_in
             target = f"{row.name}\0{row.version}"
             template = self._templates.get(target)
             if template is None:
                 template = self._templates[target] = Template(row.name, target, Shape())
                 template.max_retries = 0
-            peer = self._hosts.get(row.host)
-            if peer is None:
-                peer = self._hosts[row.host] = HostPeer(client.tasks, client.me, row.host)
         try:
             task = submit_to(client, template, peer, None, args, kwargs)
         except BaseException:
@@ -127,19 +164,48 @@ class Naming:
                 ended(entry)
         return task, row
 
+    def _taken(self, wanted: Wanted) -> tuple[FunctionRow, Peer]:
+        """Whose turn it is, and the way there. Of some we know that they are gone before the node has said so."""
+        while True:
+            row = self._router.take(wanted)
+            peer = self._peer(row)
+            if peer.state != "dead":
+                return row, peer
+            self._router.ended(row.host)
+            self.table.remove(key_of(row))
+
+    def _peer(self, row: FunctionRow) -> Peer:
+        tasks = self._client.tasks
+        if row.actor:
+            return tasks.peer_for(row.actor, row.actor_class, row.ordered)
+        peer = self._hosts.get(row.host)
+        if peer is None:
+            peer = self._hosts[row.host] = HostPeer(tasks, self._client.me, row.host)
+        return peer
+
     def refused(self, row: FunctionRow) -> None:
         """It was not begun there: nobody is sent there again unless the node tells of it anew."""
         with self._client.lock:
             self.table.remove(key_of(row))
 
 
+def was_lost(error: BaseException) -> bool:
+    """Whether a call by name ended with the process that was to run it, and not by what the function did."""
+    return isinstance(error, FunctionWithdrawnError) or type(error) in _LOST
+
+
+_making = threading.Lock()
+
+
 def naming(client: Client) -> Naming:
     """The one of this seat."""
     if client.naming is None:
-        made = Naming(client)
-        made.watch()
-        client.naming = made
+        with _making:
+            if client.naming is None:
+                made = Naming(client)
+                made.watch()
+                client.naming = made
     return client.naming
 
 
-__all__ = ["Naming", "Wanted", "naming"]
+__all__ = ["Naming", "Wanted", "naming", "was_lost"]

@@ -34,7 +34,7 @@ from zmreg.services.heirs import Heirs, stand_in
 from zmreg.services.letters import Letters
 from zmreg.services.probes import Probes
 from zmreg.services.registry import Registry
-from zmreg.services.succession import EXIT_FORMER_HEAD, Succession
+from zmreg.services.succession import Succession
 from zmreg.services.tables import Table
 from zmreg.services.verdicts import Verdicts
 from zmreg.wire import codec
@@ -42,8 +42,6 @@ from zmreg.wire import codec
 if TYPE_CHECKING:
     from zmreg.services.node import Node
 
-EXIT_FENCED = 75
-"""Exit code (EX_TEMPFAIL) of a node that was declared dead: start it anew."""
 # A letter to a node that nobody has told us of waits this long: news of a node and of its processes take two ways.
 _UNKNOWN_S = 5.0
 # Silences are counted in seconds.
@@ -296,13 +294,8 @@ class Neighbours:
         match message:
             case NodeRecord():
                 self.learn(message, now)
-            case NodeGone(node, reason):
-                if sender == self.head:
-                    self.perform(self.members.on_declared_dead(node, reason))
-                else:
-                    self._node.protocol_errors += 1
-            case TakesNothing():
-                self.verdicts.on_takes_nothing(sender, message)
+            case NodeGone() | TakesNothing():
+                self.verdicts.hear(sender, message)
             case Leaving(heir):
                 self.heirs.leaves(sender, heir)
                 self.perform(self.members.on_leave(sender))
@@ -313,7 +306,7 @@ class Neighbours:
 
     def _bury(self, node: bytes, reason: str, left: bool) -> None:
         if node == self._node.me:
-            self.fenced(reason)
+            self.verdicts.end(reason)
             return
         heir = self.heirs.of(node)
         unread = self.letters.close(node)
@@ -330,12 +323,6 @@ class Neighbours:
         self.fetcher.node_gone(node)
         for _, origin, _ in waiting[1] if waiting is not None else ():
             self._tell_unknown(origin, node)
-
-    def fenced(self, reason: str) -> None:
-        """We are not one of them any more: end, and let whoever started us start us anew, under another id."""
-        log.error("fenced: %s", reason)
-        self._node.exit_code = EXIT_FORMER_HEAD if self.is_head else EXIT_FENCED
-        self._node.stop()
 
     def _tell_unknown(self, origin: bytes, node: bytes) -> None:
         if node_of(origin) == self._node.me and origin != self._node.me:

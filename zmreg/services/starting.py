@@ -24,8 +24,8 @@ from zmreg.services.addresses import host_for, split_address
 from zmreg.services.directories import remove
 from zmreg.services.finding import key_file
 from zmreg.services.launch import LOG_TAIL_BYTES, Launched, launch
-from zmreg.services.neighbours import EXIT_FENCED
 from zmreg.services.sessions import Word
+from zmreg.services.verdicts import EXIT_FENCED
 
 HEAD_MARK: Final = "head"
 # A node that ends in peace gives its workers 0.15 s, its letters 0.2 s, and may have much to unmap.

@@ -13,14 +13,17 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from zmreg.model.errors import ProtocolError
-from zmreg.model.messages import Fenced, Join, NodeRecord, TakesNothing
+from zmreg.model.messages import Fenced, Join, NodeGone, NodeRecord, TakesNothing
 from zmreg.net.mesh import Mesh
+from zmreg.services.succession import EXIT_FORMER_HEAD
 from zmreg.wire import codec
 
 if TYPE_CHECKING:
     from zmreg.services.neighbours import Neighbours
     from zmreg.services.node import Node
 
+EXIT_FENCED = 75
+"""Exit code (EX_TEMPFAIL) of a node that was declared dead: start it anew."""
 _DEAD = "this node was declared dead by the head, and its work was given to others"
 
 log = logging.getLogger("zmreg.verdicts")
@@ -70,6 +73,12 @@ class Verdicts:
         log.warning("node %s says that this one was declared dead: the head is asked", sender.hex())
         self._neighbours.raw(head, self._neighbours.view()[0])
 
+    def end(self, reason: str) -> None:
+        """We are not one of them any more: end, and let whoever started us start us anew, under another id."""
+        log.error("fenced: %s", reason)
+        self._node.exit_code = EXIT_FORMER_HEAD if self._neighbours.is_head else EXIT_FENCED
+        self._node.stop()
+
     # -- who takes nothing ------------------------------------------------------------------------------------------
 
     def gave_up(self, node: bytes, reason: str) -> None:
@@ -79,12 +88,18 @@ class Verdicts:
         if neighbours.is_head or neighbours.members.head_lost:  # nobody else can say so now
             neighbours.bury(node, f"it {reason}")
         elif node == neighbours.head:
-            neighbours.fenced(f"the head {reason}: a node that cannot speak to it is none of its cluster")
+            self.end(f"the head {reason}: a node that cannot speak to it is none of its cluster")
         else:
             self._node.post(neighbours.head, TakesNothing(node, reason))
 
-    def on_takes_nothing(self, sender: bytes, message: TakesNothing) -> None:
-        """At the head: a member cannot get rid of what it has for another one."""
+    def hear(self, sender: bytes, message: NodeGone | TakesNothing) -> None:
+        """What came by letter. The head says who is dead; to the head, members say for whom too much waits."""
+        if isinstance(message, NodeGone):
+            if sender == self._neighbours.head:
+                self._neighbours.bury(message.node, message.reason)
+            else:
+                self._node.protocol_errors += 1
+            return
         known = self._neighbours.members.record(sender) is not None
         if known and self._neighbours.is_head and message.node not in (self._node.me, sender):
             self._neighbours.bury(message.node, f"it {message.reason} (says node {sender.hex()})")
