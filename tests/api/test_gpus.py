@@ -182,7 +182,11 @@ def test_row70_a_share_goes_to_a_node_where_one_device_has_it() -> None:
         assert {zmreg.get(each.seen.remote(), timeout=20)[1][0] for each in most} == {"0", "1"}
         others = [Half.options(num_gpus=0, locs={"b"}).remote(None) for _ in range(4)]  # who else has room is busier
         zmreg.get([each.seen.remote() for each in others], timeout=20)
-        eventually(lambda: zmreg.available_resources()["GPU"] == pytest.approx(1.6), 20, "the head has not heard")
+
+        def is_known() -> bool:
+            return zmreg.available_resources()["GPU"] == pytest.approx(1.6)
+
+        eventually(is_known, 20, "the head has not heard")
         where = zmreg.remote(num_cpus=0, num_gpus=0.6)(lambda: zmreg.get_runtime_context().get_node_id())
 
         @zmreg.remote(num_cpus=0, num_gpus=0.6)
@@ -192,6 +196,7 @@ def test_row70_a_share_goes_to_a_node_where_one_device_has_it() -> None:
 
         free = cluster.nodes[2].node_id
         assert zmreg.get(where.remote(), timeout=20) == free
+        eventually(is_known, 20, "its lease has not come back")
         actor = Where.remote()
         assert zmreg.get(actor.node.remote(), timeout=20) == free
 

@@ -223,6 +223,17 @@ def test_R22_a_process_and_a_node_take_their_rows_along() -> None:
     assert known.drop(host_of(2)) and not known.rows() and not known.near("f")
 
 
+def test_R22_a_route_that_was_taken_is_not_remembered_beyond_a_change() -> None:
+    known = table(row("f", 1), row("f", 2))
+    routes = Router(known, Random(0))
+    routes.take(Wanted("f"))
+    known.drop(host_of(1))
+    assert {routes.take(Wanted("f")).node_name for _ in range(20)} == {"n2"}
+    late = row("f", 3, version="2")
+    known.put(fn.key_of(late), late)
+    assert routes.take(Wanted("f")).node_name == "n3"
+
+
 def test_R22_a_silent_node_gets_no_new_calls_and_is_named_when_there_is_no_other() -> None:
     routes = router(row("f", 1, resting=True), row("f", 2))
     assert {routes.take(Wanted("f")).node_name for _ in range(20)} == {"n2"}

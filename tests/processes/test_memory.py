@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -257,7 +256,7 @@ def test_fault47_the_kernel_is_named_when_it_may_have_done_it(two_cpus: Paper):
     assert "kernel" not in str(caught.value)
 
 
-def test_fault48_the_kernel_is_told_to_end_workers_first(cluster: Any):
+def test_fault48_the_kernel_is_told_to_end_workers_first(two_cpus: Paper):
     def scores() -> tuple[int, int, int]:
         zygote = os.getppid()
         node = int(re.search(r"PPid:\s+(\d+)", Path(f"/proc/{zygote}/status").read_text()).group(1))  # type: ignore[union-attr]

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from zmreg.api.refs import ObjectRef
-from zmreg.model.errors import FunctionWithdrawnError, WorkerDiedError
+from zmreg.model.errors import FunctionWithdrawnError
 from zmreg.model.function_messages import FunctionRow
 from zmreg.model.ids import node_of
 from zmreg.services.entries import FAILED, INLINE, Entry
 from zmreg.services.client import Waiter
-from zmreg.services.naming import Wanted, naming
+from zmreg.services.naming import Wanted, naming, was_lost
 from zmreg.services.seats import client
 
 
@@ -93,7 +93,7 @@ class Flight:
         withdrawn = isinstance(error, FunctionWithdrawnError)
         if withdrawn:
             self._naming.refused(row)
-        lost = withdrawn or type(error) is WorkerDiedError
+        lost = was_lost(error)
         return Landed(key, None, error, node, took_s, 0, lost, lost and not withdrawn)
 
     def drop(self, key: str) -> None:

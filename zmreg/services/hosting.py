@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from zmreg.model.errors import FunctionWithdrawnError
 from zmreg.model.ids import object_id
 from zmreg.model.messages import ActorExiting, Construct, Constructed
 from zmreg.services import arrivals, execute
@@ -38,6 +39,7 @@ class Host(Protocol):
     actor_id: bytes
     handle: bytes
     incarnation: int
+    served: dict[str, Callable[..., Any]]
 
     def method(self, name: str) -> Callable[..., Any]:
         """The bound method of that name."""
@@ -119,6 +121,8 @@ class SyncHost:
         self.name = construct.name
         self.concurrency = construct.max_concurrency
         self.instance: Any = None
+        self.served: dict[str, Callable[..., Any]] = {}
+        """Functions that this actor serves under a name, by "name\0version"."""
 
     def facts(self) -> Any:
         """What a handle to this actor is made of."""
@@ -143,11 +147,27 @@ class SyncHost:
             return self._terminate
         if name == "__zmreg_call__":
             return lambda function, *args, **kwargs: function(self.instance, *args, **kwargs)
+        if "\0" in name:
+            return self._named(name)
         bound: Callable[..., Any] = getattr(self.instance, name)
         receive = getattr(self.instance, "__on_receive__", None)
         if receive is None:
             return bound
         return lambda *args, **kwargs: receive(name, args, kwargs)
+
+    def _named(self, target: str) -> Callable[..., Any]:
+        function = self.served.get(target)
+        if function is None:
+            raise FunctionWithdrawnError(f"{self.class_name()} does not serve {target.partition(chr(0))[0]!r} any more")
+
+        from zmreg.core.binding import filled  # late: most actors serve nothing under a name
+
+        def named(*args: Any, **kwargs: Any) -> Any:
+            args, kwargs = filled(args, kwargs)  # type: ignore[assignment]
+            return function(*args, **kwargs)
+
+        named.__qualname__ = target.partition("\0")[0]
+        return named
 
     def _terminate(self) -> None:
         raise ActorExit
@@ -201,7 +221,7 @@ class SyncHost:
     def run_here(self, caller: bytes, row: batches.Row, task_id: bytes) -> None:
         """Run one call on this thread and answer it. Raises ActorExit and SystemExit: no answer then."""
         arrivals.take()
-        worker = self.worker
+        worker, name = self.worker, called(row)
         start = _perf()
         try:
             if task_id in worker.cancelled:
@@ -209,18 +229,18 @@ class SyncHost:
             else:
                 function = self.method(row[1])
                 args, kwargs = execute.load_arguments(worker, worker.recent, caller, row)
-                token = running.set((task_id, row[1], attempt(row)))
+                token = running.set((task_id, name, attempt(row)))
                 try:
                     result = function(*args, **kwargs)
                 finally:
                     running.reset(token)
                 del args, kwargs
-                returns = execute.pack_returns(worker, caller, task_id, result, nreturns(row), row[1])
+                returns = execute.pack_returns(worker, caller, task_id, result, nreturns(row), name)
                 del result
         except (ActorExit, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001  whatever the user's method raised goes to the caller
-            returns = execute.failed_rows(error, row[1], worker, nreturns(row))
+            returns = execute.failed_rows(error, name, worker, nreturns(row))
         worker.answer(caller, execute.result_row(worker, caller, row[0], int((_perf() - start) * 1e6), returns))
         worker.answer_now()
 
@@ -229,6 +249,11 @@ def nreturns(row: batches.Row) -> int:
     """How many values the caller expects."""
     count: int = row[3] if len(row) > 3 else 1
     return count
+
+
+def called(row: batches.Row) -> str:
+    """What people call the method, or the named function; the row has its version behind the name."""
+    return str(row[1]).partition("\0")[0]
 
 
 def attempt(row: batches.Row) -> int:

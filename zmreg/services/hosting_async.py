@@ -13,7 +13,7 @@ from zmreg.model.ids import object_id
 from zmreg.model.messages import Construct
 from zmreg.services import arrivals, execute
 from zmreg.services.execute import ActorExit
-from zmreg.services.hosting import SyncHost, attempt, nreturns
+from zmreg.services.hosting import SyncHost, attempt, called, nreturns
 from zmreg.services.running import running
 from zmreg.wire import batches
 
@@ -90,13 +90,13 @@ class AsyncHost(SyncHost):
             self._over.set()
 
     async def _one(self, caller: bytes, row: batches.Row, task_id: bytes) -> None:
-        worker = self.worker
+        worker, name = self.worker, called(row)
         async with self._slots:
             start = _perf()
             # Taken before the first await: meanwhile other calls unpickle refs of theirs on this thread.
             arrivals.take()
             refs: list[Any] = []
-            token = running.set((task_id, row[1], attempt(row)))
+            token = running.set((task_id, name, attempt(row)))
             try:
                 function = self.method(row[1])
                 args, kwargs = execute.load_arguments(worker, worker.recent, caller, row)
@@ -105,7 +105,7 @@ class AsyncHost(SyncHost):
                 if isinstance(result, Awaitable):
                     result = await result
                 del args, kwargs
-                returns = execute.pack_returns(worker, caller, task_id, result, nreturns(row), row[1])
+                returns = execute.pack_returns(worker, caller, task_id, result, nreturns(row), name)
                 del result
             except (ActorExit, asyncio.CancelledError):
                 raise
@@ -114,7 +114,7 @@ class AsyncHost(SyncHost):
                 self._over.set()
                 return
             except BaseException as error:  # noqa: BLE001  whatever the user's method raised goes to the caller
-                returns = execute.failed_rows(error, row[1], worker, nreturns(row))
+                returns = execute.failed_rows(error, name, worker, nreturns(row))
             finally:
                 running.reset(token)
             self._reply(caller, row, returns, _perf() - start, refs)

@@ -23,7 +23,6 @@ from zmreg.model.errors import (
     WorkerDiedError,
 )
 from zmreg.model.function_messages import FunctionNews, FunctionRow, WatchFunctions
-from zmreg.model.ids import node_of
 from zmreg.model.specs import Shape
 from zmreg.net.waiting import Waiter
 from zmreg.services.built_in import BUILT_IN, BuiltIn
@@ -47,7 +46,6 @@ class Naming:
         self.table = Functions(BUILT_IN)
         self._router = Router(self.table, Random())
         self._built_in = BuiltIn(client)
-        self._resting: dict[bytes, None] = {}
         self._hosts: dict[bytes, HostPeer] = {}
         self._templates: dict[str, Template] = {}
         self._whole = False
@@ -75,11 +73,6 @@ class Naming:
         for data in news.rows:
             row = cast(FunctionRow, codec.decode(data))
             self.table.put(key_of(row), row)
-            if row.resting:
-                self._resting[node_of(row.host)] = None
-            else:
-                self._resting.pop(node_of(row.host), None)
-        self._router.resting = self._resting
         self._whole = self._whole or news.whole
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
@@ -180,6 +173,8 @@ class Naming:
             return tasks.peer_for(row.actor, row.actor_class, row.ordered)
         peer = self._hosts.get(row.host)
         if peer is None:
+            for host in [host for host, each in self._hosts.items() if each.state == "dead"]:
+                del self._hosts[host]
             peer = self._hosts[row.host] = HostPeer(tasks, self._client.me, row.host)
         return peer
 

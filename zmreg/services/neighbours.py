@@ -145,8 +145,7 @@ class Neighbours:
         for node in self.detours.review(stuck, now):
             self.letters.connected(node)
         self._renew_links([node for node, is_stuck in stuck if is_stuck], now)
-        for given_up in self.letters.overfull(now):
-            self.verdicts.gave_up(*given_up)
+        self.verdicts.tick(now)
 
     def _renew_links(self, stuck: list[bytes], now: float) -> None:
         """A gate that sees two connections of one sender end in the wrong order lets go of the one that lives, and we

@@ -1,15 +1,64 @@
-"""Putting functions under a name, and taking them back: in a driver, whose desk runs them, or in an actor."""
+"""Putting functions under a name, and taking them back: in a driver, whose desk runs them, or in an actor, whose calls
+they are from then on."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Protocol
 
-from zmreg.model.messages import CancelCall, FunctionRow, RegisterFunction, WithdrawFunction
+from zmreg.core.versions import read_version, show_version
 from zmreg.model.ids import object_id
+from zmreg.model.messages import CancelCall, FunctionRow, RegisterFunction, WithdrawFunction
 from zmreg.services.client import Client
+from zmreg.services.desk import Desk
+from zmreg.services.intake import Intake
 from zmreg.wire import codec
+
+
+class Shelf(Protocol):
+    """What a process serves, by "name\\0version"."""
+
+    def get(self, target: str) -> Callable[..., Any] | None:
+        """What serves `target`."""
+
+    def serve(self, target: str, function: Callable[..., Any]) -> None:
+        """Run calls of `target` by this function from now on."""
+
+    def withdraw(self, target: str) -> None:
+        """Refuse calls of `target`; those that have begun are finished."""
+
+    def withdraw_all(self, name: str, version: str | None) -> None:
+        """The same, in that version or in any."""
+
+
+class ActorShelf:
+    """What an actor serves: on its worker, under the rules of its methods."""
+
+    def __init__(self, worker: Intake) -> None:
+        assert worker.host is not None
+        self._served = worker.host.served
+        self._callees: dict[Any, Any] = getattr(worker, "callees", {})
+
+    def get(self, target: str) -> Callable[..., Any] | None:
+        """What serves `target`."""
+        return self._served.get(target)
+
+    def serve(self, target: str, function: Callable[..., Any]) -> None:
+        """Run calls of `target` by this function from now on."""
+        self._served[target] = function
+        self._callees.pop(target, None)
+
+    def withdraw(self, target: str) -> None:
+        """Refuse calls of `target`; those that have begun are finished."""
+        self._served.pop(target, None)
+        self._callees.pop(target, None)
+
+    def withdraw_all(self, name: str, version: str | None) -> None:
+        """The same, in that version or in any."""
+        for target in list(self._served):
+            if target.partition("\0")[0] == name and version in (None, target.partition("\0")[2]):
+                self.withdraw(target)
 
 
 def register(
@@ -17,42 +66,51 @@ def register(
 ) -> None:
     """Serve calls of `name` in this process from now on. Raises ValueError when it does already, unless `replace`, or
     when the name, the version or the process is no good for it."""
+    shelf = _shelf(client)
+    version = show_version(read_version(version))
     row = FunctionRow(
         name, version, client.me, tuple(locs), signature=_signature(function), doc=inspect.getdoc(function) or ""
     )
+    if isinstance(client, Intake) and client.host is not None:
+        actor_id, class_name, ordered, *_ = client.host.facts()
+        row = row.but(actor=actor_id, actor_class=class_name, ordered=ordered)
     target = f"{name}\0{version}"
-    desk = _desk(client)
-    had = desk.get(target)
-    desk.serve(target, function)  # before anybody can have heard of it
+    had = shelf.get(target)
+    shelf.serve(target, function)  # before anybody can have heard of it
     why = client.questions.say(lambda request: RegisterFunction(request, codec.encode(row), replace))
     if why:
         if had is None:
-            desk.withdraw(target)
+            shelf.withdraw(target)
         else:
-            desk.serve(target, had)
+            shelf.serve(target, had)
         raise ValueError(why)
 
 
 def withdraw(client: Client, name: str, version: str | None) -> None:
     """Serve it no more, in that version or in any. Calls that have come are finished; later ones go elsewhere."""
+    if version is not None:
+        version = show_version(read_version(version))
+    shelf = _shelf(client)
     why = client.questions.say(
         lambda request: WithdrawFunction(request, client.me, name, version or "", version is None)
     )
     if why:
         raise ValueError(why)
-    _desk(client).withdraw_all(name, version)
+    shelf.withdraw_all(name, version)
 
 
-def _desk(client: Client) -> Any:
-    host = getattr(client, "host", None)
-    if host is not None or hasattr(client, "inbox"):
-        raise ValueError("named functions are served by a driver, not by a task or an actor")
-    if client.desk is None:
-        from zmreg.services.desk import Desk  # late: most drivers serve nothing
-
+def _shelf(client: Client) -> Shelf:
+    if isinstance(client, Intake):
+        if client.host is None:
+            raise ValueError(
+                "named functions are served by a program or an actor, not by a task, whose process may end at any time"
+            )
+        return ActorShelf(client)
+    desk = client.desk
+    if desk is None:
         desk = client.desk = Desk(client)
         client.handlers[CancelCall] = lambda sender, m: desk.cancel(object_id(sender, m.counter))
-    return client.desk
+    return desk
 
 
 def _signature(function: Callable[..., Any]) -> str:

@@ -10,7 +10,8 @@ ends it: each who waits for it hears so by the same way as of any death.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.model.errors import ProtocolError
 from zmreg.model.messages import Fenced, Join, NodeGone, NodeRecord, TakesNothing
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 EXIT_FENCED = 75
 """Exit code (EX_TEMPFAIL) of a node that was declared dead: start it anew."""
+_TELL_S: Final = 0.5
+_TOLD_BY_S: Final = 30.0
 _DEAD = "this node was declared dead by the head, and its work was given to others"
 
 log = logging.getLogger("zmreg.verdicts")
@@ -36,6 +39,19 @@ class Verdicts:
         self._neighbours = neighbours
         self._node = node
         self._mesh = mesh
+        self._untold: dict[bytes, float] = {}
+        """Nodes that were ended although they speak to us: until when they are told so."""
+        self._tell_at = float("-inf")
+
+    def tick(self, now: float) -> None:
+        """What goes by the time."""
+        for node, reason in self._neighbours.letters.overfull(now):
+            self.gave_up(node, reason)
+        if self._untold and now >= self._tell_at:
+            self._tell_at = now + _TELL_S
+            self._untold = {node: until for node, until in self._untold.items() if now < until}
+            for node in self._untold:
+                self.fence(node)
 
     # -- fencing ----------------------------------------------------------------------------------------------------
 
@@ -86,7 +102,7 @@ class Verdicts:
         neighbours = self._neighbours
         log.error("node %s %s", node.hex(), reason)
         if neighbours.is_head or neighbours.members.head_lost:  # nobody else can say so now
-            neighbours.bury(node, f"it {reason}")
+            self._sentence(node, f"it {reason}")
         elif node == neighbours.head:
             self.end(f"the head {reason}: a node that cannot speak to it is none of its cluster")
         else:
@@ -102,4 +118,10 @@ class Verdicts:
             return
         known = self._neighbours.members.record(sender) is not None
         if known and self._neighbours.is_head and message.node not in (self._node.me, sender):
-            self._neighbours.bury(message.node, f"it {message.reason} (says node {sender.hex()})")
+            self._sentence(message.node, f"it {message.reason} (says node {sender.hex()})")
+
+    def _sentence(self, node: bytes, reason: str) -> None:
+        """It is not silent, and may have nothing to say to us for which it would be told: so we go on telling it. Its
+        connection has to come about first, and what is sent before that is dropped."""
+        self._neighbours.bury(node, reason)
+        self._untold[node] = time.monotonic() + _TOLD_BY_S

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from zmreg.model.errors import ClusterError, SerializationError, ZmregError
+from zmreg.model.errors import ClusterError, FunctionWithdrawnError, SerializationError, ZmregError
 from zmreg.model.ids import ProcessId
 from zmreg.model.messages import (
     Blocked,
@@ -279,7 +279,7 @@ class Worker(Intake):
         assert self.host is not None
         try:
             self.callees[row[1]] = Callee(self.host.method(row[1]), row[1])
-        except AttributeError as error:
+        except (AttributeError, FunctionWithdrawnError) as error:
             self._answer(caller, [row[0], 0, self._failed(error, str(row[1]), row), ()])
             return False
         return True
