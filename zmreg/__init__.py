@@ -13,6 +13,7 @@ from zmreg.model import errors
 
 if TYPE_CHECKING:
     from zmreg.api.actors import ActorClass, ActorHandle, get_actor, kill, method
+    from zmreg.api.calling import acall, call, describe, functions
     from zmreg.api.cluster import (
         available_resources,
         cancel,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from zmreg.api.executor import Executor
     from zmreg.api.functions import RemoteFunction
     from zmreg.api.locations import replicate, scatter, who_has
+    from zmreg.api.named import register, serve, withdraw
     from zmreg.api.refs import ObjectRef
     from zmreg.api.strategies import NodeAffinitySchedulingStrategy
     from zmreg.api.upkeep import drain_node, restart, wait_for_nodes
@@ -48,14 +50,18 @@ __all__ = [
     "NodeAffinitySchedulingStrategy",
     "ObjectRef",
     "RemoteFunction",
+    "acall",
     "as_completed",
     "available_resources",
+    "call",
     "cancel",
     "cancelled",
     "cluster_resources",
+    "describe",
     "drain_node",
     "errors",
     "exit_actor",
+    "functions",
     "gather",
     "get",
     "get_actor",
@@ -69,20 +75,24 @@ __all__ = [
     "nodes",
     "progress",
     "put",
+    "register",
     "remote",
     "replicate",
     "restart",
     "scatter",
+    "serve",
     "shutdown",
     "stats",
     "wait",
     "wait_for_nodes",
     "who_has",
+    "withdraw",
 ]
 
 # Where each name lives; the same for type checkers above. A test holds the two, and __all__, together.
 _HOMES = {
     "zmreg.api.actors": ("ActorClass", "ActorHandle", "get_actor", "kill", "method"),
+    "zmreg.api.calling": ("acall", "call", "describe", "functions"),
     "zmreg.api.cluster": (
         "available_resources",
         "cancel",
@@ -103,6 +113,7 @@ _HOMES = {
     "zmreg.api.executor": ("Executor",),
     "zmreg.api.functions": ("RemoteFunction",),
     "zmreg.api.locations": ("replicate", "scatter", "who_has"),
+    "zmreg.api.named": ("register", "serve", "withdraw"),
     "zmreg.api.refs": ("ObjectRef",),
     "zmreg.api.strategies": ("NodeAffinitySchedulingStrategy",),
     "zmreg.api.upkeep": ("drain_node", "restart", "wait_for_nodes"),

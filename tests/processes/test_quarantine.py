@@ -29,3 +29,20 @@ def test_c33_a_poison_task_without_end_to_its_retries_is_quarantined(cluster: An
         ref.get(timeout=50)
     assert caught.value.exit_code == 7
     assert double.remote(4).get(timeout=20) == 8
+
+
+@zmreg.remote(max_retries=2)
+def kill_worker() -> None:
+    os._exit(9)
+
+
+def test_c33_what_a_worker_had_done_before_another_task_killed_it_is_not_charged_for_that(cluster: Any) -> None:
+    """Answers leave together: that of a short task may still be in the worker when the next one ends it."""
+    double.remote(0).get(timeout=20)
+    for _ in range(5):
+        refs = [double.remote(number) for number in range(40)]
+        killers = [kill_worker.remote() for _ in range(4)]
+        assert zmreg.get(refs, timeout=30) == [2 * number for number in range(40)]
+        for killer in killers:
+            with pytest.raises(zmreg.errors.WorkerDiedError):
+                killer.get(timeout=30)

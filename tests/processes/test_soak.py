@@ -44,12 +44,13 @@ def content(number: int, nbytes: int) -> bytes:
     return random.Random(number).randbytes(1_000).ljust(nbytes, b"-")
 
 
-@zmreg.remote(resources={"work": 1}, num_cpus=0.1)
+# Four deaths can follow each other while one call waits behind a link that stands still: 3 retries need not do.
+@zmreg.remote(resources={"work": 1}, num_cpus=0.1, max_retries=20)
 def make(number, nbytes):
     return content(number, nbytes)
 
 
-@zmreg.remote(resources={"work": 1}, num_cpus=0.1)
+@zmreg.remote(resources={"work": 1}, num_cpus=0.1, max_retries=20)
 def check(number, value):
     return value == content(number, len(value))
 

@@ -12,8 +12,8 @@ from zmreg.api.refs import ObjectRef
 from zmreg.model.errors import FunctionWithdrawnError
 from zmreg.model.function_messages import FunctionRow
 from zmreg.model.ids import node_of
-from zmreg.services.entries import FAILED, INLINE, Entry
 from zmreg.services.client import Waiter
+from zmreg.services.entries import FAILED, INLINE, Entry
 from zmreg.services.naming import Wanted, naming, was_lost
 from zmreg.services.seats import client
 

@@ -20,6 +20,7 @@ TASK_OPTIONS: dict[str, Any] = {
     "max_calls": None,
     "retry_exceptions": False,
     "name": None,
+    "version": None,
     "scheduling_strategy": None,
 }
 ACTOR_OPTIONS: dict[str, Any] = {
@@ -65,6 +66,10 @@ def check_task_options(options: Mapping[str, Any]) -> None:
     _check_count(options, "num_returns", least=0)
     _check_count(options, "max_retries", least=-1)
     _check_count(options, "max_calls", least=0)
+    if options.get("version"):
+        from zmreg.core.versions import read_version  # late: few have one
+
+        read_version(options["version"])
     exceptions_of(options.get("retry_exceptions", False))
 
 

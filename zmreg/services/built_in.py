@@ -61,13 +61,15 @@ class BuiltIn:
             return None
         if wanted.version:
             raise NoRouteError(
-                f"nobody can be called for {wanted.name!r} with version {wanted.version!r}: it is built in, and has none"
+                f"nobody can be called for {wanted.name!r} with version {wanted.version!r}: it is built in, without one"
             )
         if wanted.locs not in self._found:
             nodes = [row for row in self._client.ask("nodes") if row["Alive"]]
             if not any(set(wanted.locs).issubset(row["Locs"]) for row in nodes):
                 missing = ", ".join(map(repr, wanted.locs))
-                raise NoRouteError(f"nobody can be called for {wanted.name!r} with locs {missing}: no node has them all")
+                raise NoRouteError(
+                    f"nobody can be called for {wanted.name!r} with locs {missing}: no node has them all"
+                )
             self._found.add(wanted.locs)
         return self.row(wanted)
 

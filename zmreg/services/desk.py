@@ -17,6 +17,7 @@ from typing import Any
 from zmreg.core.binding import filled
 from zmreg.model.errors import FunctionWithdrawnError
 from zmreg.model.ids import object_id, short
+from zmreg.net.waiting import Waiter
 from zmreg.services import arrivals, execute
 from zmreg.services.client import Client
 from zmreg.services.hosting import attempt, nreturns
@@ -75,6 +76,7 @@ class Desk:
         self._thread: threading.Thread | None = None
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._unfinished: set[bytes] = set()
+        self._emptied: Waiter | None = None
         self.cancelled: set[bytes] = set()
         self.served = 0
 
@@ -95,6 +97,18 @@ class Desk:
         for target in list(self._functions):
             if target.partition("\0")[0] == name and version in (None, target.partition("\0")[2]):
                 self.withdraw(target)
+
+    def names(self) -> list[str]:
+        """What is served."""
+        return sorted({target.partition("\0")[0] for target in self._functions})
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until what has come is answered; False when that takes longer than `timeout` seconds."""
+        waiter = self._emptied = Waiter()
+        if self._unfinished:
+            self._client.wait(waiter, timeout)
+        self._emptied = None
+        return not self._unfinished
 
     # -- calls (on whatever thread pumps) -----------------------------------------------------------------------------
 
@@ -204,6 +218,9 @@ class Desk:
         self._unfinished.discard(task_id)
         self.cancelled.discard(task_id)
         self._answer(caller, row, returns, took, refs)
+        emptied = self._emptied
+        if emptied is not None and not self._unfinished:
+            emptied.finish()
 
     def _answer(
         self, caller: bytes, row: batches.Row, returns: execute.Returns, took: float, refs: execute.Refs | None = None

@@ -41,6 +41,9 @@ class Host(Protocol):
     incarnation: int
     served: dict[str, Callable[..., Any]]
 
+    def facts(self) -> Any:
+        """What a handle to this actor is made of."""
+
     def method(self, name: str) -> Callable[..., Any]:
         """The bound method of that name."""
 

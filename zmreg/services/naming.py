@@ -124,14 +124,15 @@ class Naming:
     def call(self, wanted: Wanted, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Task, FunctionRow]:
         """Send a call to one who serves it now; never waits. Raises as `require`, and SerializationError."""
         client = self._client
-        with client.lock:
-            try:
+        try:
+            with client.lock:
                 row, peer = self._taken(wanted)
-            except (FunctionNotFoundError, NoRouteError):
-                built_in = self._built_in.row(wanted)
-                if built_in is None:
-                    raise
-                return submit_task(client, self._built_in.template(wanted), args, kwargs), built_in
+        except (FunctionNotFoundError, NoRouteError):
+            built_in = self._built_in.row(wanted)
+            if built_in is None:
+                raise
+            return submit_task(client, self._built_in.template(wanted), args, kwargs), built_in
+        with client.lock:
             target = f"{row.name}\0{row.version}"
             template = self._templates.get(target)
             if template is None:

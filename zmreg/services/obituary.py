@@ -30,12 +30,13 @@ def count_begun(tasks: list[Task], running: bytes, me: bytes) -> int:
     return 0
 
 
-def one_more_attempt(task: Task, message: ProcessDied) -> bool:
+def one_more_attempt(task: Task, message: ProcessDied, suspect: bool) -> bool:
     """Book one more attempt, if the task's options allow it and it has not killed too many workers already.
 
-    What its node has ended in order to leave is no fault of the task: tried again, if it may be at all, at no charge.
+    What its node has ended in order to leave is no fault of the task, nor is what another task did (`suspect` is the
+    one the worker was in) before the answer had left: tried again, if it may be at all, at no charge.
     """
-    if message.drained:
+    if message.drained or not suspect:
         return task.template.max_retries != 0
     exit_code = message.exit_code if message.signal is None else -message.signal
     starved = message.memory_bytes > 0

@@ -105,6 +105,9 @@ def _take(outbox: deque[T]) -> tuple[T, ...]:
 class Station:
     """One process's station. `connect()` before anything else, `close()` at the end."""
 
+    naming: Naming | None = None  # once a named function was called
+    desk: Desk | None = None  # once one is served here, outside of any worker
+
     def __init__(self, session: Path, me: ProcessId, node: ProcessId, interrupts: Interrupts) -> None:
         self.me: bytes = me
         self.node: bytes = node
@@ -146,10 +149,6 @@ class Station:
         """Closed because the user said shutdown(): the next API call starts a new cluster."""
         self.callbacks = Callbacks()
         self.once = Once()
-        self.naming: Naming | None = None
-        """Named functions, when the first is called."""
-        self.desk: Desk | None = None
-        """Named functions that are served here, when there are any, and this is no worker."""
         self.show_log: Callable[[LogLines], None] = lambda message: None
         self.detached: list[Entry] = []
         """Lifelines of detached actors made here: what their constructors got lives as long as this process."""
@@ -376,10 +375,9 @@ class Station:
 
     def on_calls(self, sender: bytes, rows: list[batches.Row]) -> None:
         """Calls of what this process serves. Workers override this."""
-        if self.desk is None:
-            self.protocol_errors += 1
-        else:
-            self.desk.takes(sender, rows)
+        if self.desk is not None:
+            return self.desk.takes(sender, rows)
+        self.protocol_errors += 1
 
     def _on_grant(self, message: LeaseGranted) -> None:
         self.pump.tick_s = _TICK_S

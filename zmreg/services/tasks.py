@@ -33,7 +33,14 @@ from zmreg.services.calls import (
 from zmreg.services.entries import INLINE, PENDING, STORED, Borrowed, Entry, Stored
 from zmreg.services.leasing import Leasing
 from zmreg.services.lineage import Lineage
-from zmreg.services.obituary import cancelled_failure, count_begun, one_more_attempt, times_starved, worker_died
+from zmreg.services.obituary import (
+    UNKNOWN,
+    cancelled_failure,
+    count_begun,
+    one_more_attempt,
+    times_starved,
+    worker_died,
+)
 from zmreg.services.peers import Peer
 from zmreg.services.pools import LEASE_IDLE_S, Pool
 from zmreg.services.resting import Resting
@@ -287,10 +294,12 @@ class Tasks(Leasing):
         assert isinstance(lane.home, Pool)
         tasks = lane.home.lost(lane)
         begun = count_begun(tasks, message.running, self.wires.me)
+        unsure = message.running == UNKNOWN
         for place, task in enumerate(tasks):
-            if place < begun and (task.cancelled or not one_more_attempt(task, message)):
+            suspect = unsure or place == begun - 1
+            if place < begun and (task.cancelled or not one_more_attempt(task, message, suspect)):
                 self.fail(task, worker_died(task, message, self.wires.me))
-            elif place < begun and message.memory_bytes:
+            elif place < begun and suspect and message.memory_bytes:
                 self.resting.put(task, times_starved(task), self.wires.now())
             else:
                 self.start(task)
