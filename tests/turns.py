@@ -7,7 +7,9 @@ to sweep, which would be anybody's next start. Without xdist all this costs noth
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ import pytest
 
 # Rooms whose tests take longest, first: what is long and last would leave the other processes idle.
 FIRST = ("processes", "services", "tools", "api")
+# More failures than these are no accident.
+FEW = 5
 
 
 class Turns:
@@ -56,3 +60,16 @@ def in_order(items: list[pytest.Item], root: Path) -> list[pytest.Item]:
         return FIRST.index(room) if room in FIRST else len(FIRST)
 
     return sorted(items, key=rank)
+
+
+def may_try_again(failed: Path) -> bool:
+    """Whether what has failed in company is so little that haste may be to blame. Says so: whoever passes alone then is
+    a test to be mended, or a rare fault to be found."""
+    names = list(json.loads(failed.read_text())) if failed.exists() else []
+    few = 0 < len(names) <= FEW
+    print(f"\n{len(names)} failed in company" + (", and have a second try alone:" if few else ""), *names, sep="\n  ")
+    return few
+
+
+if __name__ == "__main__":
+    sys.exit(not may_try_again(Path(sys.argv[1])))

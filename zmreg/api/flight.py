@@ -8,14 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef
 from zmreg.model.errors import FunctionWithdrawnError
 from zmreg.model.function_messages import FunctionRow
 from zmreg.model.ids import node_of
 from zmreg.services.client import Waiter
 from zmreg.services.entries import FAILED, INLINE, Entry
+from zmreg.services.filling import Filling, is_template
+from zmreg.services.hosts import MAX_THREADS
 from zmreg.services.naming import Wanted, naming, was_lost
 from zmreg.services.seats import client
+
+Local = Mapping[str, RemoteFunction[..., Any]]
+"""Functions that nobody has to serve: they run as tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,41 +31,69 @@ class Landed:
     key: str
     ref: ObjectRef[Any] | None
     error: BaseException | None
-    node: str
+    row: FunctionRow
     took_s: float
     nbytes: int
     lost: bool = False
     """Its process is gone, or does not serve it any more."""
     may_have_run: bool = False
 
+    @property
+    def node(self) -> str:
+        """What people call its node."""
+        return node_name(self.row)
+
 
 class Flight:
-    """Used by one thread. `key` names a call; it may be sent again when it has landed."""
+    """Used by one thread, besides `wake`. `key` names a call; it may be sent again when it has landed."""
 
-    def __init__(self) -> None:
+    def __init__(self, local: Local | None = None) -> None:
         self._client = client()
         self._naming = naming(self._client)
+        self._local = local or {}
+        self._filling: dict[str, RemoteFunction[..., Any]] = {}
         self._ended: queue.SimpleQueue[tuple[str, Entry]] = queue.SimpleQueue()
         self._open: dict[str, tuple[ObjectRef[Any], FunctionRow]] = {}
+        self._at: dict[bytes, dict[str, None]] = {}
+        """{host: calls of ours there, in the order of their sending}."""
         self._waiter = Waiter()
+        self._woken = False
 
     def find(self, fun: str, locs: tuple[str, ...], version: str, timeout: float) -> None:
         """See that somebody can be called; wait up to `timeout` seconds for one. Raises FunctionNotFoundError,
         NoRouteError, ValueError."""
-        self._naming.require(Wanted(fun, locs, version), timeout)
+        if fun not in self._local:
+            self._naming.require(Wanted(fun, locs, version), timeout)
 
     def send(
         self, key: str, wanted: tuple[str, tuple[str, ...], str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> str:
-        """Call `wanted` = (fun, locs, version); returns the node. Refs among the arguments arrive as values.
+    ) -> FunctionRow:
+        """Call `wanted` = (fun, locs, version); returns who was called. Refs among the arguments arrive as values.
 
         Raises as `find`, and SerializationError.
         """
-        task, row = self._naming.call(Wanted(*wanted), args, kwargs)
-        entry = task.entries[0]
-        self._open[key] = ObjectRef(entry), row
+        if wanted[0] in self._local:
+            ref, row = self._task(wanted, args, kwargs)
+        else:
+            task, row = self._naming.call(Wanted(*wanted), args, kwargs)
+            ref = ObjectRef(task.entries[0])
+        entry = ref._entry
+        self._open[key] = ref, row
+        self._at.setdefault(row.host, {})[key] = None
         self._client.when_settled(entry, lambda: self._note(key, entry))
-        return node_name(row)
+        return row
+
+    def _task(
+        self, wanted: tuple[str, tuple[str, ...], str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[ObjectRef[Any], FunctionRow]:
+        function = self._local[wanted[0]]
+        row = FunctionRow(function._name, "", self._client.node, node_name="a worker")
+        if not is_template(args):
+            return function.remote(*args, **kwargs), row
+        filling = self._filling.get(wanted[0])
+        if filling is None:  # values go inside of containers: by whoever runs it
+            filling = self._filling[wanted[0]] = RemoteFunction(Filling(function._function), function._options)
+        return filling.remote(*args, **kwargs), row
 
     def _note(self, key: str, entry: Entry) -> None:
         self._ended.put((key, entry))
@@ -70,9 +104,10 @@ class Flight:
         time.monotonic(). Empty: none has, or `wake` was called."""
         if self._ended.empty():
             self._waiter = Waiter()
-            if self._ended.empty():  # none came between the two
+            if self._ended.empty() and not self._woken:  # nothing came between the two
                 self._client.pump_until(self._waiter, deadline)
                 self._client.check()
+        self._woken = False
         landed = []
         while not self._ended.empty():
             key, entry = self._ended.get_nowait()
@@ -82,25 +117,45 @@ class Flight:
 
     def wake(self) -> None:
         """Have `take` return; from any thread."""
+        self._woken = True
         self._waiter.finish()
 
     def _landed(self, key: str, entry: Entry) -> Landed:
-        ref, row = self._open.pop(key)
-        node, took_s = node_name(row), entry.took_us / 1e6
+        ref, row = self._pop(key)
+        took_s = entry.took_us / 1e6
         if entry.state < FAILED:
-            return Landed(key, ref, None, node, took_s, entry.nbytes)
+            return Landed(key, ref, None, row, took_s, entry.nbytes)
         error = self._client.error_of(entry)
         withdrawn = isinstance(error, FunctionWithdrawnError)
         if withdrawn:
             self._naming.refused(row)
         lost = was_lost(error)
-        return Landed(key, None, error, node, took_s, 0, lost, lost and not withdrawn)
+        return Landed(key, None, error, row, took_s, 0, lost, lost and not withdrawn)
+
+    def _pop(self, key: str) -> tuple[ObjectRef[Any], FunctionRow]:
+        ref, row = self._open.pop(key)
+        there = self._at[row.host]
+        del there[key]
+        if not there:
+            del self._at[row.host]
+        return ref, row
+
+    def runs(self, key: str) -> bool:
+        """Whether a call is likely to have begun: as many as a host runs at once have, in the order of their sending,
+        unless it has others' calls to run before."""
+        ref, row = self._open[key]
+        if row.host == self._client.node:  # a task of ours
+            return self._client.is_sent(ref._entry)
+        there = self._at[row.host]
+        if row.actor and row.ordered:
+            return next(iter(there)) == key
+        return len(there) <= MAX_THREADS or key in list(there)[:MAX_THREADS]
 
     def drop(self, key: str) -> None:
-        """Cancel a call. It does not land."""
-        found = self._open.pop(key, None)
-        if found is not None:
-            self._client.cancel(found[0]._entry, force=False, recursive=True)
+        """Cancel a call, if it is under way. It does not land."""
+        if key in self._open:
+            ref, _ = self._pop(key)
+            self._client.cancel(ref._entry, force=False, recursive=True)
 
     def is_inline(self, ref: ObjectRef[Any]) -> bool:
         """Whether the value is small, and here."""
@@ -109,6 +164,11 @@ class Flight:
     def now(self) -> float:
         """The clock of deadlines."""
         return time.monotonic()
+
+
+def unix_offset_s() -> float:
+    """What makes Unix seconds of `Flight.now`."""
+    return time.time() - time.monotonic()
 
 
 def node_name(row: FunctionRow) -> str:

@@ -8,12 +8,13 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from zmreg.model.errors import ZmregError
 from zmreg.model.record import Record
 from zmreg.model.version import VERSION
-from zmreg.services import config, keys, sessions
+from zmreg.services import config, keys, loads, sessions
 from zmreg.services.addresses import probe
 from zmreg.services.descriptors import FEW
 from zmreg.services.directories import SHARED_MEMORY, runtime_root, spill_root
@@ -99,6 +100,19 @@ def of_cluster(observer: Observer) -> Iterator[Finding]:
         yield Finding("head", OK, f"{head['NodeName']} at {head['Address'] or 'this machine'}" if head else "none")
     for row in rows:
         yield from _of_node(observer, row)
+    for word in sessions.running():
+        if word.node in {row["NodeID"] for row in rows}:
+            yield from _of_loads(word)
+
+
+def _of_loads(word: sessions.Word) -> Iterator[Finding]:
+    """Serving processes of a node of this machine."""
+    for number, state in enumerate(loads.states(Path(word.session))):
+        who, why = f"{word.name}: {state['target']}", state["text"].rpartition("\n")[2]
+        if why:
+            yield Finding("load", WRONG, f"{who} does not serve: {why}; `zmreg logs load-{number}` has more")
+        else:
+            yield Finding("load", OK, f"{who} {state['state']}, pid {state['pid']}")
 
 
 def _of_node(observer: Observer, row: dict[str, Any]) -> Iterator[Finding]:

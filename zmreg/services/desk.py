@@ -21,11 +21,9 @@ from zmreg.net.waiting import Waiter
 from zmreg.services import arrivals, execute
 from zmreg.services.client import Client
 from zmreg.services.hosting import attempt, nreturns
+from zmreg.services.hosts import MAX_THREADS
 from zmreg.services.running import running
 from zmreg.wire import batches
-
-MAX_THREADS = 64
-"""Calls of plain functions that run at once; more wait in the order they came."""
 
 _perf = time.perf_counter
 Call = tuple[bytes, batches.Row, bytes]

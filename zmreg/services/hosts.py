@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from zmreg.model.errors import FunctionWithdrawnError, WorkerDiedError
 from zmreg.model.ids import short
 from zmreg.model.messages import ActorState, ProcessDied
 from zmreg.services.calls import Task
 from zmreg.services.peers import Peer, PeerKeeper
+
+MAX_THREADS: Final = 64
+"""Calls of plain functions that one host runs at once; more wait in the order they came."""
 
 
 class HostPeer(Peer):

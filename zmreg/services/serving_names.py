@@ -115,6 +115,14 @@ def _shelf(client: Client) -> Shelf:
 
 def _signature(function: Callable[..., Any]) -> str:
     try:
-        return str(inspect.signature(function))
+        signature = inspect.signature(function)
     except (TypeError, ValueError):  # built in, and says nothing of itself
         return ""
+    # Annotations that are texts (`from __future__ import annotations`) are shown as they were written.
+    return str(signature).replace("'", "") if _has_texts(signature) else str(signature)
+
+
+def _has_texts(signature: inspect.Signature) -> bool:
+    defaults = (each.default for each in signature.parameters.values())
+    written = (signature.return_annotation, *(each.annotation for each in signature.parameters.values()))
+    return any(isinstance(each, str) for each in written) and not any(isinstance(each, str) for each in defaults)

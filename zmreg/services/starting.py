@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -24,6 +24,7 @@ from zmreg.services.addresses import host_for, split_address
 from zmreg.services.directories import remove
 from zmreg.services.finding import key_file
 from zmreg.services.launch import LOG_TAIL_BYTES, Launched, launch
+from zmreg.services.loads import Loads
 from zmreg.services.sessions import Word
 from zmreg.services.verdicts import EXIT_FENCED
 
@@ -168,13 +169,18 @@ def _ask(number: int, _: FrameType | None) -> None:
 class Supervisor:
     """Runs one node after the other until one ends for a reason that another start would not mend."""
 
-    def __init__(self, plan: Plan, ready: Callable[[Word], None], tell: Callable[[str], None]) -> None:
-        """`ready(word)` is called each time a node is up, `tell(text)` when something went wrong."""
+    def __init__(
+        self, plan: Plan, ready: Callable[[Word], None], tell: Callable[[str], None], loads: Sequence[str] = ()
+    ) -> None:
+        """`ready(word)` is called each time a node is up, `tell(text)` when something went wrong. `loads`: what the
+        node's serving processes load, as "module:setup"."""
         self._plan = plan
         self._ready = ready
         self._tell = tell
         self._failures = 0
         self._launched: Launched | None = None
+        self._targets = loads
+        self._loads: Loads | None = None
 
     def run(self) -> int:
         """The exit code: the node's own; 130 after SIGINT. Raises what keeps the first node from starting."""
@@ -207,8 +213,12 @@ class Supervisor:
         began = time.monotonic()
         launched = self._launched = launch(self._plan.settings, self._plan.listening, founder=False)
         with (launched.session / "logs" / "node.log").open("rb") as log:
-            self._ready(sessions.read_word(launched.session))
+            word = sessions.read_word(launched.session)
+            self._ready(word)
+            if self._targets:
+                self._loads = Loads(self._targets, word, self._tell)
             code = launched.process.wait()
+            self._stop_loads()
             if code not in (0, EXIT_FENCED):
                 log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_TAIL_BYTES))
                 how = f"code {code}" if code > 0 else f"signal {-code}"
@@ -219,12 +229,18 @@ class Supervisor:
             self._failures = 0
         return code if code >= 0 else 128 - code
 
+    def _stop_loads(self) -> None:
+        if self._loads is not None:
+            self._loads.stop()
+            self._loads = None
+
     def _end(self) -> int:
         """End the node that runs, if one does; a second signal kills it."""
         launched = self._launched
         if launched is None:
             return 0
         try:
+            self._stop_loads()
             launched.process.terminate()
             launched.wait_end(self._plan.settings.drain_grace_s + LEAVE_S)
         except Asked:

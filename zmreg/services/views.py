@@ -226,10 +226,10 @@ def _tasks(node: Node) -> list[dict[str, Any]]:
 
 
 def _log(node: Node, key: str) -> dict[str, Any] | None:
-    """A page of a log of this node: `key` is "NAME OFFSET", NAME a worker's id or `node`. A negative offset counts
-    from the end."""
+    """A page of a log of this node: `key` is "NAME OFFSET", NAME a worker's id, `node` or `load-0`. A negative offset
+    counts from the end."""
     name, _, offset = key.partition(" ")
-    known = name == NODE_LOG or all(character in "0123456789abcdef" for character in name)
+    known = name == NODE_LOG or all(character in "0123456789abcdef" for character in name.removeprefix("load-"))
     path = Path(node.config["session"]) / "logs" / f"{name}.log"
     if not known or not offset.lstrip("-").isdigit():
         return None

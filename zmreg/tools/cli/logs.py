@@ -25,8 +25,8 @@ TAIL_BYTES = 16 * 1024
 def logs(what: str, follow: bool, whole: bool, address: str | None, key: str | None) -> None:
     """Print a log. ID is a worker's id or pid, an actor's id or name, a node's id or name, or `node`.
 
-    `node` is the daemon of this machine's node. Ids may be cut, as `zmreg list` shows them. A log is kept as long as
-    its node runs; of dead workers the last twenty are.
+    `node` is the daemon of this machine's node, `load-0` the first process of its `--load`. Ids may be cut, as
+    `zmreg list` shows them. A log is kept as long as its node runs; of dead workers the last twenty are.
 
     Example: zmreg logs node -f
     """
@@ -53,8 +53,8 @@ def logs(what: str, follow: bool, whole: bool, address: str | None, key: str | N
 
 def _find(observer: Observer, what: str) -> tuple[str, str]:
     """(node, name of the log). UsageError when it is nobody's, or more than one's."""
-    if what == "node":
-        return observer.word.node, "node"
+    if what == "node" or what.startswith("load-"):
+        return observer.word.node, what
     found: dict[tuple[str, str], None] = {}
     for row in observer.ask("nodes"):
         if row["Alive"] and (row["NodeName"] == what or _is(row["NodeID"], what)):

@@ -67,6 +67,13 @@ POSITIVE = click.FloatRange(min=0)
 @click.option("--num-gpus", type=POSITIVE, metavar="N", help="GPUs to hand out.")
 @click.option("--resources", callback=_amounts, metavar="AMOUNTS", help='licence=2,disk=1 or {"licence": 2}.')
 @click.option("--locs", metavar="NAMES", help="Names this machine has, e.g. gpu-box,model-a.")
+@click.option(
+    "--load",
+    "loads",
+    multiple=True,
+    metavar="MODULE:SETUP",
+    help="Run a process that calls SETUP, which registers functions, and serves them.",
+)
 @click.option("--object-store-bytes", callback=_size, metavar="SIZE", help="Size of the store, e.g. 2GiB.")
 @click.option("--detach", is_flag=True, help="Return when the node is up; it goes on until `zmreg stop`.")
 @AS_JSON
@@ -129,7 +136,7 @@ def _run(planned: Plan, options: dict[str, Any], ready: Callable[[Word], None]) 
             leave_address(options["address_file"], word.address)
         ready(word)
 
-    return Supervisor(planned, up, lambda text: click.echo(f"zmreg: {text}", err=True)).run()
+    return Supervisor(planned, up, lambda text: click.echo(f"zmreg: {text}", err=True), options["loads"]).run()
 
 
 # -- what is said ------------------------------------------------------------------------------------------------------
