@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zmreg.api.context import cancelled, exit_actor, get_gpu_ids, get_runtime_context
     from zmreg.api.coordination import as_completed, map, progress
     from zmreg.api.decorator import remote
+    from zmreg.api.events import Event, Subscription, publish, subscribe
     from zmreg.api.executor import Executor
     from zmreg.api.functions import RemoteFunction
     from zmreg.api.locations import replicate, scatter, who_has
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from zmreg.api.refs import ObjectRef
     from zmreg.api.strategies import NodeAffinitySchedulingStrategy
     from zmreg.api.upkeep import drain_node, restart, wait_for_nodes
+    from zmreg.flows.lowering import Graph
+    from zmreg.flows.request import GraphResult, Run, arequest, request, start_request
+    from zmreg.model.graphs import Lit, Ref, RPCCommand, Step
 
 from zmreg.model.version import VERSION
 
@@ -46,10 +50,12 @@ __version__ = VERSION
 __all__ = [
     "ActorClass",
     "ActorHandle",
+    "Event",
     "Executor",
     "NodeAffinitySchedulingStrategy",
     "ObjectRef",
     "RemoteFunction",
+    "Subscription",
     "acall",
     "as_completed",
     "available_resources",
@@ -74,6 +80,7 @@ __all__ = [
     "method",
     "nodes",
     "progress",
+    "publish",
     "put",
     "register",
     "remote",
@@ -83,10 +90,21 @@ __all__ = [
     "serve",
     "shutdown",
     "stats",
+    "subscribe",
     "wait",
     "wait_for_nodes",
     "who_has",
     "withdraw",
+    "Graph",
+    "GraphResult",
+    "Run",
+    "arequest",
+    "request",
+    "start_request",
+    "Lit",
+    "Ref",
+    "RPCCommand",
+    "Step",
 ]
 
 # Where each name lives; the same for type checkers above. A test holds the two, and __all__, together.
@@ -110,6 +128,7 @@ _HOMES = {
     "zmreg.api.context": ("cancelled", "exit_actor", "get_gpu_ids", "get_runtime_context"),
     "zmreg.api.coordination": ("as_completed", "map", "progress"),
     "zmreg.api.decorator": ("remote",),
+    "zmreg.api.events": ("Event", "Subscription", "publish", "subscribe"),
     "zmreg.api.executor": ("Executor",),
     "zmreg.api.functions": ("RemoteFunction",),
     "zmreg.api.locations": ("replicate", "scatter", "who_has"),
@@ -117,6 +136,9 @@ _HOMES = {
     "zmreg.api.refs": ("ObjectRef",),
     "zmreg.api.strategies": ("NodeAffinitySchedulingStrategy",),
     "zmreg.api.upkeep": ("drain_node", "restart", "wait_for_nodes"),
+    "zmreg.flows.lowering": ("Graph",),
+    "zmreg.flows.request": ("GraphResult", "Run", "arequest", "request", "start_request"),
+    "zmreg.model.graphs": ("Lit", "RPCCommand", "Ref", "Step"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

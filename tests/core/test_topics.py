@@ -46,6 +46,20 @@ def test_I9_examples(pattern: str, topic: str, matches: bool) -> None:
     assert Pattern(pattern).matches(topic) is matches
 
 
+@given(patterns, st.lists(words, min_size=1, max_size=3))
+def test_I9_a_pattern_reaches_what_it_may_match_further_on(pattern: list[str], prefix: list[str]) -> None:
+    """Eight more words are enough for any of these patterns, and "z" is a word that only * and # stand for."""
+    further = [[*prefix, *more] for size in range(9) for more in _fillings(pattern, size)]
+    assert Pattern(".".join(pattern)).reaches(".".join(prefix)) is any(stands_for(pattern, topic) for topic in further)
+
+
+def _fillings(pattern: list[str], size: int) -> list[list[str]]:
+    """Ends that a topic may need to match: the last `size` words of the pattern, a word for each * and none for #."""
+    if size > len(pattern):
+        return []
+    return [["z" if word == "*" else word for word in pattern[len(pattern) - size :] if word != "#"]]
+
+
 def test_I9_a_pattern_of_many_hashes_is_no_trap() -> None:
     """Twenty of them over a hundred words: a search that tries all ways would not end."""
     assert not Pattern("#.a." * 20 + "z").matches(".".join(["a"] * 100))
@@ -81,6 +95,17 @@ def test_I12_the_oldest_go_and_are_counted() -> None:
     assert [backlog.put(number, 10) for number in range(5)] == [0, 0, 0, 1, 1]
     assert backlog.take(2) == [2, 3] and backlog.take() == [4] and backlog.take() == []
     assert backlog.dropped == 2
+
+
+def test_I12_each_that_goes_is_told() -> None:
+    gone: list[int] = []
+    backlog = Backlog[int](most=2, gone=gone.append)
+    for number in range(5):
+        backlog.put(number, 1)
+    assert gone == [0, 1, 2] and backlog.take() == [3, 4]
+    backlog.put(5, 1)
+    backlog.clear()
+    assert backlog.take() == [] and backlog.dropped == 3 and backlog.statistics().nbytes == 0
 
 
 def test_I12_what_is_larger_than_the_bound_stays_alone() -> None:

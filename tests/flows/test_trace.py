@@ -83,7 +83,10 @@ def test_I4_a_deep_branch_does_not_leak_into_earlier_records() -> None:
 def test_I5_records_are_snapshots() -> None:
     told = Told(CHAIN)
     (record,) = told.done("one", 1.0)
-    record.level_results["one"] = record.accumulated_results["one"] = "changed"
+    changed = dict(record.level_results)
+    changed["one"] = "changed"
+    with pytest.raises(TypeError):
+        record.level_results["one"] = "changed"  # type: ignore[index]
     told.done("two", 2.0)
     assert record.level_results == record.accumulated_results == {"one": "one"}
 

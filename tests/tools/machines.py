@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ SMALL = ("--num-cpus", "1", "--object-store-bytes", "64M")
 class Machine:
     """A user's account on a machine: `run` and `up` are what is typed there. Ends what it started."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: Sequence[str] = ()) -> None:
+        """`prefix`: what comes before every command, to run it in another network (tests/processes/networks.py)."""
+        self.prefix = prefix
         self.directory = Path(tempfile.mkdtemp(prefix="zm-"))  # short: a socket path holds 107 characters
         for name in ("run", "home", "here"):
             (self.directory / name).mkdir(mode=0o700)
@@ -57,8 +60,8 @@ class Machine:
 
     def _python(self, *arguments: str, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, *arguments], env=self.environment(variables), cwd=self.here, capture_output=True,
-            text=True, timeout=PATIENCE_S, check=False,
+            [*self.prefix, sys.executable, *arguments], env=self.environment(variables), cwd=self.here,
+            capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
 
     def asks(self, *arguments: str) -> Any:
@@ -70,11 +73,22 @@ class Machine:
     def up(self, *arguments: str, **variables: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
         """`zmreg start ...` in the foreground: (its process, what it says when the node is up)."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "zmreg", "start", *arguments, "--json"], env=self.environment(variables),
-            cwd=self.here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [*self.prefix, sys.executable, "-m", "zmreg", "start", *arguments, "--json"],
+            env=self.environment(variables), cwd=self.here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._up.append(process)
         return process, self.next_word(process)
+
+    def goes_on(self, command: str, **variables: str) -> subprocess.Popen[str]:
+        """A line as it is typed, of a command that goes on; ended with the machine."""
+        name, *arguments = shlex.split(command)
+        assert name == "zmreg", command
+        process = subprocess.Popen(
+            [*self.prefix, sys.executable, "-m", "zmreg", *arguments], env=self.environment(variables), cwd=self.here,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._up.append(process)
+        return process
 
     def head(self, *arguments: str) -> dict[str, Any]:
         return self.up("--head", "--port", str(free_port()), *SMALL, *arguments)[1]
@@ -113,8 +127,8 @@ class Machine:
 
 
 @contextmanager
-def machine() -> Iterator[Machine]:
-    found = Machine()
+def machine(prefix: Sequence[str] = ()) -> Iterator[Machine]:
+    found = Machine(prefix)
     try:
         yield found
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,6 +140,10 @@ class Flight:
             del self._at[row.host]
         return ref, row
 
+    def under_way(self) -> list[str]:
+        """The calls that have not landed, in the order of their sending."""
+        return list(self._open)
+
     def runs(self, key: str) -> bool:
         """Whether a call is likely to have begun: as many as a host runs at once have, in the order of their sending,
         unless it has others' calls to run before."""
@@ -174,3 +178,10 @@ def unix_offset_s() -> float:
 def node_name(row: FunctionRow) -> str:
     """What people call the node of a host."""
     return row.node_name or node_of(row.host)[:4].hex()
+
+
+def code_of(row: FunctionRow) -> Callable[..., Any]:
+    """The function itself. Raises FunctionNotFoundError when nobody serves it any more, SerializationError."""
+    from zmreg.services.sources import fetch  # late: only who looks into a failure needs it
+
+    return fetch(client(), row)

@@ -23,6 +23,16 @@ class ActorState(StrEnum):
     DEAD = "DEAD"
 
 
+# Fault 6: after a start that never came to life, the next waits this long; else a broken constructor burns the budget,
+# and with -1 the machine, in milliseconds.
+RESTART_PAUSE_S: Final = 5.0
+# An actor that has lived so long is sound: what ends it then is not what ended it before.
+SOUND_S: Final = 5.0
+# Crashes in a row of one that is not sound that cost nothing but the restart. From then on pauses grow to the one above:
+# with max_restarts=-1 a crash in the first call would keep a node busy with nothing else but forks.
+CRASHES_AT_ONCE: Final = 5
+_FIRST_PAUSE_S: Final = 0.2
+
 MOVING: Final = "MOVING"
 """What subscribers hear of a living actor that is about to change its place: send it nothing until it is ALIVE."""
 
@@ -81,6 +91,10 @@ class Actor:
     pause: bool = False
     """A restart is due, but not before `due` (None until the next tick sets it)."""
     due: float | None = None
+    pause_s: float = RESTART_PAUSE_S
+    alive_since: float = float("-inf")
+    crashes: int = 0
+    """In a row, each of an actor that was not sound yet."""
     subscribers: dict[bytes, None] = field(default_factory=dict)
 
     def may_restart(self) -> bool:
@@ -90,6 +104,17 @@ class Actor:
     def may_move(self) -> bool:
         """Whether it outlives its node."""
         return not self.leaving and (self.entry.detached or self.may_restart())
+
+    def pause_before_restart(self, now: float) -> float:
+        """It has just lost its worker: how long its next start waits."""
+        if self.life.state is ActorState.STARTING:
+            return RESTART_PAUSE_S
+        if self.moving:
+            return 0.0
+        self.crashes = self.crashes + 1 if now - self.alive_since < SOUND_S else 1
+        late = self.crashes - CRASHES_AT_ONCE
+        # The exponent is bounded: 2 ** crashes would outgrow a float.
+        return min(RESTART_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(late - 1, 20)) if late > 0 else 0.0
 
     def tell(self, process: bytes) -> TellActor:
         return TellActor(

@@ -13,7 +13,15 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from typing import Final
 
-from zmreg.core.actor_roll import MOVES, Actor, ActorMove, ActorRoll, ActorState, ActorStatistics
+from zmreg.core.actor_roll import (
+    MOVES,
+    RESTART_PAUSE_S,
+    Actor,
+    ActorMove,
+    ActorRoll,
+    ActorState,
+    ActorStatistics,
+)
 from zmreg.core.effects import (
     ActorCreated,
     ActorEffect,
@@ -29,9 +37,6 @@ from zmreg.core.lifecycle import Lifecycle, named
 from zmreg.model.ids import short
 from zmreg.model.specs import ActorEntry
 
-# Fault 6: after a start that never came to life, the next waits this long; else a broken constructor burns the budget,
-# and with -1 the machine, in milliseconds.
-RESTART_PAUSE_S: Final = 5.0
 # An actor that announced its exit has this long for its atexit functions.
 EXIT_GRACE_S: Final = 10.0
 # Dead actors remembered, so that late callers learn why; older ones are only known to be unknown.
@@ -96,7 +101,7 @@ class ActorBook(ActorRoll):
             return []
         if failure is None:
             actor.life.move(ActorMove.CONSTRUCTED)
-            actor.failure, actor.init_failed = b"", False
+            actor.failure, actor.init_failed, actor.alive_since = b"", False, self._now
             self._note(actor_id)
             retire: list[ActorEffect] = [RetireActor(actor_id, worker)] if actor.leaving else []
             return actor.tell_all() + retire
@@ -153,6 +158,7 @@ class ActorBook(ActorRoll):
         worker = actor.worker
         if no_restart:
             return self._end(actor, b"killed", KillWorker(worker) if worker else None)
+        actor.alive_since = float("-inf")  # somebody's wish, and no crash of an actor that is not sound
         return self._lose(actor, b"killed, restart allowed", KillWorker(worker)) if worker else []
 
     def release(self, actor_id: bytes) -> list[ActorEffect]:
@@ -219,7 +225,7 @@ class ActorBook(ActorRoll):
         effects: list[ActorEffect] = []
         for actor in [actor for actor in self._actors.values() if actor.pause]:
             if actor.due is None:
-                actor.due = self._now + RESTART_PAUSE_S
+                actor.due = self._now + actor.pause_s
             elif self._now >= actor.due:
                 actor.pause, actor.due = False, None
                 effects.append(HostActor(actor.entry.actor_id, actor.entry.place, actor.entry.hold))
@@ -284,13 +290,13 @@ class ActorBook(ActorRoll):
         """The actor has no worker any more: restart it within its budget, else end it."""
         if not (restart and actor.may_restart()):
             return self._end(actor, failure, kill, init_failed)
-        pause = actor.life.state is ActorState.STARTING
+        actor.pause_s = actor.pause_before_restart(self._now)
         actor.life.move(ActorMove.LOST, "constructor raised" if init_failed else f"worker {short(actor.worker)}")
         actor.restarts_used += not actor.moving
         self._restarts += not actor.moving
         actor.moving = False
         actor.failure, actor.init_failed = failure, init_failed
-        actor.pause, actor.due = pause, None
+        actor.pause, actor.due = actor.pause_s > 0, None
         ask: list[ActorEffect] = []
         if not pause:
             ask.append(HostActor(actor.entry.actor_id, actor.entry.place, actor.entry.hold))

@@ -6,6 +6,7 @@ In a pattern `*` stands for one word and `#` for any number of them, also none: 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from zmreg.model.record import Record
@@ -70,6 +71,25 @@ class Pattern:
                 return False
         return all(word == ANY_WORDS for word in pattern[at:])
 
+    def reaches(self, prefix: str) -> bool:
+        """Whether it stands for `prefix`, or for some topic that goes on from there with a dot."""
+        pattern = self._words
+        places = self._with_skipped({0})
+        for word in prefix.split("."):
+            stays = {at for at in places if at < len(pattern) and pattern[at] == ANY_WORDS}
+            goes_on = {at + 1 for at in places if at < len(pattern) and pattern[at] in (ONE_WORD, word)}
+            places = self._with_skipped(stays | goes_on)
+        return bool(places)
+
+    def _with_skipped(self, places: set[int]) -> set[int]:
+        """Places in the pattern, and those that are reached from them by taking no word for a `#`."""
+        found = set(places)
+        for at in sorted(places):
+            while at < len(self._words) and self._words[at] == ANY_WORDS:
+                at += 1
+                found.add(at)
+        return found
+
     def __eq__(self, other: object) -> bool:
         return self.text == other.text if isinstance(other, Pattern) else NotImplemented
 
@@ -95,12 +115,18 @@ class Backlog(Generic[Item]):
     Invariant: at most `most` items, and `most_bytes` bytes unless a single item has more.
     """
 
-    def __init__(self, most: int = BACKLOG_ITEMS, most_bytes: int = BACKLOG_BYTES) -> None:
-        """Raises ValueError for a bound below 1."""
+    def __init__(
+        self,
+        most: int = BACKLOG_ITEMS,
+        most_bytes: int = BACKLOG_BYTES,
+        gone: Callable[[Item], object] | None = None,
+    ) -> None:
+        """`gone(item)` is called for each that has to go. Raises ValueError for a bound below 1."""
         if most < 1 or most_bytes < 1:
             raise ValueError(f"a backlog of {most} items and {most_bytes} bytes keeps nothing; both are 1 at least")
         self._most = most
         self._most_bytes = most_bytes
+        self._gone = gone
         self._items: deque[tuple[Item, int]] = deque()
         self._nbytes = 0
         self._taken = 0
@@ -111,8 +137,11 @@ class Backlog(Generic[Item]):
         """Add one of so many bytes. How many had to go for it."""
         before = self.dropped
         while self._items and (len(self._items) >= self._most or self._nbytes + nbytes > self._most_bytes):
-            self._nbytes -= self._items.popleft()[1]
+            oldest, size = self._items.popleft()
+            self._nbytes -= size
             self.dropped += 1
+            if self._gone is not None:
+                self._gone(oldest)
         self._items.append((item, nbytes))
         self._nbytes += nbytes
         return self.dropped - before
@@ -123,6 +152,11 @@ class Backlog(Generic[Item]):
         self._nbytes -= sum(nbytes for _, nbytes in taken)
         self._taken += len(taken)
         return [item for item, _ in taken]
+
+    def clear(self) -> None:
+        """Nobody reads what is left; it does not count as dropped."""
+        self._items.clear()
+        self._nbytes = 0
 
     def statistics(self) -> BacklogStatistics:
         return BacklogStatistics(len(self._items), self._nbytes, self._taken, self.dropped)

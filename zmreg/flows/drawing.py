@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import Final
 
 from zmreg.core.graph_run import StepState
@@ -66,3 +67,38 @@ def _mermaid(text: str) -> str:
 def _dot(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
+
+
+# Of a step's box, of the way to the next level, and of the one to the next step below; in pixels.
+_BOX: Final = (150, 28)
+_GAP: Final = (60, 14)
+# Beyond, a browser is busy and nobody sees anything.
+_MOST_DRAWN: Final = 400
+_LABEL_CHARS: Final = 20
+
+
+def to_svg(plan: Plan, states: Mapping[str, str] | None = None) -> str:
+    """The same as a picture: a column for each level. Text instead, for graphs that are too large to look at."""
+    if len(plan.steps) > _MOST_DRAWN:
+        return f"{len(plan.steps)} steps: too many to draw; to_dot() writes them all down"
+    (width, height), (across, down) = _BOX, _GAP
+    at = {
+        name: (10 + column * (width + across), 10 + row * (height + down))
+        for column, names in enumerate(plan.levels)
+        for row, name in enumerate(names)
+    }
+    size = [max((place[axis] for place in at.values()), default=0) + 10 + _BOX[axis] for axis in (0, 1)]
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}" font-size="11">']
+    for name, dependant in _edges(plan):
+        (x1, y1), (x2, y2) = at[name], at[dependant]
+        ends = f'x1="{x1 + width}" y1="{y1 + height // 2}" x2="{x2}" y2="{y2 + height // 2}"'
+        lines.append(f'<line {ends} stroke="#888"/>')
+    for name, (x, y) in at.items():
+        colour = COLOURS[states[name]] if states and name in states else "white"
+        label = _label(plan, name)
+        shown = label if len(label) <= _LABEL_CHARS else f"{label[: _LABEL_CHARS - 1]}…"
+        lines.append(
+            f'<g><title>{escape(label)}</title><rect x="{x}" y="{y}" width="{width}" height="{height}" rx="4" '
+            f'fill="{colour}" stroke="#555"/><text x="{x + 8}" y="{y + 18}">{escape(shown)}</text></g>'
+        )
+    return "".join([*lines, "</svg>"])

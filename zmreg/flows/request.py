@@ -1,226 +1,121 @@
-"""Requests: many named calls that use each other's values, written down once and run wherever what they need is.
-
-`Run` drives a `GraphRun` by what a `Flight` tells it. The thread that waits for the result is the one that drives;
-a run that was only started has a thread of its own.
-"""
+"""Requests: many named calls that use each other's values, written down once and run wherever what they need is."""
 
 from __future__ import annotations
 
-import logging
-import secrets
+import html
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar, Unpack
 
-from zmreg.api.flight import Flight, Landed
-from zmreg.api.functions import RemoteFunction
-from zmreg.api.refs import ObjectRef
-from zmreg.core.binding import Frame
-from zmreg.core.fields import follow
-from zmreg.core.graph_run import GraphRun
-from zmreg.core.graphs import plan as plan_of
-from zmreg.flows.trace import ExecutionSummary, LevelRecord, Trace
-from zmreg.model.errors import FunctionNotFoundError, NoRouteError, ZmregError
-from zmreg.model.graph_events import RunEvent, StepCancelled, StepFinished, StepQueued
-from zmreg.model.graphs import Path, StepLike
-from zmreg.model.record import Record
+from zmreg.api.functions import BoundCall
+from zmreg.api.refs import notified
+from zmreg.core.graphs import Plan
+from zmreg.flows import drawing
+from zmreg.flows.driving import Drive
+from zmreg.flows.lowering import Graph, lowered
+from zmreg.flows.options import Options, RequestOptions, options_of
+from zmreg.flows.trace import NOTHING, ExecutionSummary, LevelRecord, Trace
+from zmreg.model.errors import GetTimeoutError
+from zmreg.model.graphs import StepLike
 
-log = logging.getLogger("zmreg.requests")
-
-BIND_TIMEOUT_S = 1.0
-# A host that was there a moment ago and is not: another may come.
-_AGAIN_S = 0.05
-
-_part = RemoteFunction(follow, {"num_cpus": 0, "name": "projection"})
+R = TypeVar("R")
+Steps = Iterable[StepLike] | Graph | BoundCall
 
 
-class Options(Record):
-    """How a request is run, and what is kept of it."""
+def request(steps: Steps, **options: Unpack[RequestOptions]) -> GraphResult:
+    """Run steps, and return {name: value} of those whose values no other step takes.
 
-    timeout: float | None = None
-    bind_timeout: float = BIND_TIMEOUT_S
-    """Seconds for which a function that nobody serves is waited for."""
-    detail: str = "values"
-    """What records hold: "values" (larger ones than the inline limit as refs), "refs", or "summary"."""
-    traced: bool = False
-    on_level: Callable[[LevelRecord], object] | None = None
-
-
-class Run:
-    """A request that runs, or has run."""
-
-    def __init__(self, steps: Iterable[StepLike], options: Options, keep: Iterable[str] | str, request_id: str) -> None:
-        self.plan = plan_of(steps, keep)
-        self.request_id = request_id or secrets.token_hex(8)
-        self.options = options
-        self._flight = Flight()
-        self._run = GraphRun(self.plan, self.request_id, options.timeout, options.traced)
-        self.trace = Trace(self.plan, self.request_id, time.time() - time.monotonic()) if options.traced else None
-        self._parts: dict[tuple[str, Path], Any] = {}
-        self._homeless: dict[str, float] = {}
-        """Steps for which nobody is there just now: until when they are tried."""
-        self._cancelled = False
-        self._over = threading.Event()
-
-    def __repr__(self) -> str:
-        return f"<Run {self._run!r}>"
-
-    # -- driving ------------------------------------------------------------------------------------------------------
-
-    def drive(self) -> None:
-        """Run it to its end, on this thread. Raises what keeps it from beginning; else the end is in `outcome`."""
-        try:
-            for step in self.plan.steps.values():
-                self._flight.find(step.fun, tuple(step.locs), step.version or "", self.options.bind_timeout)
-            self._act(self._run.begin(self._flight.now()))
-            while not self._run.done:
-                self._turn()
-        except BaseException:
-            if not self._run.done:
-                self._act(self._run.cancel(self._flight.now()))
-            raise
-        finally:
-            self._over.set()
-
-    def _turn(self) -> None:
-        deadline = self._run.next_deadline()
-        if self._homeless:
-            soon = self._flight.now() + _AGAIN_S
-            deadline = soon if deadline is None else min(deadline, soon)
-        for landed in self._flight.take(deadline):
-            self._act(self._heard(landed))
-        now = self._flight.now()
-        if self._cancelled:
-            self._act(self._run.cancel(now))
-        for step in list(self._homeless):
-            if not self._run.done:
-                self._act(self._start(step))
-        self._act(self._run.expire(now))
-
-    def _heard(self, landed: Landed) -> list[RunEvent]:
-        run, step, now = self._run, landed.key, self._flight.now()
-        if landed.error is None:
-            return run.finished(step, landed.ref, now, landed.node, landed.nbytes, landed.took_s)
-        if landed.lost:
-            return run.lost(step, landed.may_have_run, landed.error, now, landed.node)
-        return run.failed(step, landed.error, now, landed.node, landed.took_s)
-
-    def _act(self, events: Iterable[RunEvent]) -> None:
-        todo = deque(events)
-        while todo:
-            event = todo.popleft()
-            if self.trace is not None:
-                self._tell(event)
-            if isinstance(event, StepQueued):
-                todo.extend(self._start(event.step))
-            elif isinstance(event, StepCancelled):
-                self._homeless.pop(event.step, None)
-                self._flight.drop(event.step)
-
-    def _start(self, step: str) -> list[RunEvent]:
-        asked = self.plan.steps[step]
-        wanted = (asked.fun, tuple(asked.locs), asked.version or "")
-        now = self._flight.now()
-        try:
-            args, kwargs = self._bound(step)
-            self._flight.send(step, wanted, args, kwargs)
-        except (FunctionNotFoundError, NoRouteError) as error:
-            if now > self._homeless.setdefault(step, now + self.options.bind_timeout):
-                del self._homeless[step]
-                return self._run.failed(step, error, now)
-            return []
-        except (ZmregError, TypeError, ValueError) as error:  # what cannot be bound or sent
-            return self._run.failed(step, error, now)
-        self._homeless.pop(step, None)
-        return []
-
-    # -- values -------------------------------------------------------------------------------------------------------
-
-    def _bound(self, step: str) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """What to send: refs to the values, which go from who has them to who takes them. Those that go inside of
-        containers are put there where the call is run."""
-        template = self.plan.templates[step]
-        parts = [part for _, part in (*template.args_parts, *template.kwargs_parts)]
-        if any(isinstance(part, Frame) for part in parts):
-            return (template, *(self._value(use.step, use.path) for use in template.uses)), {}
-        return template.fill([self._value(use.step, use.path) for use in template.uses])
-
-    def _value(self, step: str, path: Path) -> Any:
-        ref = self._run.values[step]
-        if not path:
-            return ref
-        known = self._parts.get((step, path))
-        if known is None:
-            assert isinstance(ref, ObjectRef)
-            if self._flight.is_inline(ref):
-                return follow(ref.get(), path, step)
-            known = self._parts[step, path] = _part.remote(ref, path, step)
-        return known
-
-    # -- what is told -------------------------------------------------------------------------------------------------
-
-    def _tell(self, event: RunEvent) -> None:
-        assert self.trace is not None
-        if isinstance(event, StepFinished):
-            event = event.but(value=self._shown(event))
-        record = self.trace.hear(event)
-        if record is not None and self.options.on_level is not None:
-            try:
-                self.options.on_level(record)
-            except Exception:
-                log.exception("on_level of request %s raised; the request goes on", self.request_id)
-
-    def _shown(self, event: StepFinished) -> Any:
-        """The value as records have it: a copy of its own, or a ref, or words."""
-        ref, detail = event.value, self.options.detail
-        assert isinstance(ref, ObjectRef)
-        if detail == "refs" or (detail == "values" and not self._flight.is_inline(ref)):
-            return ref
-        if detail == "values":
-            return ref.get()
-        text = repr(ref.get())[:200] if self._flight.is_inline(ref) else ""
-        return {"type": ref.meta.type_name, "nbytes": event.nbytes, "repr": text}
-
-    # -- the end ------------------------------------------------------------------------------------------------------
-
-    def result(self) -> GraphResult:
-        """The values of the sinks. Raises what the request failed with; the past is on the error."""
-        run = self._run
-        if run.error is not None:
-            raise self._error()
-        refs = run.results()
-        values = {name: ref.get() for name, ref in refs.items() if isinstance(ref, ObjectRef)}
-        return GraphResult(values, self)
-
-    def _error(self) -> BaseException:
-        error, step = self._run.error, self._run.failed_step
-        assert isinstance(error, BaseException)
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, BaseException) and error.__cause__ is None:
-            error.__cause__ = cause
-        past = self.trace.past() if self.trace is not None else None
-        facts = {
-            "request_id": self.request_id,
-            "step": step,
-            "level_index": self.plan.depth.get(step),
-            "node": past.node if past is not None else "",
-            "intermediate_results": past.intermediate_results if past is not None else (),
-            "partial": past.partial if past is not None else {},
-        }
-        for name, value in facts.items():
-            setattr(error, name, value)
-        return error
+    `steps`: `Step`s or tuples of their first fields, in any order; a `Graph`, or a call that was bound. A text among
+    their arguments that is another step's name stands for that step's value. `options`: see `RequestOptions`.
+    Nothing runs before all of it makes sense and somebody serves each function. Raises GraphError, CycleError,
+    DuplicateStepError, FunctionNotFoundError, NoRouteError; what a step failed with, as TaskError, with `.step`,
+    `.node`, `.arg_previews`, `.reproduce()` and, when intermediate results are kept, those; TimeoutError.
+    """
+    drive = _drive(steps, options_of(options))
+    drive.go()
+    return GraphResult(drive.values(), drive)
 
 
-class GraphResult(dict[str, Any]):
-    """{step: value} of what a request returns, and what it tells of how it went."""
+async def arequest(steps: Steps, **options: Unpack[RequestOptions]) -> GraphResult:
+    """`request` for coroutines. Cancelling whoever awaits it cancels the request."""
+    run = Run(_drive(steps, options_of(options)))
+    try:
+        await notified(run.when_done)
+    except BaseException:
+        run.cancel()
+        raise
+    return run.result()
 
-    def __init__(self, values: Mapping[str, Any], run: Run) -> None:
+
+def start_request(steps: Steps, **options: Unpack[RequestOptions]) -> Run:
+    """Have a request run on a thread of its own. It is traced, so that it can be looked at while it runs, and keeps
+    all values as long as somebody has the `Run`. Raises what is wrong with the steps; the rest comes from `result`."""
+    return Run(_drive(steps, options_of(options, kept=True)))
+
+
+def _drive(steps: Steps, options: Options) -> Drive:
+    plan, local = lowered(steps, options.keep)
+    return Drive(plan, options, local)
+
+
+class Views:
+    """What can be told of a request, while it runs and afterwards. Empty when it was not traced."""
+
+    trace: Trace | None
+    _plan: Plan
+
+    def report(self) -> str:
+        """Each level that is whole, with its time and its values, cut at 50 characters."""
+        return self.trace.report() if self.trace is not None else NOTHING
+
+    def bottlenecks(self) -> dict[str, Any]:
+        """The slowest level and steps, and the chain of steps that decided when the run ended."""
+        return self.trace.bottlenecks() if self.trace is not None else {}
+
+    def dependency_trace(self) -> list[dict[str, Any]]:
+        """Of each level that is whole: which steps it added and from what, how many there are, who could go on."""
+        return self.trace.dependency_trace() if self.trace is not None else []
+
+    def timeline(self) -> list[dict[str, Any]]:
+        """One row for each step that was queued: when, when it started and ended, and where. Seconds since the run
+        began."""
+        return self.trace.timeline() if self.trace is not None else []
+
+    def chrome_trace(self) -> list[dict[str, Any]]:
+        """Events for chrome://tracing and Perfetto: `json.dump(run.chrome_trace(), file)`."""
+        return self.trace.chrome_trace() if self.trace is not None else []
+
+    def states(self) -> dict[str, str]:
+        """{step: WAITING, QUEUED, RUNNING, DONE, FAILED or CANCELLED}."""
+        return self.trace.states() if self.trace is not None else {}
+
+    def to_mermaid(self) -> str:
+        """The graph, coloured by state."""
+        return drawing.to_mermaid(self._plan, self.states())
+
+    def to_dot(self) -> str:
+        """The graph for Graphviz, coloured by state."""
+        return drawing.to_dot(self._plan, self.states())
+
+    def _repr_html_(self) -> str:
+        picture = drawing.to_svg(self._plan, self.states())
+        return f"<div><code>{html.escape(repr(self))}</code><br>{picture}</div>"
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": self._repr_html_(), "text/vnd.mermaid": self.to_mermaid()}
+
+
+class GraphResult(dict[str, Any], Views):
+    """{step: value} of what a request returns, and what can be told of how it went."""
+
+    def __init__(self, values: Mapping[str, Any], drive: Drive) -> None:
         super().__init__(values)
-        self.request_id = run.request_id
-        self.trace = run.trace
+        self.request_id = drive.request_id
+        self.trace = drive.teller.trace
+        self.arg_previews = drive.teller.arg_previews
+        """{step: {"args[0]": what it was called with}}, in debug mode."""
+        self._plan = drive.plan
+        self._options = drive.options
 
     @property
     def r(self) -> GraphResult:
@@ -230,18 +125,111 @@ class GraphResult(dict[str, Any]):
     @property
     def intermediate_results(self) -> tuple[LevelRecord, ...]:
         """One record a level; empty when they were not asked for."""
-        return tuple(self.trace.records) if self.trace is not None else ()
+        return tuple(self.trace.records) if self.trace is not None and self._options.has_levels else ()
 
     @property
     def execution_summary(self) -> ExecutionSummary | None:
-        """Where the time went; None when nothing was traced."""
+        """Where the time went; None when that was not asked for."""
+        return self.trace.summary() if self.trace is not None and self._options.has_summary else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)  # what goes to others is the values
+
+
+class Run(Views):
+    """A request that runs on a thread of its own, or has run."""
+
+    def __init__(self, drive: Drive) -> None:
+        self.request_id = drive.request_id
+        self.trace = drive.teller.trace
+        self._plan = drive.plan
+        self._drive = drive
+        self._outcome: GraphResult | BaseException | None = None
+        self._over = threading.Event()
+        self._guard = threading.Lock()
+        self._waiting: list[Callable[[], None]] = []
+        threading.Thread(target=self._go, name=f"zmreg-request-{self.request_id}", daemon=True).start()
+
+    def _go(self) -> None:
+        try:
+            self._drive.go()
+            self._outcome = GraphResult(self._drive.values(), self._drive)
+        except BaseException as error:  # noqa: BLE001  it is raised where the result is asked for
+            self._outcome = error
+        with self._guard:
+            self._over.set()
+        for wake in self._waiting:
+            wake()
+
+    def when_done(self, wake: Callable[[], None]) -> None:
+        """Call `wake`, from any thread, once it has ended in whatever way."""
+        with self._guard:
+            if not self._over.is_set():
+                self._waiting.append(wake)
+                return
+        wake()
+
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._over.is_set()
+
+    def result(self, timeout: float | None = None) -> GraphResult:
+        """As `request` returns or raises; waits for it, at most `timeout` seconds, then GetTimeoutError."""
+        if not self._over.wait(timeout):
+            raise GetTimeoutError(f"request {self.request_id} was not done within {timeout} s; it goes on", timeout)
+        if isinstance(self._outcome, GraphResult):
+            return self._outcome
+        assert self._outcome is not None
+        raise self._outcome
+
+    def cancel(self) -> None:
+        """End it: calls that run are cancelled, and `result` raises TaskCancelledError. Nothing if it has ended."""
+        self._drive.cancel()
+
+    def levels(self) -> Levels:
+        """The records of its levels as they come, for `for` and `async for`. They end with the run; whether it failed,
+        `result` tells."""
+        return Levels(self._drive)
+
+    def summary(self) -> ExecutionSummary | None:
+        """Where the time went up to now; None when it is not traced."""
         return self.trace.summary() if self.trace is not None else None
 
+    def __await__(self) -> Iterator[Any]:
+        return self._awaited().__await__()
 
-def request(
-    steps: Iterable[StepLike], *, keep: Iterable[str] | str = (), request_id: str = "", **options: Any
-) -> GraphResult:
-    """Run steps (README: requests) and return {name: value} of those that no other step uses."""
-    run = Run(steps, Options(**options), keep, request_id)
-    run.drive()
-    return run.result()
+    async def _awaited(self) -> GraphResult:
+        await notified(self.when_done)
+        return self.result()
+
+    def __repr__(self) -> str:
+        return f"<Run {self._drive.run!r}>"
+
+
+class Levels:
+    """See `Run.levels`."""
+
+    def __init__(self, drive: Drive) -> None:
+        self._teller = drive.teller
+
+    def __iter__(self) -> Iterator[LevelRecord]:
+        index = 0
+        while True:
+            there = threading.Event()
+            self._teller.when_level(index, there.set)
+            there.wait()
+            record = self._teller.level(index)
+            if record is None:
+                return
+            yield record
+            index += 1
+
+    async def __aiter__(self) -> AsyncIterator[LevelRecord]:
+        index = 0
+        while True:
+            await notified(lambda wake: self._teller.when_level(index, wake))  # noqa: B023  it is over when that goes on
+            record = self._teller.level(index)
+            if record is None:
+                return
+            yield record
+            index += 1

@@ -8,7 +8,7 @@ seconds of the caller's clock; what comes out is in milliseconds, or in seconds 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,6 +35,45 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 50
 
 
+class Held(Record):
+    """A value that stays where it was made. `ref`: the handle to it."""
+
+    ref: Any
+    type_name: str
+    nbytes: int
+
+    def __repr__(self) -> str:
+        return f"<{self.type_name or 'value'} of {self.nbytes} bytes, not fetched>"
+
+
+class Results(Mapping[str, Any]):
+    """{step: value}. A value that stayed where it was made is fetched when it is asked for, each time anew, and only
+    then may it raise ObjectLostError."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = values
+
+    def __getitem__(self, step: str) -> Any:
+        value = self._values[step]
+        return value.ref.get() if isinstance(value, Held) else value
+
+    def ref(self, step: str) -> Any:
+        """The handle to a value that stayed where it was made; None for one that is here."""
+        value = self._values[step]
+        return value.ref if isinstance(value, Held) else None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+
 class LevelRecord(Record):
     """A level is whole: a snapshot, which later steps do not change. `timestamp`: Unix seconds."""
 
@@ -55,14 +94,14 @@ class LevelRecord(Record):
         return len(self.levels)
 
     @property
-    def level_results(self) -> dict[str, object]:
+    def level_results(self) -> Results:
         """{step: value} of this level alone."""
-        return dict(self.levels[-1])
+        return Results(self.levels[-1])
 
     @property
-    def accumulated_results(self) -> dict[str, object]:
+    def accumulated_results(self) -> Results:
         """{step: value} of this level and of all before it."""
-        return {step: value for level in self.levels for step, value in level.items()}
+        return Results({step: value for level in self.levels for step, value in level.items()})
 
     @property
     def is_final_level(self) -> bool:
@@ -104,7 +143,7 @@ class Past(Record):
     """What there was when a request failed, for its error to carry."""
 
     intermediate_results: tuple[LevelRecord, ...]
-    partial: Mapping[str, object]
+    partial: Results
     """{step: value} of what is done beyond the levels that are whole."""
     step: str
     node: str
@@ -301,7 +340,11 @@ class Trace:
         }
         failed = self._failed
         return Past(
-            tuple(self.records), done, failed, self.spans[failed].node if failed else "", self.plan.depth.get(failed)
+            tuple(self.records),
+            Results(done),
+            failed,
+            self.spans[failed].node if failed else "",
+            self.plan.depth.get(failed),
         )
 
     # -- as pictures --------------------------------------------------------------------------------------------------

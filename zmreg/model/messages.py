@@ -26,6 +26,7 @@ from zmreg.model.actor_messages import (
     WatchActor,
 )
 from zmreg.model.ask_messages import Answer, Ask, LogLines
+from zmreg.model.event_messages import Events, EventsTaken, PatternNews, Subscribe, Unsubscribe, WatchPatterns
 from zmreg.model.far_messages import (
     ActorHosted,
     ActorUnplaceable,
@@ -131,6 +132,8 @@ __all__ = [
     "Delta",
     "AskRepeatable",
     "EndWorkers",
+    "Events",
+    "EventsTaken",
     "Exit",
     "FetchCredit",
     "FetchObject",
@@ -154,6 +157,7 @@ __all__ = [
     "Message",
     "NeedDefinition",
     "PartReady",
+    "PatternNews",
     "Pin",
     "PinRefused",
     "Pinned",
@@ -173,14 +177,17 @@ __all__ = [
     "Sealed",
     "SnapshotPart",
     "Steal",
+    "Subscribe",
     "TakesNothing",
     "Unborrow",
     "Unpin",
     "Unschedulable",
+    "Unsubscribe",
     "UseDevices",
     "WantLeases",
     "WatchActor",
     "WatchFunctions",
+    "WatchPatterns",
     "Welcome",
     "WithdrawFunction",
     "WorkersAtCap",
@@ -416,6 +423,7 @@ Message = (
     | Delta | Beacon | AskReplay | AskSnapshot | SnapshotPart
     | FunctionRow | RegisterFunction | WithdrawFunction | WatchFunctions | FunctionNews
     | EndWorkers | WorkersEnded | AskRepeatable | Repeatable
+    | Subscribe | Unsubscribe | WatchPatterns | PatternNews | Events | EventsTaken
 )  # fmt: skip
 
 CALLS_KIND = 100

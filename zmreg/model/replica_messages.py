@@ -18,6 +18,7 @@ class ReplicaTable(IntEnum):
     LOCATIONS = 1
     MEMBERS = 2
     FUNCTIONS = 3
+    TOPICS = 4
 
 
 class Delta(Sentence):

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zmreg.model.errors import GetTimeoutError, ObjectLostError
 from zmreg.model.messages import Prefetch
@@ -17,12 +17,18 @@ from zmreg.services.station import Station
 from zmreg.wire import payload
 from zmreg.wire.packed import Packed
 
+if TYPE_CHECKING:
+    from zmreg.services.bus import Bus
+
 # A wait this short is not worth telling the node that the CPU is free.
 _BLOCKED_AFTER_S = 0.001
 
 
 class Client(Station):
     """A seat that deals in values. `connect()` before anything else, `close()` at the end."""
+
+    bus: Bus | None = None
+    """Events, when the first is published or subscribed to."""
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 

@@ -21,8 +21,9 @@ from zmreg.net.waiting import Waiter
 from zmreg.services import arrivals, execute
 from zmreg.services.client import Client
 from zmreg.services.hosting import attempt, nreturns
-from zmreg.services.hosts import MAX_THREADS
+from zmreg.services.hosts import CODE_TARGET, MAX_THREADS
 from zmreg.services.running import running
+from zmreg.services.sources import code_of
 from zmreg.wire import batches
 
 _perf = time.perf_counter
@@ -67,7 +68,7 @@ class Desk:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._functions: dict[str, Callable[..., Any]] = {}
+        self._functions: dict[str, Callable[..., Any]] = {CODE_TARGET: self._code}
         self._recent = execute.Recent()
         self._crew = Crew(lambda call: self._on_thread(*call))
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -98,7 +99,10 @@ class Desk:
 
     def names(self) -> list[str]:
         """What is served."""
-        return sorted({target.partition("\0")[0] for target in self._functions})
+        return sorted({target.partition("\0")[0] for target in self._functions if target != CODE_TARGET})
+
+    def _code(self, target: str) -> bytes:
+        return code_of(self._functions[target])
 
     def drain(self, timeout: float) -> bool:
         """Wait until what has come is answered; False when that takes longer than `timeout` seconds."""

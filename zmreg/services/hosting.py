@@ -19,6 +19,7 @@ from zmreg.model.ids import object_id
 from zmreg.model.messages import ActorExiting, Construct, Constructed
 from zmreg.services import arrivals, execute
 from zmreg.services.execute import ActorExit
+from zmreg.services.hosts import CODE_TARGET
 from zmreg.services.inputs import constructor_arguments
 from zmreg.services.kinds import is_async_class
 from zmreg.services.running import running
@@ -159,6 +160,10 @@ class SyncHost:
         return lambda *args, **kwargs: receive(name, args, kwargs)
 
     def _named(self, target: str) -> Callable[..., Any]:
+        if target == CODE_TARGET:
+            from zmreg.services.sources import code_of  # late: asked for once in a while
+
+            return lambda asked: code_of(self.served[asked])
         function = self.served.get(target)
         if function is None:
             raise FunctionWithdrawnError(f"{self.class_name()} does not serve {target.partition(chr(0))[0]!r} any more")

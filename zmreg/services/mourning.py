@@ -64,6 +64,8 @@ class Mourning:
         node.adoption.owner_left(process)
         if node.named is not None:
             node.named.process_gone(process)
+        if node.topics is not None:
+            node.topics.gone(process)
         node.leaving.discard(process)
         node.clients.pop(process, None)
         node.ends.forget(process)
@@ -102,6 +104,8 @@ class Mourning:
         node.restarting.node_gone(gone)
         node.adoption.node_gone(prefix, bool(word.heir))
         node.head.node_gone(gone, word.reason, adopted)
+        if node.topics is not None:
+            node.topics.gone(gone)
         for owner in [each for each in node.leases.owners() if each.startswith(prefix)]:
             node.perform(node.leases.owner_died(owner))
         if not word.heir and node.neighbours is not None:

@@ -29,7 +29,7 @@ from zmreg.services.built_in import BUILT_IN, BuiltIn
 from zmreg.services.calls import Task, Template
 from zmreg.services.client import Client
 from zmreg.services.entries import PENDING, Entry
-from zmreg.services.hosts import HostPeer
+from zmreg.services.hosts import CODE_TARGET, HostPeer
 from zmreg.services.peers import Peer
 from zmreg.services.submit import submit_task, submit_to
 from zmreg.wire import codec
@@ -133,7 +133,7 @@ class Naming:
                 raise
             return submit_task(client, self._built_in.template(wanted), args, kwargs), built_in
         with client.lock:
-            target = f"{row.name}\0{row.version}"
+            target = _target(row)
             template = self._templates.get(target)
             if template is None:
                 template = self._templates[target] = Template(row.name, target, Shape())
@@ -158,6 +158,12 @@ class Naming:
                 ended(entry)
         return task, row
 
+    def ask_for_code(self, row: FunctionRow) -> Task:
+        """Have that host say the code of that function: bytes of `wire.payload.pack_code`."""
+        with self._client.lock:
+            peer = self._peer(row)
+        return submit_to(self._client, Template(row.name, CODE_TARGET, Shape()), peer, None, (_target(row),), {})
+
     def _taken(self, wanted: Wanted) -> tuple[FunctionRow, Peer]:
         """Whose turn it is, and the way there. Of some we know that they are gone before the node has said so."""
         while True:
@@ -176,13 +182,17 @@ class Naming:
         if peer is None:
             for host in [host for host, each in self._hosts.items() if each.state == "dead"]:
                 del self._hosts[host]
-            peer = self._hosts[row.host] = HostPeer(tasks, self._client.me, row.host)
+            peer = self._hosts[row.host] = HostPeer(tasks, self._client.me, row.host, row.node_name)
         return peer
 
     def refused(self, row: FunctionRow) -> None:
         """It was not begun there: nobody is sent there again unless the node tells of it anew."""
         with self._client.lock:
             self.table.remove(key_of(row))
+
+
+def _target(row: FunctionRow) -> str:
+    return f"{row.name}\0{row.version}"
 
 
 def was_lost(error: BaseException) -> bool:

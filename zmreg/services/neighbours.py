@@ -25,6 +25,7 @@ from zmreg.model.messages import (
 from zmreg.model.replica_messages import ReplicaTable
 from zmreg.net.curve import LOST, OPEN, UNREACHABLE
 from zmreg.net.mesh import Mesh
+from zmreg.services import on_demand
 from zmreg.services.admission import CONTACT, Admission
 from zmreg.services.bulletin import Bulletin
 from zmreg.services.detours import Detours
@@ -83,7 +84,8 @@ class Neighbours:
             node.me, self._publish, self.raw, self.fetcher.learned, node.settings.registry_scope
         )
         functions = node.functions.listen(record().name, self._publish, self.raw)
-        self.tables: dict[int, Table] = dict([(ReplicaTable.LOCATIONS, self.registry), functions])
+        topics = on_demand.topics(node).listen(self._publish, self.raw)
+        self.tables: dict[int, Table] = dict([(ReplicaTable.LOCATIONS, self.registry), functions, topics])
         node.store.on_offered = self.registry.holds
         node.store.on_gone = self.registry.holds_no_more
         node.ends.far = self.far

@@ -34,6 +34,7 @@ def network(node: Node) -> dict[str, Any] | None:
         "Parts": {peer.hex(): list(node.registry.replica.position_of(peer)) for peer in neighbours.others()},
         "Replica": _fields(node.registry.replica.statistics()),
         "Functions": _functions(node),
+        "Topics": node.topics.statistics() if node.topics is not None else {},
         "Gate": {"Accepted": neighbours.gatekeeper.accepted, "Rejected": neighbours.gatekeeper.rejected},
         "ProtocolErrors": node.protocol_errors,
     }

@@ -25,6 +25,8 @@ from zmreg.model.messages import (
     Blocked,
     Borrow,
     BorrowSettled,
+    Events,
+    EventsTaken,
     Exit,
     FreeObjects,
     Goodbye,
@@ -52,19 +54,22 @@ from zmreg.model.messages import (
     Resolve,
     Revive,
     Sealed,
+    Subscribe,
     TakesNothing,
     Unborrow,
     Unpin,
     UnplaceActor,
+    Unsubscribe,
     WantLeases,
     WatchFunctions,
+    WatchPatterns,
     Welcome,
     WithdrawFunction,
 )
 from zmreg.model.settings import Settings
 from zmreg.model.specs import UNIT
 from zmreg.net.sockets import Ends
-from zmreg.services import accelerators, storing, views
+from zmreg.services import accelerators, on_demand, storing, views
 from zmreg.services.adoption import Adoption
 from zmreg.services.far_head import FarHead
 from zmreg.services.guard import Guard
@@ -89,6 +94,7 @@ if TYPE_CHECKING:  # a node that listens on no network has no use for them, and 
     from zmreg.services.functions import NamedFunctions
     from zmreg.services.neighbours import Neighbours
     from zmreg.services.registry import Registry
+    from zmreg.services.topics import Topics
 
 TICK_S = 0.2
 # At the end workers get this long for their atexit handlers before they are killed.
@@ -130,6 +136,7 @@ class Node(Loop):
         self.adoption.free = lambda message: storing.hear(self, self.me, message)
         self.departure = Departure(self)
         self.named: NamedFunctions | None = None
+        self.topics: Topics | None = None
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
         self.visitors = Visitors(self)
@@ -173,6 +180,8 @@ class Node(Loop):
             self.departure.turn(now)
             if self.named is not None:
                 self.named.turn(now)
+            if self.topics is not None:
+                self.topics.turn()
             if self.stopping or self.ends.pending():
                 continue
             self.turn_due = False
@@ -274,6 +283,8 @@ class Node(Loop):
                 views.hear(self, sender, message)
             case RegisterFunction() | WithdrawFunction() | WatchFunctions():
                 self.functions.hear(sender, message)
+            case Events() | EventsTaken() | Subscribe() | Unsubscribe() | WatchPatterns():
+                on_demand.on_topics(self, sender, message)
             case PlaceActor() | UnplaceActor() | KillProcess():
                 self.placing.for_the_head(message)
             case Repeatable():

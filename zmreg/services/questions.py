@@ -45,6 +45,8 @@ class Questions:
         self._open: dict[int, tuple[Waiter, list[Answer], Message]] = {}
         self._asked = 0
         self._refused: dict[bytes, ActorRefused] = {}
+        self.at_the_end: list[Callable[[], object]] = []
+        """Of others who wait for words of the node: to be called, under the lock, when there will be no more."""
         self.headless: HeadUnavailableError | None = None
         """There has been no head for long: what has to be asked there fails."""
 
@@ -124,6 +126,8 @@ class Questions:
         self._refused[message.actor_id] = message
 
     def give_up(self) -> None:
-        """The node is gone: let everyone who waits for an answer go."""
+        """The node is gone, or we leave: let everyone who waits for an answer go."""
+        for each in self.at_the_end:
+            each()
         for waiter, _, _ in list(self._open.values()):
             waiter.finish()

@@ -183,6 +183,13 @@ def _pickler_class() -> Callable[..., pickle.Pickler]:
     return ValuePickler
 
 
+def by_value(module: object, yes: bool) -> None:
+    """Whether functions of `module` travel as code, for those who do not have it, and not by their names."""
+    import cloudpickle  # late: as above
+
+    (cloudpickle.register_pickle_by_value if yes else cloudpickle.unregister_pickle_by_value)(module)
+
+
 def warm() -> None:
     """Load the pickler now, when there is time, and not with the first function or class (15 ms)."""
     _pickler_class()

@@ -22,10 +22,14 @@ EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 # Command -> the module that defines it under its name, or that with a `_`. Modules keep imports beyond click inside the
 # commands.
 COMMANDS: Final = {
+    "call": "zmreg.tools.cli.calling",
     "clusters": "zmreg.tools.cli.running",
+    "config": "zmreg.tools.cli.config",
     "demo": "zmreg.tools.cli.demo",
+    "describe": "zmreg.tools.cli.calling",
     "doctor": "zmreg.tools.cli.doctor",
     "drain": "zmreg.tools.cli.drain",
+    "functions": "zmreg.tools.cli.calling",
     "health": "zmreg.tools.cli.running",
     "key": "zmreg.tools.cli.keys",
     "list": "zmreg.tools.cli.state",

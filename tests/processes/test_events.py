@@ -1,0 +1,296 @@
+"""Events on a cluster of real nodes (I9, I12): from any process to any other, in order, and nobody waits for anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import zmreg
+from tests.processes.clusters import ask, until
+from tests.processes.drivers import Driver
+from zmreg import errors
+from zmreg.api import events
+from zmreg.services.client import current
+from zmreg.testing.cluster import LocalCluster
+
+PATIENCE_S = 30.0
+# What a call between machines may take on a busy machine; a publisher that waited for a reader would take its seconds.
+QUICK_S = 5.0
+
+
+@zmreg.remote(num_cpus=0)
+class Peer:
+    """A process on some node."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def subscribe(self, pattern: str, backlog: int = 1000) -> str:
+        self.subscription = zmreg.subscribe(pattern, backlog=backlog)
+        return repr(self.subscription)
+
+    def read(self, count: int) -> list[zmreg.Event]:
+        return [self.subscription.get(timeout=PATIENCE_S) for _ in range(count)]
+
+    def until_last(self, last: object) -> tuple[int, int]:
+        """(read, dropped) when that value has come."""
+        read = 1
+        while self.subscription.get(timeout=PATIENCE_S).value != last:
+            read += 1
+        return read, self.subscription.dropped
+
+    def close(self) -> None:
+        self.subscription.close()
+
+    def publish(self, topic: str, values: list[Any]) -> float:
+        began = time.monotonic()
+        for value in values:
+            zmreg.publish(topic, value)
+        return time.monotonic() - began
+
+    def publish_and_end(self, topic: str, count: int) -> None:
+        for number in range(count):
+            zmreg.publish(topic, number)
+        zmreg.exit_actor()
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[LocalCluster]:
+    with LocalCluster([{}, {"locs": {"m1"}}, {"locs": {"m2"}}]) as cluster:
+        cluster.attach()
+        yield cluster
+
+
+def peer_on(loc: str) -> Any:
+    return Peer.options(locs={loc}).remote()
+
+
+def until_known(cluster: LocalCluster, *patterns: str) -> None:
+    """Wait until every node knows that somebody listens to these."""
+    for node in cluster.nodes:
+        until(lambda node=node: set(patterns) <= set(ask(node, "network")["Topics"]["Patterns"]), f"{patterns} unknown")
+
+
+def ways(cluster: LocalCluster, number: int) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = ask(cluster.nodes[number], "network")["Topics"]["Ways"]
+    return found
+
+
+def test_I9_events_of_any_process_reach_any_other_in_order(three: LocalCluster) -> None:
+    one, two = peer_on("m1"), peer_on("m2")
+    zmreg.get([one.subscribe.remote("all.*.done"), two.subscribe.remote("all.#")])
+    with zmreg.subscribe("all.driver.#") as mine:
+        until_known(three, "all.*.done", "all.#", "all.driver.#")
+        zmreg.get(one.publish.remote("all.one.done", list(range(500))))
+        assert [event.value for event in two.read.remote(500).get()] == list(range(500))
+        zmreg.publish("all.driver.done", {"answer": 42})
+        zmreg.publish("all.driver")
+        assert [mine.get(timeout=PATIENCE_S) for _ in range(2)] == [
+            zmreg.Event("all.driver.done", {"answer": 42}),
+            zmreg.Event("all.driver", None),
+        ]
+        assert [topic for topic, _ in two.read.remote(2).get()] == ["all.driver.done", "all.driver"]
+        assert one.read.remote(501).get()[-1].topic == "all.driver.done", "and its own"
+        assert mine.dropped == 0
+
+
+def test_I9_what_nobody_hears_costs_next_to_nothing_and_goes_nowhere(three: LocalCluster) -> None:
+    peer = peer_on("m1")
+    zmreg.get(peer.publish.remote("nobody.listens", [0]))
+    before = ways(three, 1)
+    assert peer.publish.remote("nobody.listens", list(range(20_000))).get() < QUICK_S
+    assert ways(three, 1) == before
+    seat = current()
+    assert seat is not None
+    events.publish("nobody", threading.Lock())  # it is not even pickled
+    assert not events.wanted("nobody.listens")
+    with zmreg.subscribe("nobody.*.done"):
+        assert events.wanted("nobody") and events.wanted("nobody.x") and not events.wanted("nobody.x.y")
+    until(lambda: not events.wanted("nobody"), "the last one has left, and nobody has said so")
+
+
+def test_I9_subscribed_before_it_is_published_it_is_not_missed(three: LocalCluster) -> None:
+    """On one machine, from the moment that `subscribe` returns, each time."""
+    for number in range(100):
+        with zmreg.subscribe(f"soon.{number}") as subscription:
+            zmreg.publish(f"soon.{number}", number)
+            assert subscription.get(timeout=PATIENCE_S).value == number
+
+
+def test_I12_a_slow_subscriber_loses_the_oldest_counted_and_slows_nobody(three: LocalCluster) -> None:
+    total = 30_000
+    slow, quick = peer_on("m2"), peer_on("m2")
+    zmreg.get([slow.subscribe.remote("flood", 10), quick.subscribe.remote("flood", 100_000)])
+    until_known(three, "flood")
+    publisher = peer_on("m1")
+    reading = quick.until_last.remote("end")
+    assert publisher.publish.remote("flood", [*range(total), "end"]).get() < PATIENCE_S
+    read, dropped = reading.get()
+    assert read + dropped == total + 1
+    read, dropped = slow.until_last.remote("end").get()
+    assert read <= 10 and read + dropped == total + 1
+
+
+def test_I12_a_stopped_subscriber_holds_up_neither_publisher_nor_others_nor_its_node(three: LocalCluster) -> None:
+    stopped, other, publisher = peer_on("m1"), peer_on("m1"), peer_on("m2")
+    pid = stopped.pid.remote().get()
+    zmreg.get([stopped.subscribe.remote("stop", 100_000), other.subscribe.remote("stop", 100_000)])
+    until_known(three, "stop")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        total = 15_000
+        reading = other.until_last.remote("end")
+        assert publisher.publish.remote("stop", [b"x" * 1_000] * total + ["end"]).get() < PATIENCE_S
+        read, dropped = reading.get()
+        assert read + dropped == total + 1
+        waits = max(way["waiting"] for way in ways(three, 1).values())
+        assert waits <= 10_000
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    read, dropped = stopped.until_last.remote("end").get()
+    assert read + dropped == total + 1
+
+
+def test_I12_a_killed_subscriber_is_forgotten_everywhere(three: LocalCluster) -> None:
+    peer = peer_on("m2")
+    peer.subscribe.remote("mortal.#").get()
+    until_known(three, "mortal.#")
+    assert events.wanted("mortal.x") or until(lambda: events.wanted("mortal.x"), "the publisher is not told")
+    os.kill(peer.pid.remote().get(), signal.SIGKILL)
+    for node in three.nodes:
+        until(lambda node=node: "mortal.#" not in ask(node, "network")["Topics"]["Patterns"], "it listens on")
+    until(lambda: not events.wanted("mortal.x"), "the publisher is not told")
+
+
+def test_I9_last_words_of_a_process_are_heard(three: LocalCluster) -> None:
+    with zmreg.subscribe("last", backlog=10_000) as subscription:
+        until_known(three, "last")
+        peer_on("m1").publish_and_end.remote("last", 3_000)
+        assert [subscription.get(timeout=PATIENCE_S).value for _ in range(3_000)] == list(range(3_000))
+
+
+def test_I9_a_driver_elsewhere_hears_and_says_it(three: LocalCluster) -> None:
+    with zmreg.subscribe("from.driver") as subscription:
+        until_known(three, "from.driver")
+        with Driver(
+            f"zmreg.init(address={three.nodes[1].address!r}, log_to_driver=False)\n"
+            "zmreg.publish('from.driver', os.getpid())\n"
+            "zmreg.shutdown()\n"
+        ) as driver:
+            assert subscription.get(timeout=PATIENCE_S).value == driver.pid
+
+
+def test_I9_async_iteration_and_timeouts(three: LocalCluster) -> None:
+    async def main() -> list[Any]:
+        found: list[Any] = []
+        with zmreg.subscribe("loop.#") as subscription:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(subscription), 0.02)
+            assert not subscription._channel._listeners, "who was cancelled is not kept"
+
+            async def read() -> None:
+                async for event in subscription:
+                    found.append(event.value)
+
+            reader = asyncio.create_task(read())
+            for number in range(5):
+                zmreg.publish(f"loop.{number}", number)
+                while len(found) <= number:
+                    await asyncio.sleep(0)
+            subscription.close()
+            await asyncio.wait_for(reader, PATIENCE_S)
+        return found
+
+    assert asyncio.run(main()) == list(range(5))
+
+
+def test_I9_a_closed_subscription_lets_its_readers_go(three: LocalCluster) -> None:
+    subscription = zmreg.subscribe("closed")
+    ended = threading.Event()
+
+    def read() -> None:
+        assert list(subscription) == []
+        ended.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    until(lambda: subscription._channel._listeners, "it does not wait")
+    subscription.close()
+    assert ended.wait(PATIENCE_S)
+    reader.join()
+    subscription.close()
+    with pytest.raises(errors.ClusterError, match="is closed"):
+        subscription.get(timeout=1)
+    with zmreg.subscribe("silence") as other, pytest.raises(errors.GetTimeoutError, match="nothing under 'silence'"):
+        other.get(timeout=0.01)
+
+
+def test_I9_a_subscription_without_a_handle_ends_with_the_next_event(three: LocalCluster) -> None:
+    subscription = zmreg.subscribe("dropped.handle")
+    assert events.wanted("dropped.handle") and repr(subscription).startswith("<Subscription dropped.handle [0 waiting")
+    del subscription
+    zmreg.publish("dropped.handle")
+    until(lambda: not events.wanted("dropped.handle"), "it listens on")
+
+
+def test_I9_what_cannot_be_published_or_subscribed_to_says_why(three: LocalCluster) -> None:
+    with pytest.raises(ValueError, match="whole word"):
+        zmreg.subscribe("run.do*")
+    with pytest.raises(ValueError, match="keeps nothing"):
+        zmreg.subscribe("run", backlog=0)
+    with pytest.raises(ValueError, match="is a pattern"):
+        zmreg.publish("run.*")
+    with zmreg.subscribe("large") as subscription:
+        with pytest.raises(errors.MessageTooLargeError, match="publish the ref"):
+            zmreg.publish("large", b"x" * 70_000)
+        with pytest.raises(errors.SerializationError, match="event large"):
+            zmreg.publish("large", threading.Lock())
+        ref = zmreg.put(b"x" * 70_000)
+        zmreg.publish("large", {"ref": ref})
+        assert len(subscription.get(timeout=PATIENCE_S).value["ref"].get(timeout=PATIENCE_S)) == 70_000
+
+
+def test_I9_with_its_node_a_subscription_ends_and_nobody_waits() -> None:
+    with LocalCluster([{}]) as cluster:
+        cluster.attach()
+        subscription = zmreg.subscribe("x")
+        failed: list[BaseException] = []
+
+        def read() -> None:
+            try:
+                subscription.get(timeout=PATIENCE_S)
+            except errors.ClusterError as error:
+                failed.append(error)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        until(lambda: subscription._channel._listeners, "it does not wait")
+        cluster.kill_node(cluster.nodes[0].node_id)
+        reader.join(PATIENCE_S)
+        assert failed and "the node process is gone" in str(failed[0])
+        with pytest.raises(errors.ClusterError):
+            subscription.get(timeout=1)
+        subscription.close()
+
+
+def test_I9_a_killed_node_takes_its_listeners_with_it_and_a_late_one_knows_the_others() -> None:
+    with LocalCluster([{}, {"locs": {"m1"}}]) as cluster:
+        cluster.attach()
+        peer = peer_on("m1")
+        peer.subscribe.remote("gone").get()
+        with zmreg.subscribe("late") as subscription:
+            until_known(cluster, "gone", "late")
+            late = cluster.add_node(locs={"m2"})
+            until_known(cluster, "gone", "late")
+            cluster.kill_node(cluster.nodes[1].node_id)
+            for node in (cluster.nodes[0], late):
+                until(lambda node=node: "gone" not in ask(node, "network")["Topics"]["Patterns"], "it listens on")
+            peer_on("m2").publish.remote("late", [1, 2]).get()
+            assert [subscription.get(timeout=PATIENCE_S).value for _ in range(2)] == [1, 2]

@@ -1,0 +1,129 @@
+"""Events: told to whoever listens, anywhere in the cluster, and to nobody if nobody does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from zmreg.api.refs import notified
+from zmreg.model.errors import ClusterError
+from zmreg.services.bus import Channel, bus
+from zmreg.services.seats import client
+
+
+class Event(NamedTuple):
+    """What was published, and under which topic."""
+
+    topic: str
+    value: Any
+
+
+class Subscription:
+    """What `subscribe` returns: iterate over it, `async for` over it, or `get` one event at a time.
+
+    Each event goes to one reader of a subscription; who wants all of them has a subscription of its own. A `with`
+    block closes it.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    @property
+    def pattern(self) -> str:
+        """What it listens to."""
+        return self._channel.pattern
+
+    @property
+    def dropped(self) -> int:
+        """How many events it has missed: here, because they were not read in time, or on the way here."""
+        return self._channel.dropped
+
+    def get(self, timeout: float | None = None) -> Event:
+        """The oldest event that was not read; waits for one, at most `timeout` seconds.
+
+        Raises GetTimeoutError; ClusterError when the subscription is closed or the cluster has ended; and what
+        unpickling the value raises.
+        """
+        found = self._channel.wait(timeout)
+        if found is None:
+            raise ClusterError(f"the subscription to {self.pattern!r} is closed; subscribe again")
+        return Event(*found)
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        found = self._channel.wait(None)
+        if found is None:
+            raise StopIteration
+        return Event(*found)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        channel = self._channel
+        while (found := channel.take()) is None:
+            if channel.closed:
+                raise StopAsyncIteration
+            listeners: list[Callable[[], None]] = []
+
+            def listen(listener: Callable[[], None], kept: list[Callable[[], None]] = listeners) -> None:
+                kept.append(listener)
+                channel.listen(listener)
+
+            try:
+                await notified(listen)
+            finally:
+                for listener in listeners:
+                    channel.unlisten(listener)
+        return Event(*found)
+
+    def close(self) -> None:
+        """Listen no more: iteration ends, `get` raises, what was not read is gone. Idempotent."""
+        self._channel.close()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._channel.closed else f"{len(self._channel.backlog)} waiting"
+        return f"<Subscription {self.pattern} [{state}, {self.dropped} dropped]>"
+
+
+def subscribe(pattern: str, *, backlog: int = 1000) -> Subscription:
+    """Listen to what is published anywhere in the cluster under topics that `pattern` stands for.
+
+    In a pattern, words are joined by dots; `*` stands for one word and `#` for any number: `run.*.done`, `run.#`.
+    At most `backlog` events (and 16 MiB) wait to be read; then the oldest go, and `.dropped` counts them. Whoever
+    publishes never waits.
+
+    When this returns, events of processes on this machine come from now on; those of other machines as soon as these
+    have heard of it, usually within some 20 ms.
+
+    Raises ValueError for what is no pattern.
+    """
+    return Subscription(bus(client()).subscribe(pattern, backlog))
+
+
+def publish(topic: str, value: object = None) -> None:
+    """Tell `value` to whoever listens to `topic`; to nobody if nobody does, at the price of a look into a table.
+
+    `value` is pickled, and has less than 64 KiB then. A ref in it keeps nothing alive: who receives it can get it as
+    long as somebody else holds it. Never waits for those who listen.
+
+    Raises ValueError for what is no topic, MessageTooLargeError, SerializationError.
+    """
+    bus(client()).publish(topic, value)
+
+
+def wanted(topic: str) -> bool:
+    """Whether anybody may listen to `topic`, or to one that goes on from there after a dot."""
+    return bus(client()).wanted(topic)
+
+
+__all__ = ["Event", "Subscription", "publish", "subscribe", "wanted"]

@@ -1,0 +1,161 @@
+"""What is told of a request while it runs: to its trace, to who waits for its levels, to a topic.
+
+None of those can fail it or hold it up, besides an `on_level` that takes its time.
+"""
+
+from __future__ import annotations
+
+import logging
+import reprlib
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from zmreg.api import events as events_of_cluster
+from zmreg.api.flight import unix_offset_s
+from zmreg.api.refs import ObjectRef
+from zmreg.core.graphs import Plan
+from zmreg.flows.options import Options
+from zmreg.flows.trace import Held, LevelRecord, Trace
+from zmreg.model.graph_events import LevelDone, RunDone, RunEvent, StepFinished
+from zmreg.model.graphs import Path
+
+log = logging.getLogger("zmreg.requests")
+
+PREVIEW_CHARS = 200
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = PREVIEW_CHARS
+_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 20
+
+
+class Events(Protocol):
+    """Where topics are published."""
+
+    def publish(self, topic: str, value: object) -> None:
+        """Say it to whoever listens."""
+
+    def wanted(self, topic: str) -> bool:
+        """Whether anybody listens to that, or to what is below it."""
+
+
+_events: Events | None = events_of_cluster
+
+
+def publish_by(events: Events | None) -> None:
+    """Have topics published in this way from now on; None: not at all."""
+    global _events
+    _events = events
+
+
+class Teller:
+    """Hears the events of one run."""
+
+    def __init__(self, plan: Plan, request_id: str, options: Options) -> None:
+        self.trace = Trace(plan, request_id, unix_offset_s()) if options.traced else None
+        self.arg_previews: dict[str, dict[str, str]] = {}
+        """{step: what it was called with}, in debug mode."""
+        self._request_id = request_id
+        self._options = options
+        self._topic = (options.intermediate_result_callback_topic or "").replace("{request_id}", request_id)
+        self._guard = threading.Lock()
+        self._waiting: list[Callable[[], None]] = []
+        self._over = False
+        self._wanted = _events is not None and _events.wanted(f"run.{request_id}")
+
+    @property
+    def listens(self) -> bool:
+        """Whether events have to be told at all."""
+        return self.trace is not None or self._wanted
+
+    def hear(self, event: RunEvent) -> None:
+        """The next event."""
+        if isinstance(event, StepFinished):
+            event = event.but(value=self._shown(event))
+        if self._options.debug_mode:
+            log.debug("%r", event)
+        record = self.trace.hear(event) if self.trace is not None else None
+        if self._wanted:
+            self._publish(_topic_of(event), event if record is None else record)
+        if record is not None:
+            self._level(record)
+
+    def _level(self, record: LevelRecord) -> None:
+        if self._options.on_level is not None:
+            try:
+                self._options.on_level(record)
+            except Exception:
+                log.exception("on_level of request %s raised; the request goes on", self._request_id)
+        if self._topic:
+            self._publish(self._topic, record)
+        self._wake()
+
+    def _publish(self, topic: str, value: object) -> None:
+        if _events is None:
+            return
+        try:
+            _events.publish(topic, value)
+        except Exception:
+            log.exception("request %s could not publish %s; it goes on", self._request_id, topic)
+
+    def _shown(self, event: StepFinished) -> Any:
+        """The value as records have it: a copy of its own, or what leads to it, or words."""
+        ref, detail = event.value, self._options.detail
+        assert isinstance(ref, ObjectRef)
+        meta = ref.meta
+        here = meta.state == "inline"
+        if detail == "summary":
+            return {"type": meta.type_name, "nbytes": event.nbytes, "repr": preview(ref.get()) if here else ""}
+        return ref.get() if here and detail == "values" else Held(ref, meta.type_name, event.nbytes)
+
+    # -- who waits for levels -----------------------------------------------------------------------------------------
+
+    def level(self, index: int) -> LevelRecord | None:
+        """The record of a level, if it is there."""
+        assert self.trace is not None
+        return self.trace.records[index] if index < len(self.trace.records) else None
+
+    def when_level(self, index: int, wake: Callable[[], None]) -> None:
+        """Call `wake`, from any thread, once that level or the end of the run is there."""
+        with self._guard:
+            if not self._over and self.level(index) is None:
+                self._waiting.append(wake)
+                return
+        wake()
+
+    def end(self) -> None:
+        """There will be no more events."""
+        with self._guard:
+            self._over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._guard:
+            waiting, self._waiting = self._waiting, []
+        for wake in waiting:
+            wake()
+
+
+def _topic_of(event: RunEvent) -> str:
+    run = f"run.{event.request_id}"
+    if isinstance(event, RunDone):
+        return f"{run}.done"
+    if isinstance(event, LevelDone):
+        return f"{run}.level.{event.level}"
+    return f"{run}.step.{event.step}.{type(event).__name__.removeprefix('Step').lower()}"
+
+
+def preview(value: object) -> str:
+    """At most 200 characters of it. What its `__repr__` raises is part of the answer."""
+    text = _short.repr(value)
+    return text if len(text) <= PREVIEW_CHARS else f"{text[: PREVIEW_CHARS - 3]}..."
+
+
+def previews(plan: Plan, step: str, value_of: Callable[[str, Path], object]) -> dict[str, str]:
+    """{"args[0]": what it is, cut at 200 characters} of the arguments of a step."""
+    try:
+        args, kwargs = plan.bind(step, value_of)
+    except ValueError:  # a set that cannot hold what goes there
+        args, kwargs = tuple(plan.steps[step].args), dict(plan.steps[step].kwargs or {})
+    found = {f"args[{index}]": preview(value) for index, value in enumerate(args)}
+    return {**found, **{f"kwargs.{name}": preview(value) for name, value in kwargs.items()}}
