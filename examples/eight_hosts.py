@@ -177,10 +177,11 @@ def main(kill: bool) -> None:
     print(result.report(), end="\n\n")
     for row in result.timeline():
         again = ", called again" if row["attempt"] else ""
-        print(f"{row['started_s'] or row['queued_s']:7.3f} s to {row['ended_s']:7.3f} s  {row['node']:<6} {row['step']}{again}")
+        began = row["queued_s"] if row["started_s"] is None else row["started_s"]
+        print(f"{began:7.3f} s to {row['ended_s']:7.3f} s  {row['node']:<6} {row['step']}{again}")
     summary = result.execution_summary
-    print(f"\nslowest level: {summary.bottleneck_level_index}; values that went to the other node: {summary.cross_node_hops}\n")
-    print(result["report"])
+    print(f"\nslowest level: {summary.bottleneck_level_index}; from node to node: {summary.cross_node_hops} values")
+    print(f"\n{result['report']}")
 
     assert list(result) == ["report"], "only what no other step takes comes back"
     assert result["report"] == plainly(), "the same as without any of it"

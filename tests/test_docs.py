@@ -21,7 +21,7 @@ PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 MAKE = re.compile(r"\bmake ([a-z|]+)(?=[`\s])")
 CODE = re.compile(r"`([^`\n]+)`")
-ROOMS = "api|core|model|net|services|store|testing|tools|wire"
+ROOMS = "api|core|flows|model|net|services|store|testing|tools|wire"
 # One page takes 1 s on an idle core: its cluster's start, and what it shows.
 PAGE_S = 50
 

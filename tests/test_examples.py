@@ -16,15 +16,25 @@ TIMEOUT_S = 50
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) >= 6
+    assert len(EXAMPLES) >= 8
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path: Path) -> None:
+    run(path)
+
+
+@pytest.mark.parametrize("name", ["eight_hosts", "six_steps"])
+def test_R25_example_stays_correct_when_a_host_is_killed_in_the_middle(name: str) -> None:
+    run(ROOT / "examples" / f"{name}.py", "--kill")
+
+
+def run(path: Path, *arguments: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"}
     done = subprocess.run(
-        [sys.executable, str(path)], env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-    )
+        [sys.executable, str(path), *arguments],
+        env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, f"{path.name} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     assert done.stdout.strip(), f"{path.name} shows nothing"
     assert "Traceback" not in done.stderr, done.stderr

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from zmreg.api.named import register, serve, withdraw
     from zmreg.api.refs import ObjectRef
     from zmreg.api.strategies import NodeAffinitySchedulingStrategy
-    from zmreg.api.upkeep import drain_node, restart, wait_for_nodes
+    from zmreg.api.upkeep import drain_node, interrupt, restart, wait_for_actors, wait_for_nodes
     from zmreg.flows.lowering import Graph
     from zmreg.flows.request import GraphResult, Run, arequest, request, start_request
     from zmreg.model.graphs import Lit, Ref, RPCCommand, Step
@@ -74,6 +74,7 @@ __all__ = [
     "get_gpu_ids",
     "get_runtime_context",
     "init",
+    "interrupt",
     "is_initialized",
     "kill",
     "map",
@@ -92,6 +93,7 @@ __all__ = [
     "stats",
     "subscribe",
     "wait",
+    "wait_for_actors",
     "wait_for_nodes",
     "who_has",
     "withdraw",
@@ -135,7 +137,7 @@ _HOMES = {
     "zmreg.api.named": ("register", "serve", "withdraw"),
     "zmreg.api.refs": ("ObjectRef",),
     "zmreg.api.strategies": ("NodeAffinitySchedulingStrategy",),
-    "zmreg.api.upkeep": ("drain_node", "restart", "wait_for_nodes"),
+    "zmreg.api.upkeep": ("drain_node", "interrupt", "restart", "wait_for_actors", "wait_for_nodes"),
     "zmreg.flows.lowering": ("Graph",),
     "zmreg.flows.request": ("GraphResult", "Run", "arequest", "request", "start_request"),
     "zmreg.model.graphs": ("Lit", "RPCCommand", "Ref", "Step"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from zmreg.core.actor_roll import CRASHES_AT_ONCE, SOUND_S
 from zmreg.core.actors import EXIT_GRACE_S, RESTART_PAUSE_S, ActorBook, ActorState
 from zmreg.core.effects import (
     ActorCreated,
@@ -104,9 +105,56 @@ def test_fault_5_two_restarts_then_the_end() -> None:
 def test_row_40_minus_one_restarts_without_end() -> None:
     book = living(max_restarts=-1)
     for number in range(1, 50):
+        book.tick(number * SOUND_S)
         assert HostActor(ACTOR, PLACE, HOLD) in book.worker_died(worker(number), b"")
         revive(book, number + 1)
     assert book.state(ACTOR) is ActorState.ALIVE
+
+
+def crashes_within(book: ActorBook, seconds: int) -> list[int]:
+    """When an actor restarts that crashes as soon as it lives, in tenths of a second: so often is the book asked."""
+    number, starts = 1, []
+    for tenth in range(seconds * 10):
+        effects = book.tick(tenth / 10)
+        if book.state(ACTOR) is ActorState.ALIVE:
+            effects += book.worker_died(worker(number), b"exit -11")
+        if HostActor(ACTOR, PLACE, HOLD) in effects:
+            number += 1
+            starts.append(tenth)
+            revive(book, number)
+    return starts
+
+
+def test_X34_restarts_are_bounded_in_rate_however_large_the_budget() -> None:
+    """Crashes after a constructor that returned, ten a second if it could."""
+    starts = crashes_within(living(max_restarts=-1), 600)
+    pauses = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    assert all(pause == 1 for pause in pauses[: CRASHES_AT_ONCE - 1]), "the first ones need not wait"
+    assert all(10 * RESTART_PAUSE_S <= pause <= 10 * RESTART_PAUSE_S + 3 for pause in pauses[-10:])
+    assert pauses == sorted(pauses)
+    assert len(starts) < 600 / RESTART_PAUSE_S + 15
+
+
+def test_X34_an_actor_that_was_sound_for_a_while_restarts_at_once_again() -> None:
+    book = living(max_restarts=-1)
+    crashes_within(book, 60)
+    book.tick(100.0)
+    if book.state(ACTOR) is not ActorState.ALIVE:
+        book.tick(100.0 + RESTART_PAUSE_S)
+        revive(book, 98)
+    now = 200.0
+    book.tick(now)
+    book.worker_died(worker(98), b"exit -9")
+    revive(book, 99)
+    book.tick(now + SOUND_S)
+    assert HostActor(ACTOR, PLACE, HOLD) in book.worker_died(worker(99), b"exit -9")
+
+
+def test_X34_a_restart_that_somebody_asked_for_is_no_crash() -> None:
+    book = living(max_restarts=-1)
+    for number in range(1, 50):
+        assert HostActor(ACTOR, PLACE, HOLD) in book.kill(ACTOR, no_restart=False)
+        revive(book, number + 1)
 
 
 def test_fault_6_a_constructor_that_raises_on_restart_waits_and_uses_up_the_budget() -> None:

@@ -245,7 +245,7 @@ def test_R10_what_is_no_step_is_refused_with_its_place(step: object, text: str) 
         plan([step])
 
 
-def test_R11_a_circle_is_told_with_its_path() -> None:
+def test_R11_fault56_a_circle_is_told_with_its_path() -> None:
     with pytest.raises(CycleError, match=r"steps wait for each other: a -> b -> a \(") as caught:
         plan([Step("a", "f", ("b",)), Step("b", "f", ("a",))])
     assert caught.value.path == ("a", "b", "a")

@@ -231,6 +231,12 @@ class Loop:
     async def double(self, x: Any) -> Any:
         return x * 2
 
+    async def relay(self, name: str, *args: Any) -> Any:
+        return await zmreg.acall(name, *args)
+
+    def stays(self) -> None:
+        zmreg.serve()
+
 
 def test_R21_R22_an_actor_serves_as_long_as_it_lives_and_again_after_a_restart(cluster: LocalCluster) -> None:
     model = Model.options(locs={"m1"}).remote("mine")
@@ -279,3 +285,11 @@ def test_R20_tasks_and_actors_call_by_name(pair: list[Host]) -> None:
     assert zmreg.get([calls.options(locs={loc}).remote("add", 1, 2) for loc in ("m1", "m2")]) == [3, 3]
     with pytest.raises(errors.FunctionNotFoundError, match="'echo'"):
         calls.remote("ecoh").get()
+    loop = Loop.options(locs={"m1"}).remote()
+    assert loop.relay.remote("add", 1, 2).get() == 3
+    with pytest.raises(errors.FunctionNotFoundError, match="'echo'"):
+        loop.relay.remote("ecoh").get()
+    with pytest.raises(ValueError, match="block=False"):
+        loop.stays.remote().get()
+    zmreg.kill(loop)
+    until(lambda: not known("double"), "the actor is dead, and its names are not")

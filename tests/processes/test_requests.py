@@ -14,15 +14,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import zmreg
 from tests.core.graph_worlds import World
+from tests.effort import examples
 from tests.processes.named_hosts import Host
 from zmreg import errors
 from zmreg.model.graphs import StepLike
 from zmreg.testing.cluster import LocalCluster
 
-REQUESTED = '''
+REQUESTED = """
 from tests.core.graph_worlds import value_of
 
 def value(name, *args, **kwargs):
@@ -47,8 +50,14 @@ def sleepy(seconds, value=None):
     time.sleep(seconds)
     return value
 
-SERVED += [value, fail, rows, big, grow, sleepy]
-'''
+def echo_here(x):
+    return x
+
+def size(x):
+    return len(x)
+
+SERVED += [echo_here, size, value, fail, rows, big, grow, sleepy]
+"""
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["one", "three"])
@@ -144,8 +153,20 @@ def test_R6_only_the_field_travels(cluster: LocalCluster) -> None:
 
 
 def received() -> int:
-    """Bytes that our node has fetched from others."""
-    return int(zmreg.stats().get("fetched_bytes", 0))
+    """Bytes that have come to our node from others."""
+    links = zmreg.stats()["links"].values()
+    return sum(link["bytes_received"] + link["letter_bytes_received"] for link in links)
+
+
+def test_R32_values_go_from_who_made_them_to_who_takes_them(cluster: LocalCluster) -> None:
+    places = [{"locs": {"m1"}}, {"locs": {"m2"}}] if len(cluster.nodes) > 1 else [{}, {}]
+    before = received()
+    steps = [zmreg.Step("a", "big", (20_000_000,), **places[0])]
+    for number in range(4):
+        taken = "a.bytes" if not number else f"b{number - 1}"
+        steps.append(zmreg.Step(f"b{number}", "echo_here", (taken,), **places[(number + 1) % 2]))
+    assert zmreg.request([*steps, ("z", "size", ("b3",))]) == {"z": 20_000_000}
+    assert received() - before < 1_000_000
 
 
 def test_R10_R11_what_makes_no_sense_runs_nothing() -> None:
@@ -265,8 +286,9 @@ def test_options_that_are_none_are_told() -> None:
         zmreg.request([], detail="all")
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_large_random_graphs_give_what_a_plain_evaluation_gives(seed: int) -> None:
-    world = World(seed + 100, 200)
+@settings(max_examples=examples(2), deadline=None)
+@given(st.integers(0, 2**32), st.integers(100, 200), st.booleans())
+def test_large_random_graphs_give_what_a_plain_evaluation_gives(seed: int, size: int, traced: bool) -> None:
+    world = World(seed, size)
     steps = [step.but(fun="value", args=(zmreg.Lit(step.name), *step.args)) for step in world.steps]
-    assert zmreg.request(steps, keep="all", return_intermediate_results=bool(seed)) == world.expected()
+    assert zmreg.request(steps, keep="all", return_intermediate_results=traced) == world.expected()

@@ -313,3 +313,16 @@ def test_R36_a_large_table_is_told_in_pieces_that_fit(monkeypatch: pytest.Monkey
     assert len(news) > 3 and [each.whole for each in news] == [False] * (len(news) - 1) + [True]
     assert {codec.decode(row).name for each in news for row in each.rows} == {f"f{n}" for n in range(20)}  # type: ignore[union-attr]
     assert all(len(codec.encode(each)) < 15_000 for each in news)
+
+
+def test_R22_no_row_of_a_dead_process_is_told_however_late_its_node_takes_it_back() -> None:
+    """A caller that came after the death was sent to the dead by such a row, and never answered."""
+    world = World(A, B)
+    world.register(B, "f")
+    world.go_on()
+    assert [row.host for row in world.rows(A)] == [process(B)]
+    world.functions[A].rows.process_gone(process(B))
+    assert world.rows(A) == []
+    world.register(B, "g")  # said by the dead, and heard behind the word of its death
+    world.go_on()
+    assert world.rows(A) == []

@@ -105,3 +105,13 @@ def decorated_classes_are_actors() -> None:
     # mypy ignores what a class decorator returns (python/mypy#3135); its users write `zmreg.remote(Flag)` as above.
     Flag.remote()  # error (mypy)
     Flag()  # error (pyright)
+
+
+def events_have_a_topic_and_a_value() -> None:
+    with zmreg.subscribe("run.#", backlog=10) as subscription:
+        assert_type(subscription, zmreg.Subscription)
+        assert_type(subscription.get(timeout=1.0), zmreg.Event)
+        assert_type(subscription.dropped, int)
+        for topic, _ in subscription:
+            assert_type(topic, str)
+    zmreg.subscribe("run.#", 10)  # error

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from zmreg.api.refs import ObjectRef, notified
-from zmreg.core.graphs import plan
 from zmreg.model.errors import (
     FunctionNotFoundError,
     FunctionWithdrawnError,
@@ -16,18 +15,17 @@ from zmreg.model.errors import (
     RequestTimeoutError,
 )
 from zmreg.model.function_messages import FunctionRow
-from zmreg.model.graphs import Lit, Ref, Step
 from zmreg.model.ids import node_of
 from zmreg.model.record import Record
 from zmreg.services.built_in import BUILT_IN, row_of
 from zmreg.services.client import Client
 from zmreg.services.entries import FAILED, PENDING, Entry
+from zmreg.services.literals import plain
 from zmreg.services.naming import Naming, Wanted, naming, was_lost
 from zmreg.services.seats import client
 
 BIND_TIMEOUT_S: Final = 1.0
 """For which a function that nobody serves is waited for: word of it may be on its way."""
-_LOOKED_INTO: Final = (Ref, Lit, list, tuple, dict, set, frozenset)
 
 
 def call(
@@ -50,7 +48,7 @@ def call(
     Raises what the function raised, as TaskError; FunctionNotFoundError, NoRouteError, TimeoutError, WorkerDiedError,
     SerializationError, GraphError for a `Ref`, ValueError for a constraint that is none.
     """
-    made = _Call(name, args, kwargs, locs, timeout, version, retries, queue_until)
+    made = _Call(name, args, kwargs, _Terms(locs, timeout, version, retries, queue_until))
     while True:
         entry = made.send()
         if entry is None:
@@ -84,7 +82,7 @@ async def acall(
     seat = client()
     if seat.naming is None:
         await asyncio.to_thread(naming, seat)
-    made = _Call(name, args, kwargs, locs, timeout, version, retries, queue_until)
+    made = _Call(name, args, kwargs, _Terms(locs, timeout, version, retries, queue_until))
     while True:
         entry = made.send()
         if entry is None:
@@ -106,23 +104,30 @@ async def _settled(seat: Client, entry: Entry, timeout: float | None) -> None:
     await notified(lambda wake: seat.when_settled(entry, wake), timeout)
 
 
+class _Terms(Record):
+    """How a call is made."""
+
+    locs: Collection[str]
+    timeout: float | None
+    version: str | None
+    retries: int
+    queue_until: float | None
+
+
 class _Call:
     """One call, which may be sent more than once."""
 
-    def __init__(  # noqa: PLR0913  what `call` takes, once
-        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], locs: Collection[str],
-        timeout: float | None, version: str | None, retries: int, queue_until: float | None,
-    ) -> None:  # fmt: skip
-        if isinstance(locs, str):
-            raise TypeError(f"locs must be a set of names, not the one string {locs!r}; write {{{locs!r}}}")
+    def __init__(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], terms: _Terms) -> None:
+        if isinstance(terms.locs, str):
+            raise TypeError(f"locs must be a set of names, not the one string {terms.locs!r}; write {{{terms.locs!r}}}")
         self.seat = client()
         self.naming: Naming = naming(self.seat)
-        self.wanted = Wanted(name, tuple(locs), version or "")
+        self.wanted = Wanted(name, tuple(terms.locs), terms.version or "")
         self._args, self._kwargs = plain(name, args, kwargs)
-        self._timeout = timeout
-        self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._retries = retries
-        self._bind_s = BIND_TIMEOUT_S if queue_until is None else queue_until
+        self._timeout = terms.timeout
+        self._deadline = None if terms.timeout is None else time.monotonic() + terms.timeout
+        self._retries = terms.retries
+        self._bind_s = BIND_TIMEOUT_S if terms.queue_until is None else terms.queue_until
         self._row: FunctionRow | None = None
 
     def left(self) -> float | None:
@@ -165,15 +170,6 @@ class _Call:
         """Its time is up: raises RequestTimeoutError, which is a TimeoutError."""
         self.cancel(entry)
         raise RequestTimeoutError(f"{self.wanted.name}() was not done within {self._timeout:g} s, and is cancelled")
-
-
-def plain(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """The arguments of a call that is no part of a request: `Lit` is what it holds, and there is nothing a `Ref` could
-    lead to. Raises GraphError."""
-    if not any(isinstance(arg, _LOOKED_INTO) for arg in (*args, *kwargs.values())):
-        return args, kwargs
-    template = plan([Step(name or "call", name or "call", args, kwargs)]).templates[name or "call"]
-    return template.fill(())
 
 
 # -- what there is ----------------------------------------------------------------------------------------------------

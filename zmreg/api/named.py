@@ -102,6 +102,8 @@ def serve(
         else:
             register(name, function, locs=locs)
     if block:
+        if client().on_wait is not None:
+            raise ValueError("zmreg.serve blocks a program; in an actor or a task write zmreg.serve(..., block=False)")
         _stay(client())
 
 
@@ -117,6 +119,7 @@ def _pairs(functions: Served) -> Iterable[tuple[str | None, Callable[..., Any]]]
 def _stay(seat: Client) -> None:
     """Until we are asked to end, or there is no cluster any more; then leave in peace."""
     asked = Waiter()
+    seat.questions.until_the_end(asked)
 
     def ask(_number: int, _frame: FrameType | None) -> None:
         asked.finish()
@@ -126,7 +129,7 @@ def _stay(seat: Client) -> None:
     before = signal.signal(signal.SIGTERM, ask) if in_main else None
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            while not asked.done and seat.closed is None:
+            if seat.closed is None:
                 seat.pump_until(asked, None)
         _leave(seat)
     finally:

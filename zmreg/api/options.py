@@ -67,9 +67,9 @@ def check_task_options(options: Mapping[str, Any]) -> None:
     _check_count(options, "max_retries", least=-1)
     _check_count(options, "max_calls", least=0)
     if options.get("version"):
-        from zmreg.core.versions import read_version  # late: few have one
+        from zmreg.services.literals import check_version  # late: few have one
 
-        read_version(options["version"])
+        check_version(options["version"])
     exceptions_of(options.get("retry_exceptions", False))
 
 

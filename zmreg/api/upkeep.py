@@ -1,10 +1,12 @@
-"""What is done to a cluster as a whole: wait until it is complete, make it as new."""
+"""What is done to a cluster as a whole: wait until it is complete or well again, make it as new."""
 
 from __future__ import annotations
 
 import time
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
+from zmreg.api.actors import ActorHandle
 from zmreg.api.cluster import nodes
 from zmreg.model.errors import ClusterError, GetTimeoutError
 from zmreg.services.client import Waiter
@@ -35,6 +37,28 @@ def wait_for_nodes(count: int, timeout: float | None = None) -> None:
         with seat.shield():
             seat.wait(Waiter(), min(pause, left))
         pause = min(_ASK_MOST_S, 2 * pause)
+
+
+def wait_for_actors(handles: Iterable[ActorHandle[Any]] | None = None, timeout: float | None = None) -> None:
+    """Wait until these actors live: those that crashed have restarted, those that are just made have been constructed.
+
+    Without `handles`: all actors that this program has made, except those whose end was wanted (`zmreg.kill`,
+    `zmreg.exit_actor`). A crash is waited for once it is known: a call has raised ActorUnavailableError, or the head
+    has noticed, which takes milliseconds. Calls need not wait for this: they are sent as soon as the actor is there.
+    Raises ActorDiedError for one that does not come back; GetTimeoutError after `timeout` seconds (0 looks once);
+    HeadUnavailableError when nobody can say.
+    """
+    from zmreg.services.reviving import Given, Own  # late, as below
+    from zmreg.services.reviving import wait_for_actors as wait
+
+    if handles is not None:
+        handles = list(handles)
+        for each in handles:
+            if not isinstance(each, ActorHandle):
+                raise TypeError(f"zmreg.wait_for_actors takes actor handles, not {type(each).__name__}")
+    seat = client()
+    actors = Own(seat) if handles is None else Given(seat, [each._facts[:3] for each in handles])
+    wait(seat, actors, timeout)
 
 
 def drain_node(node_id: str, timeout: float | None = None, *, grace: float | None = None) -> None:
@@ -70,6 +94,24 @@ def drain_node(node_id: str, timeout: float | None = None, *, grace: float | Non
             seat.wait(Waiter(), min(_ASK_MOST_S, left))
     if row is not None and row["State"] == "DEAD":
         raise ClusterError(f"node {node_id} died while it was drained: {row['Reason']}")
+
+
+def interrupt(grace: float | None = None) -> int:
+    """Ctrl-C for all that this program has under way: every call of it is cancelled as by `zmreg.cancel`, wherever it
+    runs; how many there were.
+
+    What is queued never runs. Running tasks get KeyboardInterrupt; with `grace` seconds they have half of them to see
+    `zmreg.cancelled()` first, and at their end their processes are killed. Running calls of actors are told by
+    `zmreg.cancelled()`, and async ones are cancelled. Refs raise TaskCancelledError, unless the call returned all the
+    same. Workers, actors and values stay: see `restart` for a clean cluster. ValueError for a grace below 0.
+    """
+    from zmreg.services.endings import check_grace  # late, as below
+
+    check_grace(False, grace)
+    seat = client()
+    with seat.shield(), seat.lock:
+        seat.check()
+        return seat.tasks.cancel_all(grace)
 
 
 def restart(timeout: float = 30.0) -> None:

@@ -28,10 +28,16 @@ class ActorState(StrEnum):
 RESTART_PAUSE_S: Final = 5.0
 # An actor that has lived so long is sound: what ends it then is not what ended it before.
 SOUND_S: Final = 5.0
-# Crashes in a row of one that is not sound that cost nothing but the restart. From then on pauses grow to the one above:
-# with max_restarts=-1 a crash in the first call would keep a node busy with nothing else but forks.
+# Crashes in a row of one that is not sound, which cost nothing but the restart. From then on pauses grow to the one
+# above: with max_restarts=-1 a crash in the first call would keep a node busy with nothing but forks.
 CRASHES_AT_ONCE: Final = 5
 _FIRST_PAUSE_S: Final = 0.2
+
+# Why an actor is dead, when somebody wanted it so.
+KILLED: Final = b"killed"
+RELEASED: Final = b"exited: the last handle is gone"
+LEFT: Final = b"exited by itself"
+WANTED_ENDS: Final = frozenset({KILLED, RELEASED, LEFT})
 
 MOVING: Final = "MOVING"
 """What subscribers hear of a living actor that is about to change its place: send it nothing until it is ALIVE."""
@@ -89,9 +95,9 @@ class Actor:
     held: bool = False
     """Inputs of its constructor are not there yet: no place is asked for before `ready`."""
     pause: bool = False
-    """A restart is due, but not before `due` (None until the next tick sets it)."""
+    """A restart is due, but not before `due` (None until the next tick sets it, `pause_s` from then)."""
     due: float | None = None
-    pause_s: float = RESTART_PAUSE_S
+    pause_s: float = 0.0
     alive_since: float = float("-inf")
     crashes: int = 0
     """In a row, each of an actor that was not sound yet."""

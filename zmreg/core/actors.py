@@ -14,7 +14,10 @@ from collections.abc import Container, Iterable
 from typing import Final
 
 from zmreg.core.actor_roll import (
+    KILLED,
+    LEFT,
     MOVES,
+    RELEASED,
     RESTART_PAUSE_S,
     Actor,
     ActorMove,
@@ -157,7 +160,7 @@ class ActorBook(ActorRoll):
             return []
         worker = actor.worker
         if no_restart:
-            return self._end(actor, b"killed", KillWorker(worker) if worker else None)
+            return self._end(actor, KILLED, KillWorker(worker) if worker else None)
         actor.alive_since = float("-inf")  # somebody's wish, and no crash of an actor that is not sound
         return self._lose(actor, b"killed, restart allowed", KillWorker(worker)) if worker else []
 
@@ -180,7 +183,7 @@ class ActorBook(ActorRoll):
         if actor is None or actor.worker != worker:
             return []
         self._exiting[worker] = None
-        reason = b"exited: the last handle is gone" if actor.leaving else b"exited by itself"
+        reason = RELEASED if actor.leaving else LEFT
         effects = self._end(actor, reason, None)
         return [each.but(worker=worker) if isinstance(each, TellActor) else each for each in effects]
 
@@ -298,7 +301,7 @@ class ActorBook(ActorRoll):
         actor.failure, actor.init_failed = failure, init_failed
         actor.pause, actor.due = actor.pause_s > 0, None
         ask: list[ActorEffect] = []
-        if not pause:
+        if not actor.pause:
             ask.append(HostActor(actor.entry.actor_id, actor.entry.place, actor.entry.hold))
         return [*self._leave(actor, kill), *actor.tell_all(), *ask]
 

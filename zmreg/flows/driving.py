@@ -18,9 +18,10 @@ from zmreg.core.fields import follow
 from zmreg.core.graph_run import GraphRun, StepState
 from zmreg.core.graphs import Plan
 from zmreg.flows.failing import Failure
+from zmreg.flows.mending import Mending
 from zmreg.flows.options import Options
 from zmreg.flows.telling import Teller, previews
-from zmreg.model.errors import FunctionNotFoundError, NoRouteError, ZmregError
+from zmreg.model.errors import FunctionNotFoundError, NoRouteError, ObjectLostError, ZmregError
 from zmreg.model.function_messages import FunctionRow
 from zmreg.model.graph_events import RunEvent, StepCancelled, StepFailed, StepQueued
 from zmreg.model.graphs import Path
@@ -42,6 +43,7 @@ class Drive:
         self.teller = Teller(plan, self.request_id, options)
         self._local = local
         self._flight = Flight(local)
+        self._mending = Mending(plan, self.run.values)
         self._rows: dict[str, FunctionRow] = {}
         """{step: who was called for it last}."""
         self._parts: dict[tuple[str, Path], ObjectRef[Any]] = {}
@@ -62,6 +64,8 @@ class Drive:
                 self._act(run.cancel(now()))
             raise
         finally:
+            for step in self._mending.again:
+                self._flight.drop(step)
             self.teller.end()
 
     def cancel(self) -> None:
@@ -102,12 +106,48 @@ class Drive:
 
     def _heard(self, landed: Landed) -> list[RunEvent]:
         run, step, now = self.run, landed.key, self._flight.now()
+        if step in self._mending.again:
+            return self._heard_again(landed)
         if landed.error is None:
             return run.finished(step, landed.ref, now, landed.node, landed.nbytes, landed.took_s)
+        if isinstance(landed.error, ObjectLostError) and self._mend(step):
+            return run.lost(step, False, landed.error, now, landed.node)
         began = self._begun(step, now) if self.options.has_levels and not landed.lost else []
         if landed.lost:
             return run.lost(step, landed.may_have_run, landed.error, now, landed.node)
         return began + run.failed(step, landed.error, now, landed.node, landed.took_s)
+
+    def _mend(self, step: str) -> bool:
+        """Have the lost inputs of a step made again, if that is allowed and of use."""
+        stale = [key for key, ref in self._parts.items() if key[0] in self.plan.deps[step] and ref.failed()]
+        again = self._mending.ask(step)
+        if again is None or not (stale or self._mending.waits(step)):
+            return False
+        for key in list(self._parts):
+            if key in stale or key[0] in self._mending.again:
+                del self._parts[key]
+        for name in again:
+            self._homeless[name] = self._flight.now() + self.options.patience_s  # it is called with the next turn
+        return True
+
+    def _heard_again(self, landed: Landed) -> list[RunEvent]:
+        step = landed.key
+        if landed.error is None:
+            assert landed.ref is not None
+            for other in self._mending.made(step, landed.ref):
+                self._homeless[other] = self._flight.now() + self.options.patience_s
+            return []
+        if landed.lost and (not landed.may_have_run or self._mending.may_repeat(step)):
+            self._homeless[step] = self._flight.now() + self.options.patience_s
+            return []
+        return self._failed(step, landed.error)
+
+    def _failed(self, step: str, error: BaseException) -> list[RunEvent]:
+        """`step` did not even begin, or its value could not be made again for others."""
+        self._homeless.pop(step, None)
+        now = self._flight.now()
+        asked = self._mending.failed(step) if step in self._mending.again else [step]
+        return [event for each in asked for event in self.run.failed(each, error, now)]
 
     def _begun(self, failed: str, now: float) -> list[RunEvent]:
         """What runs beside a step that failed is finished, for the past that its error carries; the run has to know."""
@@ -132,7 +172,8 @@ class Drive:
 
     def _start(self, step: str) -> list[RunEvent]:
         """Call it; nothing when another step that was queued with it has failed meanwhile."""
-        if self.run.state(step) is not StepState.QUEUED:
+        again = step in self._mending.again
+        if self.run.done or self._mending.waits(step) or not (again or self.run.state(step) is StepState.QUEUED):
             return []
         asked = self.plan.steps[step]
         now = self._flight.now()
@@ -141,15 +182,15 @@ class Drive:
             row = self._flight.send(step, (asked.fun, tuple(asked.locs), asked.version or ""), args, kwargs)
         except (FunctionNotFoundError, NoRouteError) as error:
             if now > self._homeless.setdefault(step, now + self.options.patience_s):
-                return self.run.failed(step, error, now)
+                return self._failed(step, error)
             return []
         except (ZmregError, TypeError, ValueError) as error:  # what cannot be bound or sent
-            return self.run.failed(step, error, now)
+            return self._failed(step, error)
         self._homeless.pop(step, None)
         self._rows[step] = row
         if self.options.debug_mode:
             self.teller.arg_previews[step] = previews(self.plan, step, self._seen)
-        if self.options.traced and self._flight.runs(step):
+        if self.options.traced and not again and self._flight.runs(step):
             return self.run.started(step, now, node_name(row))
         return []
 
@@ -165,7 +206,7 @@ class Drive:
         return template.fill([self._value(use.step, use.path) for use in template.uses])
 
     def _value(self, step: str, path: Path) -> Any:
-        ref = self.run.values[step]
+        ref = self._mending.ref(step)
         if not path:
             return ref
         known = self._parts.get((step, path))
@@ -177,7 +218,7 @@ class Drive:
         return known
 
     def _seen(self, step: str, path: Path) -> object:
-        ref = self.run.values[step]
+        ref = self._mending.ref(step)
         assert isinstance(ref, ObjectRef)
         return follow(ref.get(), path, step) if self._flight.is_inline(ref) else ref
 
@@ -187,7 +228,7 @@ class Drive:
         """What the request returns. Raises what it failed with, with the past on it; ObjectLostError."""
         run = self.run
         if run.error is None:
-            return {name: ref.get() for name, ref in run.results().items() if isinstance(ref, ObjectRef)}
+            return {name: self._mending.ref(name).get() for name in run.results()}
         assert isinstance(run.error, BaseException)
         step = run.failed_step
         function = self._local.get(self.plan.steps[step].fun) if step else None

@@ -8,16 +8,18 @@ from __future__ import annotations
 import logging
 import reprlib
 import threading
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from zmreg.api import events as events_of_cluster
+from zmreg.api import events
 from zmreg.api.flight import unix_offset_s
 from zmreg.api.refs import ObjectRef
 from zmreg.core.graphs import Plan
+from zmreg.core.topics import topic_for
 from zmreg.flows.options import Options
 from zmreg.flows.trace import Held, LevelRecord, Trace
-from zmreg.model.graph_events import LevelDone, RunDone, RunEvent, StepFinished
+from zmreg.model.errors import MessageTooLargeError
+from zmreg.model.graph_events import LevelDone, RunDone, RunEvent, StepFailed, StepFinished
 from zmreg.model.graphs import Path
 
 log = logging.getLogger("zmreg.requests")
@@ -29,25 +31,6 @@ _short.maxstring = _short.maxother = PREVIEW_CHARS
 _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 20
 
 
-class Events(Protocol):
-    """Where topics are published."""
-
-    def publish(self, topic: str, value: object) -> None:
-        """Say it to whoever listens."""
-
-    def wanted(self, topic: str) -> bool:
-        """Whether anybody listens to that, or to what is below it."""
-
-
-_events: Events | None = events_of_cluster
-
-
-def publish_by(events: Events | None) -> None:
-    """Have topics published in this way from now on; None: not at all."""
-    global _events
-    _events = events
-
-
 class Teller:
     """Hears the events of one run."""
 
@@ -57,11 +40,13 @@ class Teller:
         """{step: what it was called with}, in debug mode."""
         self._request_id = request_id
         self._options = options
-        self._topic = (options.intermediate_result_callback_topic or "").replace("{request_id}", request_id)
+        topic = options.intermediate_result_callback_topic
+        self._topic = "" if topic is None else topic_for(topic, request_id)
         self._guard = threading.Lock()
         self._waiting: list[Callable[[], None]] = []
         self._over = False
-        self._wanted = _events is not None and _events.wanted(f"run.{request_id}")
+        self._run_topic = f"run.{_words(request_id)}"
+        self._wanted = events.wanted(self._run_topic)
 
     @property
     def listens(self) -> bool:
@@ -71,12 +56,12 @@ class Teller:
     def hear(self, event: RunEvent) -> None:
         """The next event."""
         if isinstance(event, StepFinished):
-            event = event.but(value=self._shown(event))
+            event = event.but(value=self._shown(event))  # with events alone: a small value, or what leads to it
         if self._options.debug_mode:
             log.debug("%r", event)
         record = self.trace.hear(event) if self.trace is not None else None
         if self._wanted:
-            self._publish(_topic_of(event), event if record is None else record)
+            self._publish(f"{self._run_topic}.{_topic_of(event)}", event if record is None else record)
         if record is not None:
             self._level(record)
 
@@ -90,11 +75,14 @@ class Teller:
             self._publish(self._topic, record)
         self._wake()
 
-    def _publish(self, topic: str, value: object) -> None:
-        if _events is None:
-            return
+    def _publish(self, topic: str, told: RunEvent | LevelRecord) -> None:
         try:
-            _events.publish(topic, value)
+            for form in _ever_smaller(told):
+                try:
+                    events.publish(topic, form)
+                    return
+                except MessageTooLargeError as error:
+                    log.debug("%s", error)
         except Exception:
             log.exception("request %s could not publish %s; it goes on", self._request_id, topic)
 
@@ -105,7 +93,10 @@ class Teller:
         meta = ref.meta
         here = meta.state == "inline"
         if detail == "summary":
-            return {"type": meta.type_name, "nbytes": event.nbytes, "repr": preview(ref.get()) if here else ""}
+            if not here:  # its repr would cost a journey
+                return {"type": meta.type_name, "nbytes": event.nbytes, "repr": ""}
+            value = ref.get()
+            return {"type": type(value).__name__, "nbytes": event.nbytes, "repr": preview(value)}
         return ref.get() if here and detail == "values" else Held(ref, meta.type_name, event.nbytes)
 
     # -- who waits for levels -----------------------------------------------------------------------------------------
@@ -136,13 +127,37 @@ class Teller:
             wake()
 
 
+def _ever_smaller(told: RunEvent | LevelRecord) -> Iterator[RunEvent | LevelRecord]:
+    """The same for an event, which may not have as much as a record: words for values, then without earlier levels."""
+    yield told
+    if isinstance(told, StepFinished):
+        yield told.but(value=_in_words(told.value))
+    elif isinstance(told, StepFailed | RunDone):
+        yield told.but(error=preview(told.error))
+    elif isinstance(told, LevelRecord):
+        levels = [{step: _in_words(value) for step, value in level.items()} for level in told.levels]
+        yield told.but(levels=tuple(levels))
+        yield told.but(levels=(*({} for _ in levels[1:]), levels[-1]))
+
+
+def _in_words(value: object) -> dict[str, object]:
+    """What records have with detail="summary"."""
+    if isinstance(value, Held):
+        return {"type": value.type_name, "nbytes": value.nbytes, "repr": ""}
+    return {"type": type(value).__name__, "nbytes": 0, "repr": preview(value)}
+
+
 def _topic_of(event: RunEvent) -> str:
-    run = f"run.{event.request_id}"
     if isinstance(event, RunDone):
-        return f"{run}.done"
+        return "done"
     if isinstance(event, LevelDone):
-        return f"{run}.level.{event.level}"
-    return f"{run}.step.{event.step}.{type(event).__name__.removeprefix('Step').lower()}"
+        return f"level.{event.level}"
+    return f"step.{_words(event.step)}.{type(event).__name__.removeprefix('Step').lower()}"
+
+
+def _words(name: str) -> str:
+    """A name as a part of a topic, where words are not empty and * and # are none."""
+    return ".".join("_" if word in ("", "*", "#") else word for word in name.split("."))
 
 
 def preview(value: object) -> str:

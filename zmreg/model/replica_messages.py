@@ -16,9 +16,8 @@ class ReplicaTable(IntEnum):
     """The replicated tables."""
 
     LOCATIONS = 1
-    MEMBERS = 2
+    TOPICS = 2
     FUNCTIONS = 3
-    TOPICS = 4
 
 
 class Delta(Sentence):

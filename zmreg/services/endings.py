@@ -123,13 +123,16 @@ class Endings:
         return bad is not None
 
     def cancel(self, entry: Entry, force: bool, recursive: bool, grace_s: float | None = None) -> None:
-        """Cancel the task that makes an own entry; nothing when it is finished.
+        """Cancel the task that makes an own entry; nothing when it is finished. ValueError as `cancel_task`."""
+        task = entry.task
+        if task is not None and task.counter in self.live:
+            self.cancel_task(task, force, recursive, grace_s)
+
+    def cancel_task(self, task: Task, force: bool, recursive: bool, grace_s: float | None) -> None:
+        """Cancel a living task.
 
         ValueError: an actor's call, by force or with a grace at whose end its process would be killed.
         """
-        task = entry.task
-        if task is None or task.counter not in self.live:
-            return
         home, lane = task.peer, task.lane
         if isinstance(home, Peer) and (force or grace_s is not None):
             how = "force=True" if force else f"grace={grace_s:g}"
@@ -149,6 +152,15 @@ class Endings:
         self.settle_all(task, cancelled_failure(task, self.wires.me))
         if isinstance(home, Peer):  # it may have stood before others, waiting for an input
             home.advance()
+
+    def cancel_all(self, grace_s: float | None) -> int:
+        """Cancel every living task; how many. The newest first: what a worker has not begun it drops before it is
+        interrupted. An actor's calls are told, without the grace."""
+        tasks = list(reversed(self.live.values()))
+        for task in tasks:
+            if self.lives(task):  # the one before it may have been its input
+                self.cancel_task(task, False, True, None if isinstance(task.peer, Peer) else grace_s)
+        return len(tasks)
 
     def cancel_for_another(self, entry: Entry, message: CancelObject) -> None:
         """Whoever holds a ref cannot know that an actor makes it, whose process stays: that call is told, no more."""

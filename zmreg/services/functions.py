@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from zmreg.core.functions import Functions, checked, key_of, row_key
+from zmreg.core.graves import Graves
 from zmreg.core.index import Rows
 from zmreg.core.versions import read_version, show_version
 from zmreg.model.errors import ProtocolError
@@ -47,6 +48,7 @@ class KnownRows(Rows):
         super().__init__()
         self.known = Functions()
         self.malformed = 0
+        self._graves = Graves()
         self._changed = changed
 
     def put(self, node: bytes, key: bytes, value: bytes) -> bytes | None:
@@ -59,9 +61,17 @@ class KnownRows(Rows):
             self.malformed += 1
             self.known.remove(key)
         else:
-            self.known.put(key, row)
+            if row.host not in self._graves:
+                self.known.put(key, row)
         self._changed(key)
         return super().put(node, key, value)
+
+    def process_gone(self, process: bytes) -> None:
+        """A process of another node is dead: nobody is to be sent there, though its node has not taken its rows back
+        yet, and word of both comes by different ways. A call that is sent to the dead is never answered."""
+        self._graves.bury(process)
+        for key in self.known.drop(process):
+            self._changed(key)
 
     def remove(self, node: bytes, key: bytes) -> bytes | None:
         old = super().remove(node, key)
@@ -181,6 +191,7 @@ class NamedFunctions:
             self.rows.remove(self._node.me, key)
 
     def _answer(self, sender: bytes, request: int, why: str) -> None:
+        self._tell_changes()  # first: who has registered, and watches, can call it then
         self._node.post(sender, Answer(request, True, batches.pack_plain(why)))
 
     # -- those who ask ----------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ class HostPeer(Peer):
 
     def place(self, task: Task) -> None:
         """Send a call."""
-        if self._death is not None:
+        if self.state == "dead":
             self._keeper.fail(task, FunctionWithdrawnError(f"{self._title} is gone"))
             return
         super().place(task)

@@ -75,6 +75,8 @@ class Mourning:
 
     def far_death(self, word: ProcessDied) -> None:
         """A process of another node is gone. What that node has adopted lives on."""
+        if self._node.named is not None:
+            self._node.named.rows.process_gone(word.process)
         self._spread(word, EVERYTHING if word.adopted else ())
         if word.adopted:  # its node knows what is still needed of that, and we do not
             held = [

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Final, cast
 
 from zmreg.core.functions import Functions, Router, Wanted, key_of
+from zmreg.core.graves import Graves
 from zmreg.model.errors import (
     ActorDiedError,
     ActorUnavailableError,
@@ -23,6 +24,8 @@ from zmreg.model.errors import (
     WorkerDiedError,
 )
 from zmreg.model.function_messages import FunctionNews, FunctionRow, WatchFunctions
+from zmreg.model.ids import node_of
+from zmreg.model.messages import ProcessDied
 from zmreg.model.specs import Shape
 from zmreg.net.waiting import Waiter
 from zmreg.services.built_in import BUILT_IN, BuiltIn
@@ -49,6 +52,8 @@ class Naming:
         self._hosts: dict[bytes, HostPeer] = {}
         self._templates: dict[str, Template] = {}
         self._whole = False
+        self._graves = Graves()
+        """News of a death and of the rows that go with it come by different ways."""
         self._waiting: list[Waiter] = []
         """Of threads that wait for news, one each."""
 
@@ -58,6 +63,8 @@ class Naming:
         heard = self._waiter()
         with client.shield(), client.lock:
             client.handlers[FunctionNews] = lambda _, message: self._on_news(message)
+            hear = client.handlers[ProcessDied]
+            client.handlers[ProcessDied] = lambda sender, message: self._on_death(hear, sender, message)
             client.tell_node(WatchFunctions())
         deadline = time.monotonic() + _FIRST_NEWS_S
         while not self._whole:
@@ -67,11 +74,17 @@ class Naming:
             heard = self._waiter()
         self._waiting.remove(heard)
 
+    def _on_death(self, hear: Callable[[bytes, Any], object], sender: bytes, message: ProcessDied) -> None:
+        self._graves.bury(message.process)
+        hear(sender, message)
+
     def _on_news(self, news: FunctionNews) -> None:
         for key in news.gone:
             self.table.remove(key)
         for data in news.rows:
             row = cast(FunctionRow, codec.decode(data))
+            if row.host in self._graves:
+                continue
             self.table.put(key_of(row), row)
         self._whole = self._whole or news.whole
         waiting, self._waiting = self._waiting, []
@@ -147,6 +160,7 @@ class Naming:
         def ended(_: Entry) -> None:
             self._router.ended(row.host)
             if peer.state == "dead":
+                self._graves.bury(row.host)
                 self._hosts.pop(row.host, None)
                 self._router.forget(row.host)
 
@@ -168,10 +182,13 @@ class Naming:
         """Whose turn it is, and the way there. Of some we know that they are gone before the node has said so."""
         while True:
             row = self._router.take(wanted)
-            peer = self._peer(row)
-            if peer.state != "dead":
-                return row, peer
-            self._router.ended(row.host)
+            if row.host not in self._graves and node_of(row.host) not in self._client.tasks.gone_nodes:
+                peer = self._peer(row)
+                if peer.state != "dead":
+                    return row, peer
+                self._graves.bury(row.host)
+            self._hosts.pop(row.host, None)
+            self._router.forget(row.host)
             self.table.remove(key_of(row))
 
     def _peer(self, row: FunctionRow) -> Peer:
@@ -182,6 +199,7 @@ class Naming:
         if peer is None:
             for host in [host for host, each in self._hosts.items() if each.state == "dead"]:
                 del self._hosts[host]
+                self._graves.bury(host)
             peer = self._hosts[row.host] = HostPeer(tasks, self._client.me, row.host, row.node_name)
         return peer
 

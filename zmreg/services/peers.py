@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from zmreg.core.actor_roll import WANTED_ENDS
 from zmreg.model.errors import ActorDiedError, ActorUnavailableError, OutOfMemoryError, ZmregError
 from zmreg.model.ids import object_id
 from zmreg.model.messages import ActorState, ProcessDied
@@ -62,7 +63,9 @@ class Peer:
         self.lane: Lane | None = None
         self.restarts = 0
         self._keeper = keeper
-        self._death: ZmregError | None = None
+        self._end: ActorState | None = None
+        """The head's word that it is dead. The error is made of it anew each time: the traceback of a constructor's
+        error leads to the frames of whoever unpacks it, and would keep what is in them (wire/payload.py)."""
         self._died: ProcessDied | None = None
         self._headless: ZmregError | None = None
         """There is no head, and nobody knows when there will be one."""
@@ -82,10 +85,9 @@ class Peer:
 
     def place(self, task: Task) -> None:
         """Queue a call and send what can be sent."""
-        refused = self._death or (self._headless if self.lane is None else None)
-        if refused is not None:
+        if self._end is not None or (self._headless is not None and self.lane is None):
             with self._keeper.shield():
-                self._keeper.fail(task, refused)
+                self._refuse(task)
             return
         if self.lane is not None and not self.queue and task.deps is None and not self._is_full(self.lane, task):
             self.lane.push(task)
@@ -105,7 +107,7 @@ class Peer:
 
     def place_first(self, task: Task) -> None:
         """Back to where it stood: it was sent, and came back unbegun."""
-        if self._death is not None:
+        if self._end is not None:
             self.place(task)
             return
         later = (place for place, other in enumerate(self.queue) if other.counter > task.counter)
@@ -166,6 +168,14 @@ class Peer:
         """Calls accepted and not answered."""
         return len(self.queue) + sum(len(lane.outstanding) for lane in (self.lane, self._moved, *self._left) if lane)
 
+    def death(self) -> ZmregError | None:
+        """Why the actor is gone for good; None while it is not."""
+        return None if self._end is None else self._death_of(self._end)
+
+    def end_was_wanted(self) -> bool:
+        """It is dead because somebody has killed it, or dropped it, or it has left."""
+        return self._end is not None and not self._end.init_failed and self._end.failure in WANTED_ENDS
+
     # -- what is heard ----------------------------------------------------------------------------------------------
 
     def on_state(self, message: ActorState) -> None:
@@ -181,14 +191,14 @@ class Peer:
                 self._moved, self.lane = self.lane, None
             self._leave_moved()
         elif message.state == "dead":
-            self._death = self._death_of(message)
+            self._end = message
             if self.lane is None or self.lane.worker != message.worker:
                 self._leave_lane()
             self._leave_moved()
             # Else it left in peace, and its worker still sends answers: what has none when that is gone, fails.
             queue, self.queue = self.queue, deque()
             for task in queue:
-                self._keeper.fail(task, self._death)
+                self._refuse(task)
         else:
             self._leave_lane()
 
@@ -224,18 +234,28 @@ class Peer:
         """The worker is gone. Whether the actor comes back, the head tells next (or has told, if it left in peace)."""
         self._died = message
         self._leave_moved()
-        if self._death is not None:
+        if self._end is not None:
             self._leave_lane()
         elif self.lane is not None and self.lane.worker == message.process:
             self._left.append(self.lane)  # what comes from now on waits, and was never sent
             self.lane = None
 
+    def _refuse(self, task: Task) -> None:
+        """The actor is dead, or nobody can say where it is."""
+        if self._end is not None:
+            self._keeper.fail(task, self._death_of(self._end))
+        elif self._headless is not None:
+            self._keeper.fail(task, self._headless)
+
     def _death_of(self, message: ActorState) -> ZmregError:
         actor_id = self.actor_id.hex()
         if message.init_failed:
             cause = unpack_failure(message.failure)
-            text = f"{self.class_name} never came to life: its constructor raised {type(cause).__name__}: {cause}"
-            return ActorDiedError(text, cause=cause, init_failed=True, actor_id=actor_id)
+            try:
+                text = f"{self.class_name} never came to life: its constructor raised {type(cause).__name__}: {cause}"
+                return ActorDiedError(text, cause=cause, init_failed=True, actor_id=actor_id)
+            finally:
+                del cause  # else it is in a cycle with our frame, and all frames below
         why = message.failure.decode(errors="replace") or "it ended"
         text = f"actor {self.class_name} {actor_id[-8:]} is dead: {why}"
         died = self._died
@@ -264,8 +284,8 @@ class Peer:
                 task.lane = None
                 limit = task.template.max_retries
                 may_have_run = place < begun
-                if self._death is not None:
-                    self._keeper.fail(task, self._death)
+                if self._end is not None:
+                    self._refuse(task)
                 elif task.cancelled or (may_have_run and limit != -1 and task.attempt >= limit):
                     self._keeper.fail(task, self._unavailable(lane, task))
                 else:

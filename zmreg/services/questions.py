@@ -44,6 +44,7 @@ class Questions:
         self._seat = seat
         self._open: dict[int, tuple[Waiter, list[Answer], Message]] = {}
         self._asked = 0
+        self._lasting: list[Waiter] = []
         self._refused: dict[bytes, ActorRefused] = {}
         self.at_the_end: list[Callable[[], object]] = []
         """Of others who wait for words of the node: to be called, under the lock, when there will be no more."""
@@ -129,5 +130,9 @@ class Questions:
         """The node is gone, or we leave: let everyone who waits for an answer go."""
         for each in self.at_the_end:
             each()
-        for waiter, _, _ in list(self._open.values()):
+        for waiter in [*self._lasting, *(waiter for waiter, _, _ in self._open.values())]:
             waiter.finish()
+
+    def until_the_end(self, waiter: Waiter) -> None:
+        """Have it finished when the node is gone, or the seat is given up."""
+        self._lasting.append(waiter)

@@ -11,7 +11,6 @@ from zmreg.core.versions import read_version, show_version
 from zmreg.model.ids import object_id
 from zmreg.model.messages import CancelCall, FunctionRow, RegisterFunction, WithdrawFunction
 from zmreg.services.client import Client
-from zmreg.services.desk import Desk
 from zmreg.services.intake import Intake
 from zmreg.wire import codec
 
@@ -108,6 +107,8 @@ def _shelf(client: Client) -> Shelf:
         return ActorShelf(client)
     desk = client.desk
     if desk is None:
+        from zmreg.services.desk import Desk  # late: asyncio and threads are for those who serve
+
         desk = client.desk = Desk(client)
         client.handlers[CancelCall] = lambda sender, m: desk.cancel(object_id(sender, m.counter))
     return desk

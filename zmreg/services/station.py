@@ -253,8 +253,7 @@ class Station:
         """The node process ended: every wait ends with a typed error."""
         with self.lock:
             if self.closed is None:
-                reason = f"the node process is gone ({reason}); call zmreg.init() to start again"
-                self._end_waits(ClusterError(reason))
+                self._end_waits(ClusterError(f"the node process is gone ({reason}); call zmreg.init() to start again"))
 
     def _end_waits(self, error: ZmregError) -> None:
         self.closed = error

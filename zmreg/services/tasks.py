@@ -19,6 +19,7 @@ from zmreg.model.messages import (
     ProcessDied,
     WatchActor,
 )
+from zmreg.net.waiting import Waiter
 from zmreg.services.advice import TINY_US, count_tiny
 from zmreg.services.calls import (
     CALL_COST_US,
@@ -58,6 +59,8 @@ class Tasks(Leasing):
         self.submitted = 0
         self.peers: dict[bytes, Peer] = {}
         self.departing: list[Peer] = []
+        self.actor_waits: list[Waiter] = []
+        """Finished when the head has told of any actor (services/reviving.py)."""
         self.templates: weakref.WeakValueDictionary[bytes, Template] = weakref.WeakValueDictionary()
         """Definitions by digest, while a function object or a queued task needs them: workers may ask again."""
         self._headless: ZmregError | None = None
@@ -256,6 +259,8 @@ class Tasks(Leasing):
         peer = self.peers.get(message.actor_id)
         if peer is not None:
             peer.on_state(message)
+            for waiter in self.actor_waits:
+                waiter.finish()
 
     def on_head(self, headless: ZmregError | None) -> None:
         """Another head has to be told whose fate we follow. Without one, calls to actors with no place fail."""

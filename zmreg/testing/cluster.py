@@ -24,6 +24,8 @@ from zmreg.testing.wires import Link, Wires
 STORE_BYTES = 256 << 20
 END_TIMEOUT_S = 10.0
 LEAVE_TIMEOUT_S = 60.0
+# What no two nodes can have alike.
+_ONES_OWN = frozenset({"name", "port", "pub_port", "state_dir"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class LocalCluster:
         self._seed = seed
         self._wires: dict[str, Wires] = {}
         self._attached = False
+        self._last_spec: dict[str, Any] = {}
         self.address = ""
         try:
             keys.create(self._directory / "key")
@@ -77,6 +80,7 @@ class LocalCluster:
 
     def add_node(self, **spec: Any) -> TestNode:
         """Start one more node; returns when it has joined."""
+        self._last_spec = dict(spec)
         listens = {name: spec.pop(name) for name in list(spec) if name in Listening.__dataclass_fields__}
         if not self.address:
             listens.setdefault("state_dir", self._state_dir)
@@ -102,6 +106,18 @@ class LocalCluster:
             self._wires[node.node_id] = wires
         self.address = self.address or node.address
         return node
+
+    def scale(self, count: int, **spec: Any) -> list[TestNode]:
+        """Have `count` nodes, the head among them: more are started, by default like the last one, or the newest leave
+        in peace, and what they have goes to others. Returns them when all have joined, or left. ValueError below 1."""
+        if count < 1:
+            raise ValueError(f"scale({count}): the head is one node; close() ends it")
+        while len(self._nodes) > count:
+            self.end_node(next(reversed(self._nodes)))
+        spec = spec or {name: value for name, value in self._last_spec.items() if name not in _ONES_OWN}
+        while len(self._nodes) < count:
+            self.add_node(**spec)
+        return self.nodes
 
     @property
     def nodes(self) -> list[TestNode]:

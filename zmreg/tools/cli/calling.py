@@ -184,7 +184,7 @@ def functions(address: str | None, key: str | None, as_json: bool) -> None:
     rows = [
         {
             "Name": each.name, "Signature": each.signature, "Versions": list(filter(None, each.versions)),
-            "Locs": each.locs, "Hosts": len(each.hosts), "Nodes": len(each.nodes), "Does": first_line(each.doc),
+            "Locs": list(each.locs), "Hosts": len(each.hosts), "Nodes": len(each.nodes), "Does": first_line(each.doc),
         }
         for each in found
     ]  # fmt: skip
@@ -213,7 +213,7 @@ def describe(name: str, address: str | None, key: str | None, as_json: bool) -> 
     rows = [
         {
             "Node": each.node_name or each.node[:8], "Process": each.process[-8:], "Version": each.version,
-            "Locs": each.locs, "Actor": each.actor[-8:], "Reachable": each.reachable,
+            "Locs": list(each.locs), "Actor": each.actor[-8:], "Reachable": each.reachable,
         }
         for each in found.hosts
     ]  # fmt: skip

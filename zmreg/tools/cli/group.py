@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "list": "zmreg.tools.cli.state",
     "logs": "zmreg.tools.cli.logs",
     "nodes": "zmreg.tools.cli.state",
+    "request": "zmreg.tools.cli.requesting",
     "start": "zmreg.tools.cli.start",
     "status": "zmreg.tools.cli.state",
     "stop": "zmreg.tools.cli.running",
