@@ -146,7 +146,7 @@ def test_R22_R25_a_killed_host_gets_no_more_calls_and_what_it_had_is_told_or_rep
     victim, other = pair
     told = Calling(lambda: zmreg.call("wait_at_gate", "told", locs={"common", "m1"}))
     again = Calling(lambda: zmreg.call("wait_at_gate", "again", locs={"common"}, retries=1))
-    until(lambda: zmreg.call("count", "wait_at_gate", locs={"m1"}) == 1, "it did not begin")
+    until(lambda: zmreg.call("count", "wait_at_gate", locs={"m1"}) >= 1, "it did not begin")  # perhaps both are there
     until(lambda: sum(zmreg.call("count", "wait_at_gate", locs={loc}) for loc in ("m1", "m2")) == 2, "it did not begin")
     zmreg.call("open_gate", locs={"m2"})
     victim.kill()

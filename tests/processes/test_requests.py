@@ -215,6 +215,21 @@ def test_R23_R24_a_step_that_raises_ends_it_and_is_no_value() -> None:
     assert counted("value") == before
 
 
+def test_R23_without_records_nobody_is_waited_for() -> None:
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="bad"):
+        zmreg.request([("slow", "sleepy", (5.0,)), ("a", "fail")])
+    assert time.monotonic() - began < 4
+
+
+def test_R23_a_step_that_cannot_be_sent_keeps_those_behind_it_from_being_sent() -> None:
+    before = counted("value")
+    with pytest.raises(errors.SerializationError, match="lock") as caught:
+        zmreg.request([("a", "echo", (threading.Lock(),)), ("b", "value", (1,))])
+    assert caught.value.step == "a"  # type: ignore[attr-defined]
+    assert counted("value") == before
+
+
 def test_R26_time_runs_out_for_a_request_and_for_a_step() -> None:
     with pytest.raises(TimeoutError) as caught:
         zmreg.request([("a", "forever")], timeout=0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import click
 import numpy
 import pytest
 
-from tests.tools.machines import PATIENCE_S, Machine, machine
+from tests.tools.machines import PATIENCE_S, ROOT, SMALL, Machine, free_port, machine
 from zmreg.model.graphs import Lit, Ref, Step
 from zmreg.tools.cli.calling import arguments_of, plain, value_of
 from zmreg.tools.cli.requesting import read
@@ -250,3 +251,21 @@ def test_files_say_all_that_steps_can(tmp_path):
         Step("b", "f", (), {"k": [Lit({"$ref": 1})]}),
         Step("c", "g", ("a",), {}, (), ">=2", 1.5, 2),
     ]
+
+
+# -- other machines ----------------------------------------------------------------------------------------------------
+
+
+def test_R33_a_machine_without_a_node_calls_what_a_loaded_process_serves():
+    with machine() as there, machine() as away:
+        (there.here / "mymodels.py").write_text(
+            "import zmreg\n\ndef setup():\n    zmreg.register('total', lambda *numbers: sum(numbers))\n"
+        )
+        _, head = there.up(
+            "--head", "--port", str(free_port()), *SMALL, "--locs", "edge-1", "--load", "mymodels:setup",
+            PYTHONPATH=f"{ROOT}:{there.here}",
+        )  # fmt: skip
+        words = ("1", "2", "3", "--locs", "edge-1", "--address", head["address"])
+        assert away.run("call", "total", *words).returncode == 5  # without the key
+        shutil.copy(head["key_file"], away.here / "cluster.key")
+        assert away.asks("call", "total", *words, "--key", "cluster.key") == 6

@@ -204,6 +204,8 @@ class Topics:
                     touched[who] = None
         for who in touched:
             self._send(who)
+        if from_here and sender not in self._node.clients:
+            return  # its last words: nobody is there to be told
         due = self._receipts.setdefault(sender, Receipts()).note(events)
         if due is not None:
             self._node.post(sender, EventsTaken(*due))
