@@ -134,8 +134,15 @@ def test_I9_a_driver_elsewhere_hears_and_says_it(three: LocalCluster) -> None:
             "for _ in range(3_000): zmreg.publish('from.driver', os.getpid())\n"
             "zmreg.shutdown()\n"
         ) as driver:
-            read = {subscription.get(timeout=PATIENCE_S).value for _ in range(3_000)}
-            assert read == {driver.process.pid} and subscription.dropped == 0
+            read: list[int] = []
+            try:
+                while len(read) < 3_000:
+                    read.append(subscription.get(timeout=PATIENCE_S).value)
+            except errors.GetTimeoutError as error:
+                where = f"{ways(three, 1)} at its node, {ways(three, 0)} at ours, {driver.process.poll()}"
+                error.add_note(f"{len(read)} came, {subscription.dropped} dropped; {where}")
+                raise
+            assert set(read) == {driver.process.pid} and subscription.dropped == 0
 
 
 def test_I9_async_iteration_and_timeouts(three: LocalCluster) -> None:

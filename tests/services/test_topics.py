@@ -263,3 +263,13 @@ def test_I9_nonsense_is_counted_and_changes_nothing(world: World) -> None:
     world.say(process(A), EventsTaken(1 << 40, 1 << 40))
     world.publish(process(A), "x")
     assert world.heard(process(A, 2)) == ["x"]
+
+
+def test_I9_last_words_are_heard_and_nobody_is_told_that_they_were(world: World) -> None:
+    world.subscribe(process(B), "x")
+    del world.nodes[A].clients[process(A)]
+    world.topics[A].gone(process(A))
+    for _ in range(WINDOW_ITEMS):
+        world.publish(process(A), "x")
+    assert len(world.heard(process(B))) == WINDOW_ITEMS
+    assert not [message for to, message in world.told if to == process(A)]
