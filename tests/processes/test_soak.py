@@ -257,7 +257,11 @@ def loaded(directory: Path, cluster: LocalCluster) -> Iterator[tuple[Ledger, lis
 
 
 def footprint(head: TestNode) -> dict[str, int]:
-    """Of the node that lives through it all, and of this program."""
+    """Of the node that lives through it all.
+
+    `stuck`: connections whose other end is gone and which libzmq holds on to, with the words that came late on them,
+    since their peer came anew on another one (decision 0010, point 5). They are not counted among `fds`.
+    """
     process = psutil.Process(head.pid)
     store = ask(head, "stats")["store"]
     heap = next(
@@ -265,7 +269,9 @@ def footprint(head: TestNode) -> dict[str, int]:
         for line in Path(f"/proc/{head.pid}/status").read_text().splitlines()
         if line.startswith("RssAnon")
     )
-    return {"heap": int(heap) << 10, "fds": process.num_fds(), "store": store["used_bytes"]}
+    ends = [each.status for each in process.net_connections("tcp")]
+    stuck = ends.count(psutil.CONN_CLOSE_WAIT)
+    return {"heap": int(heap) << 10, "fds": process.num_fds() - stuck, "store": store["used_bytes"], "stuck": stuck}
 
 
 def _holders(depth: int = 6) -> list[str]:
@@ -335,4 +341,5 @@ def _leaves_little(head: TestNode, ledger: Ledger, early: dict[str, int] | None)
     assert early is not None
     until(lambda: footprint(head)["fds"] <= early["fds"] * 1.02 + 4, f"descriptors: {early} -> {footprint(head)}")
     after = footprint(head)
-    assert after["heap"] <= early["heap"] * 1.02 + HEAP_SLACK, f"{early} -> {after}"
+    assert after["heap"] <= early["heap"] * 1.02 + HEAP_SLACK + after["stuck"] * MiB, f"{early} -> {after}"
+    print(f"head: {early} -> {after}")
