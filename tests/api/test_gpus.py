@@ -183,10 +183,10 @@ def test_row70_a_share_goes_to_a_node_where_one_device_has_it() -> None:
         others = [Half.options(num_gpus=0, locs={"b"}).remote(None) for _ in range(4)]  # who else has room is busier
         zmreg.get([each.seen.remote() for each in others], timeout=20)
 
-        def is_known() -> bool:
-            return zmreg.available_resources()["GPU"] == pytest.approx(1.6)
+        def until_free(gpus: float) -> None:
+            eventually(lambda: zmreg.available_resources()["GPU"] == pytest.approx(gpus), 20, f"not {gpus} are free")
 
-        eventually(is_known, 20, "the head has not heard")
+        until_free(1.6)
         where = zmreg.remote(num_cpus=0, num_gpus=0.6)(lambda: zmreg.get_runtime_context().get_node_id())
 
         @zmreg.remote(num_cpus=0, num_gpus=0.6)
@@ -195,10 +195,12 @@ def test_row70_a_share_goes_to_a_node_where_one_device_has_it() -> None:
                 return zmreg.get_runtime_context().get_node_id()
 
         free = cluster.nodes[2].node_id
-        assert zmreg.get(where.remote(), timeout=20) == free
-        eventually(is_known, 20, "its lease has not come back")
         actor = Where.remote()
         assert zmreg.get(actor.node.remote(), timeout=20) == free
+        until_free(1.0)  # news of its end can only come behind that
+        zmreg.kill(actor)
+        until_free(1.6)
+        assert zmreg.get(where.remote(), timeout=20) == free
 
 
 def test_row70_devices_are_counted_where_there_are_files_for_them(tmp_path: Path) -> None:
