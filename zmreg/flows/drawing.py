@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Final
 
 from zmreg.core.graph_run import StepState
@@ -81,6 +80,8 @@ def to_svg(plan: Plan, states: Mapping[str, str] | None = None) -> str:
     """The same as a picture: a column for each level. Text instead, for graphs that are too large to look at."""
     if len(plan.steps) > _MOST_DRAWN:
         return f"{len(plan.steps)} steps: too many to draw; to_dot() writes them all down"
+    from html import escape  # late: for notebooks alone
+
     (width, height), (across, down) = _BOX, _GAP
     at = {
         name: (10 + column * (width + across), 10 + row * (height + down))

@@ -5,7 +5,6 @@ Both become steps. Their functions are not looked up by name: they run as tasks.
 
 from __future__ import annotations
 
-import html
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -70,6 +69,8 @@ class Graph:
         return drawing.to_dot(self._plan)
 
     def _repr_html_(self) -> str:
+        import html  # late: for notebooks alone
+
         return f"<div><code>{html.escape(repr(self))}</code><br>{drawing.to_svg(self._plan)}</div>"
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, Unpack
@@ -98,6 +97,8 @@ class Views:
         return drawing.to_dot(self._plan, self.states())
 
     def _repr_html_(self) -> str:
+        import html  # late: for notebooks alone
+
         picture = drawing.to_svg(self._plan, self.states())
         return f"<div><code>{html.escape(repr(self))}</code><br>{picture}</div>"
 

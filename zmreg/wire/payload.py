@@ -8,11 +8,11 @@ cost a third of `import zmreg`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import pickle
 import sys
 import warnings
+from _blake2 import blake2b  # hashlib has the same one, and loads OpenSSL: 3 ms of `import zmreg`
 from collections.abc import Callable
 from contextvars import ContextVar
 from io import BytesIO
@@ -264,7 +264,7 @@ def pack_definition(obj: object, refs: list[object] | None = None) -> tuple[byte
             f"of. Pass the data as an argument instead, best as a ref from zmreg.put().",
             stacklevel=3,
         )
-    return hashlib.blake2b(blob, digest_size=16).digest(), blob
+    return blake2b(blob, digest_size=16).digest(), blob
 
 
 def unpack_definition(blob: bytes | memoryview) -> object:
