@@ -231,7 +231,6 @@ class Desk:
         if self._client.closed is None:
             self.served += 1
             self._client.send(caller, batches.encode_results([answer]))
-            self._client.pump.touch()
 
     def close(self) -> None:
         """Take no more; coroutines are cancelled, threads that run are left to end by themselves."""
