@@ -259,8 +259,8 @@ def loaded(directory: Path, cluster: LocalCluster) -> Iterator[tuple[Ledger, lis
 def footprint(head: TestNode) -> dict[str, int]:
     """Of the node that lives through it all.
 
-    `stuck`: connections whose other end is gone and which libzmq holds on to, with the words that came late on them,
-    since their peer came anew on another one (decision 0010, point 5). They are not counted among `fds`.
+    `stuck`: connections whose other end is gone and which libzmq has not closed (decision 0010, point 5). They are not
+    counted among `fds`.
     """
     process = psutil.Process(head.pid)
     store = ask(head, "stats")["store"]
