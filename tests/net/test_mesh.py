@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import select
 import time
 import weakref
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.net.relay import HoldingRelay
 from zmreg.net.curve import DENIED, OPEN, WRONG_KEY, CurveKeys, Happening, new_key_set, new_keys
 from zmreg.net.mesh import Mesh
 from zmreg.wire.chunks import pack_chunk_header
@@ -144,6 +146,27 @@ def test_a_node_that_is_back_before_its_end_was_noticed_is_heard() -> None:
             other.mesh.gatekeeper.serve()
             one.turn()
         assert gets_through(one, other, other.name, b"after")
+
+
+def test_fault27_old_lines_whose_last_words_come_late_are_closed() -> None:
+    """A partition heals, again and again: a node has come anew, then its last words by the old line arrive, and that
+    ends. A gate that took the new line for the old one never closed the old one's descriptor."""
+    with two(new_keys()) as (one, other):
+        relay = HoldingRelay(other.mesh.port)
+        try:
+            one.mesh.connect(other.name, HOST, relay.port)
+            assert gets_through(one, other, other.name, b"before")
+            before = len(os.listdir("/proc/self/fd"))
+            for number in range(3):
+                relay.hold()
+                one.mesh.send(other.name, (b"late %d" % number,))
+                one.mesh.redial(other.name)
+                assert gets_through(one, other, other.name, b"new %d" % number)
+                relay.release()
+            assert until([one, other], lambda: len(os.listdir("/proc/self/fd")) <= before)
+            assert gets_through(one, other, other.name, b"after")
+        finally:
+            relay.close()
 
 
 def test_one_gate_under_two_names_is_one_connection() -> None:

@@ -96,8 +96,9 @@ def make(context: Context, kind: int, profile: Profile, *, name: bytes = b"", ma
     if profile.network:
         _fit_for_network(socket)
         if kind == zmq.ROUTER:
-            # A peer that was cut off and is back before its end was noticed is the same node: ids are never used again.
-            # Without this its new connection would look healthy, and nothing it says would ever arrive.
+            # A peer that comes twice under one name is the same node: ids are never used again. It happens when libzmq
+            # reconnects by itself before Mesh does (decision 0010). Without this the new connection would look healthy,
+            # and nothing it says would ever arrive.
             socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     return socket
 
@@ -134,8 +135,8 @@ def bind(socket: Socket, address: str) -> str:
     """Bind, and say to what: the address with the port that was chosen for `*`.
 
     Who has connected pings, and a bound end only answers, and hangs up on who has not for `HEARTBEAT_TTL`. An old line
-    of a sender that has come anew is read no more (decision 0010); libzmq 4.3.5 ends the process (`!_io_error`) when
-    it would ping such a line after it broke.
+    of a sender that has come anew by the same name is read no more (decision 0010); libzmq 4.3.5 ends the process
+    (`!_io_error`) when it would ping such a line after it broke.
 
     Raises AuthenticationError for TCP without keys, ClusterError when the address is taken or not ours.
     """

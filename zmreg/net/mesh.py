@@ -6,7 +6,8 @@
 - `hear`, a SUB that connects to the others' PUBs.
 
 As with door and link (sockets.py), nothing is received on `reach` and nothing sent by `gate`. Nodes are known by their
-8-byte ids; one that is not known yet, the first contact, by a name of our own making. All calls are the node's loop's.
+8-byte ids; one that is not known yet, the first contact, by a name of our own making. What a gate is shown has the
+connection's number behind that id: no connection is taken for another (decision 0010). All calls are the node's loop's.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import socket as sockets
 from collections import deque
 from collections.abc import Callable, Sequence
 from errno import ENOENT
-from typing import Any
+from typing import Any, Final
 
 import zmq
 
 from zmreg.model.errors import ClusterError
-from zmreg.net.curve import CHANGED, DENIED, WRONG_KEY, CurveKeys, Gatekeeper, Happening, Watch, dial, serve
-from zmreg.net.factory import GATE, SHOUT, asker, bind, connect, make
+from zmreg.model.ids import PROCESS_ID_BYTES
+from zmreg.net.curve import DENIED, LOST, WRONG_KEY, CurveKeys, Gatekeeper, Happening, Watch, dial, serve
+from zmreg.net.factory import GATE, SHOUT, Socket, asker, bind, connect, make
 from zmreg.wire.chunks import is_chunk
 
 # Plain ints and the methods of the C socket, as in sockets.py.
@@ -30,11 +32,14 @@ _MORE = int(zmq.RCVMORE)
 _NOBLOCK = int(zmq.NOBLOCK)
 _SEND_MORE = int(zmq.SNDMORE | zmq.NOBLOCK)
 _SEND_FLAGS = (_SEND_MORE, _NOBLOCK)
+
 # A letter has two frames behind the sender's id and a chunk two; who sends more does not speak our language.
 _MAX_FRAMES = 3
 # Larger frames go without a copy, and the thread that gives them back wakes up for each: a MiB less to copy, and to
 # fault in, is 0.2 ms (measured); 64 KiB are not worth it.
 _LEND_FROM_BYTES = 256 * 1024
+# A connection that was lost is made anew at once, unless the one before it was lost as soon as this.
+_LULL_S: Final = 0.1
 # Encryption is done by libzmq's own threads: one for what leaves and one for what comes.
 _IO_THREADS = 2
 
@@ -65,13 +70,23 @@ def _port_of(bound: str) -> int:
     return int(bound.rpartition(":")[2])
 
 
+def _disconnect(socket: Socket, where: str) -> None:
+    """Unless it is not connected there any more."""
+    try:
+        socket.disconnect(where)
+    except zmq.ZMQError as error:
+        if error.errno not in (ENOENT, zmq.ENOTSOCK):
+            raise
+
+
 class _Line:
     """The connections to one other node. `name` is what the gate's is called here, new with each connection."""
 
-    __slots__ = ("attempt", "gate", "name", "pub")
+    __slots__ = ("attempt", "gate", "lost_at", "name", "pub")
 
     def __init__(self, gate: str) -> None:
         self.name = b""
+        self.lost_at = float("-inf")
         self.gate = gate
         self.pub = ""
         self.attempt = 0
@@ -84,12 +99,13 @@ class Mesh:
     def __init__(self, me: bytes, keys: CurveKeys, host: str, port: int, pub_port: int) -> None:
         """Binds both ports (0 = any free one). ClusterError when one is taken."""
         self.host = host
+        self._me = me
         self._keys = keys
         self._context = zmq.Context(_IO_THREADS)
         self.gatekeeper = Gatekeeper(self._context, keys)
         self._gate = make(self._context, zmq.ROUTER, GATE, name=me)
         self._shout = make(self._context, zmq.PUB, SHOUT)
-        self._reach = make(self._context, zmq.ROUTER, GATE, name=me, mandatory=True)
+        self._reach = make(self._context, zmq.ROUTER, GATE, mandatory=True)
         self._hear = make(self._context, zmq.SUB, SHOUT)
         for socket in (self._gate, self._shout):
             serve(socket, keys)
@@ -146,16 +162,13 @@ class Mesh:
 
     def _dial(self, line: _Line) -> None:
         line.name = b"%d" % next(self._names)
+        self._reach.setsockopt(zmq.ROUTING_ID, self._me + line.name)
         connect(self._reach, line.gate, line.name)
 
     def _hang_up(self, line: _Line) -> None:
         for socket, where in ((self._reach, line.gate), (self._hear, line.pub)):
             if where:
-                try:
-                    socket.disconnect(where)
-                except zmq.ZMQError as error:
-                    if error.errno not in (ENOENT, zmq.ENOTSOCK):
-                        raise
+                _disconnect(socket, where)
 
     def _redial(self, line: _Line) -> bool:
         """During a rotation the other end may use the other set of keys; False when each was tried."""
@@ -166,7 +179,7 @@ class Mesh:
         return True
 
     def redial(self, node: bytes) -> None:
-        """Connect anew at once: a broken connection is otherwise tried again after a pause, of up to 5 s."""
+        """Connect anew at once: where nobody listens is otherwise tried again after a pause, of up to 5 s."""
         if node in self._lines:
             self._renew(self._lines[node])
 
@@ -180,6 +193,16 @@ class Mesh:
         for socket in (self._reach, self._hear):
             dial(socket, self._keys)
 
+    def _replace(self, line: _Line, now: float) -> None:
+        """Instead of the lost connection to a gate, before libzmq makes it anew, after a tenth of a second: it would
+        show the old one's name, which the gate may still have, and the old one may have words on the way."""
+        if now - line.lost_at >= _LULL_S:
+            _disconnect(self._reach, line.gate)
+            dial(self._reach, self._keys, line.attempt)
+            self._dial(line)
+            dial(self._reach, self._keys)
+        line.lost_at = now
+
     def knows(self, node: bytes) -> bool:
         """Whether there is a connection to that node, up or coming up."""
         return node in self._lines
@@ -191,8 +214,8 @@ class Mesh:
             nodes = [node for node, line in self._lines.items() if line.gate == each.endpoint]
             if nodes and each.event in (WRONG_KEY, DENIED) and self._redial(self._lines[nodes[0]]):
                 continue
-            if nodes and each.detail == CHANGED:
-                self._renew(self._lines[nodes[0]])
+            if nodes and each.event == LOST:
+                self._replace(self._lines[nodes[0]], now)
             told += [(node, each) for node in nodes]
         return told
 
@@ -240,7 +263,7 @@ class Mesh:
         if not self._arrived():
             return None
         more, recv = self._more, self._recv
-        sender = recv(_NOBLOCK)
+        sender = recv(_NOBLOCK)[:PROCESS_ID_BYTES]
         frames: list[Any] = []
         copied = True
         while more(_MORE):

@@ -150,8 +150,8 @@ class Neighbours:
         self.verdicts.tick(now)
 
     def _renew_links(self, stuck: list[bytes], now: float) -> None:
-        """A gate that sees two connections of one sender end in the wrong order lets go of the one that lives, and we
-        are not told: what we say goes nowhere, for good. Who acknowledges nothing is connected anew now and then."""
+        """Who acknowledges nothing is connected anew now and then: a gate may have let go of a connection that looks
+        well from here (two of one name, decision 0010), and then what we say goes nowhere, for good."""
         for node in stuck:
             if now >= self._renew_at.get(node, 0.0):
                 self._renew_at[node] = now + _RENEW_S
