@@ -28,9 +28,13 @@ from zmreg.model.replica_messages import AskReplay, AskSnapshot, Beacon, Delta, 
 FLUSH_S: Final = 0.01
 FLUSH_BYTES: Final = 32 << 10
 BEACON_S: Final = 0.5
-# 65,536 operations on locations are 1.6 MB on the wire. The bytes bound tables with larger rows, and every replay.
+# 65,536 operations on locations are 1.6 MB on the wire, and 5 MB here when they leave in large batches. The bytes bound
+# batches of one, which take five times as much each, and tables with larger rows.
 RING_OPS: Final = 65_536
 RING_BYTES: Final = 8 << 20
+# What Python takes for a batch and for each key in it, beside the bytes of keys and values (measured).
+_BATCH_COST: Final = 300
+_KEY_COST: Final = 50
 PART_BYTES: Final = 255 << 10
 # Rows say where things are; what is large belongs into the store.
 MAX_ROW_BYTES: Final = 64 << 10
@@ -179,7 +183,7 @@ class Publisher:
         return Beacon(self.node, self.table, self.incarnation, self.last_seq, self._count, self._digest)
 
     def _publish(self) -> list[PublisherEffect]:
-        first, nbytes = self.last_seq + 1, self._bytes
+        first, nbytes = self.last_seq + 1, self._bytes + _BATCH_COST + _KEY_COST * len(self._keys)
         delta = Delta(self.node, self.table, self.incarnation, first, tuple(self._keys), tuple(self._values))
         self.last_seq += len(self._keys)
         self._count += len(self._values) - self._values.count(b"") - len(self._old_keys)

@@ -158,6 +158,11 @@ class Fetcher:
                 self._perform(self.fetching.cancel(object_id, self._now))
                 self._refuse(object_id, "it was freed")
 
+    @property
+    def frees_kept(self) -> int:
+        """How many freed objects are remembered."""
+        return len(self._freed)
+
     def learned(self, node: bytes, object_ids: Sequence[bytes]) -> None:
         """`node` is said to have these. A copy that was finished after the object was freed goes, too."""
         freed = self._freed.among(object_ids)

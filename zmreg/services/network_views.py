@@ -33,6 +33,7 @@ def network(node: Node) -> dict[str, Any] | None:
         "Own": [beacon.incarnation, beacon.last_seq, beacon.count, beacon.digest],
         "Parts": {peer.hex(): list(node.registry.replica.position_of(peer)) for peer in neighbours.others()},
         "Replica": _fields(node.registry.replica.statistics()),
+        "Remembered": {"Frees": fetcher.frees_kept, "ReplayBytes": node.registry.publisher.statistics().ring_bytes},
         "Functions": _functions(node),
         "Topics": node.topics.statistics() if node.topics is not None else {},
         "Gate": {"Accepted": neighbours.gatekeeper.accepted, "Rejected": neighbours.gatekeeper.rejected},
