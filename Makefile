@@ -1,6 +1,6 @@
 # Every target makes the virtual environment it needs: on a new machine, python3 >= 3.11 and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-far chaos soak simulate explore bench docs lint format clean
+.PHONY: help demo test test-far chaos soak simulate explore guests bench docs lint format clean
 
 OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
+GUESTS := $(VENV)/.guests
 JOBS ?= 2
 # Files stay whole, and go out in the order of tests/turns.py. JOBS=0: one after the other, in one process.
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -47,6 +48,9 @@ explore: $(READY)  ## what Hypothesis tries, 50 times as often (ZMREG_TEST_EFFOR
 	ZMREG_TEST_EFFORT=$${ZMREG_TEST_EFFORT:-50} $(BIN)/python -m pytest $(PARALLEL) --timeout 0 \
 	  -o faulthandler_timeout=3600 tests -k "any_order or AnyOrder or every_byte" $(ARGS)
 
+guests: $(GUESTS)  ## the guests' own tests on zmreg: CPython's of executors, joblib's, Dask's (12 minutes)
+	$(BIN)/python -m tests.guests $(ARGS)
+
 bench: $(PEERS)  ## zmreg beside its peers, in one run, as a table of ratios
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -72,6 +76,10 @@ $(READY): pyproject.toml
 	  echo "zmreg needs Python 3.11 or later, found '$(PYTHON)'. Next: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(GUESTS): $(READY)
+	$(PIP) --editable '.[test,guests]'
 	@touch $@
 
 # One by one: a peer that cannot be installed here must not keep the others out of the table.

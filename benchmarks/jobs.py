@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,11 @@ HOLD_LIMIT_S = 60.0
 
 def noop() -> None:
     """Nothing: what is left is the framework."""
+
+
+def numbers(count: int) -> Iterator[int]:
+    """From 0, one after the other."""
+    yield from range(count)
 
 
 def identity(item: int) -> int:
@@ -64,6 +70,11 @@ def prepare_array(nbytes: int, seconds: float) -> int:
     size = int(_kept_array(nbytes).nbytes)
     time.sleep(seconds)
     return size
+
+
+def changed_array(array: Any) -> Any:
+    """A new array of the same size, all ones, made of all elements of another one."""
+    return array * 2.0 - 1.0
 
 
 def size_of(array: Any) -> int:

@@ -266,6 +266,10 @@ def init_arguments(_old: str) -> Table:
     return _options(("argument", "type", "default"), rows)
 
 
+def _default(field: dataclasses.Field[Any]) -> object:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def settings(_old: str) -> Table:
     """The fields of `Settings` that `init` takes as further keywords."""
     import zmreg
@@ -273,7 +277,7 @@ def settings(_old: str) -> Table:
 
     named = inspect.signature(zmreg.init).parameters
     rows = [
-        (code(field.name), code(field.type), code(field.default))
+        (code(field.name), code(field.type), code(_default(field)))
         for field in dataclasses.fields(Settings)
         if field.name not in named
     ]

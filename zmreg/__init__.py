@@ -28,19 +28,39 @@ if TYPE_CHECKING:
         stats,
         wait,
     )
-    from zmreg.api.context import cancelled, exit_actor, get_gpu_ids, get_runtime_context
+    from zmreg.api.context import cancelled, exit_actor, get_gpu_ids, get_runtime_context, released
     from zmreg.api.coordination import as_completed, map, progress
     from zmreg.api.decorator import remote
     from zmreg.api.events import Event, Subscription, publish, subscribe
-    from zmreg.api.executor import Executor
+    from zmreg.api.everywhere import run_on_all
+    from zmreg.api.executor import Executor, executor
     from zmreg.api.functions import RemoteFunction
+    from zmreg.api.groups import (
+        PlacementGroup,
+        get_current_placement_group,
+        get_placement_group,
+        placement_group,
+        placement_group_table,
+        remove_placement_group,
+    )
     from zmreg.api.locations import replicate, scatter, who_has
     from zmreg.api.named import register, serve, withdraw
+    from zmreg.api.plugins import register_worker_plugin, unregister_worker_plugin, upload_file
+    from zmreg.api.pool import Pool
     from zmreg.api.refs import ObjectRef
-    from zmreg.api.strategies import NodeAffinitySchedulingStrategy
+    from zmreg.api.strategies import (
+        NodeAffinitySchedulingStrategy,
+        NodeLabelSchedulingStrategy,
+        PlacementGroupSchedulingStrategy,
+    )
+    from zmreg.api.streams import ObjectRefGenerator
     from zmreg.api.upkeep import drain_node, interrupt, restart, wait_for_actors, wait_for_nodes
+    from zmreg.flows import sync
     from zmreg.flows.lowering import Graph
+    from zmreg.flows.pools import ActorPool
+    from zmreg.flows.queues import Queue
     from zmreg.flows.request import GraphResult, Run, arequest, request, start_request
+    from zmreg.flows.variables import get_dataset, list_datasets, publish_dataset, unpublish_dataset
     from zmreg.model.graphs import Lit, Ref, RPCCommand, Step
 
 from zmreg.model.version import VERSION
@@ -50,10 +70,17 @@ __version__ = VERSION
 __all__ = [
     "ActorClass",
     "ActorHandle",
+    "ActorPool",
     "Event",
     "Executor",
     "NodeAffinitySchedulingStrategy",
+    "NodeLabelSchedulingStrategy",
     "ObjectRef",
+    "PlacementGroup",
+    "PlacementGroupSchedulingStrategy",
+    "ObjectRefGenerator",
+    "Pool",
+    "Queue",
     "RemoteFunction",
     "Subscription",
     "acall",
@@ -66,32 +93,48 @@ __all__ = [
     "describe",
     "drain_node",
     "errors",
+    "executor",
     "exit_actor",
     "functions",
     "gather",
     "get",
     "get_actor",
+    "get_dataset",
+    "get_current_placement_group",
     "get_gpu_ids",
+    "get_placement_group",
     "get_runtime_context",
     "init",
     "interrupt",
     "is_initialized",
     "kill",
+    "list_datasets",
     "map",
     "method",
     "nodes",
+    "placement_group",
+    "placement_group_table",
     "progress",
     "publish",
+    "publish_dataset",
     "put",
     "register",
+    "register_worker_plugin",
+    "released",
     "remote",
+    "remove_placement_group",
     "replicate",
     "restart",
+    "run_on_all",
     "scatter",
     "serve",
     "shutdown",
     "stats",
     "subscribe",
+    "sync",
+    "unpublish_dataset",
+    "unregister_worker_plugin",
+    "upload_file",
     "wait",
     "wait_for_actors",
     "wait_for_nodes",
@@ -127,19 +170,39 @@ _HOMES = {
         "stats",
         "wait",
     ),
-    "zmreg.api.context": ("cancelled", "exit_actor", "get_gpu_ids", "get_runtime_context"),
+    "zmreg.api.context": ("cancelled", "exit_actor", "get_gpu_ids", "get_runtime_context", "released"),
     "zmreg.api.coordination": ("as_completed", "map", "progress"),
     "zmreg.api.decorator": ("remote",),
     "zmreg.api.events": ("Event", "Subscription", "publish", "subscribe"),
-    "zmreg.api.executor": ("Executor",),
+    "zmreg.api.everywhere": ("run_on_all",),
+    "zmreg.api.executor": ("Executor", "executor"),
     "zmreg.api.functions": ("RemoteFunction",),
+    "zmreg.api.groups": (
+        "PlacementGroup",
+        "get_current_placement_group",
+        "get_placement_group",
+        "placement_group",
+        "placement_group_table",
+        "remove_placement_group",
+    ),
     "zmreg.api.locations": ("replicate", "scatter", "who_has"),
     "zmreg.api.named": ("register", "serve", "withdraw"),
+    "zmreg.api.plugins": ("register_worker_plugin", "unregister_worker_plugin", "upload_file"),
+    "zmreg.api.pool": ("Pool",),
     "zmreg.api.refs": ("ObjectRef",),
-    "zmreg.api.strategies": ("NodeAffinitySchedulingStrategy",),
+    "zmreg.api.strategies": (
+        "NodeAffinitySchedulingStrategy",
+        "NodeLabelSchedulingStrategy",
+        "PlacementGroupSchedulingStrategy",
+    ),
+    "zmreg.api.streams": ("ObjectRefGenerator",),
     "zmreg.api.upkeep": ("drain_node", "interrupt", "restart", "wait_for_actors", "wait_for_nodes"),
+    "zmreg.flows": ("sync",),
     "zmreg.flows.lowering": ("Graph",),
+    "zmreg.flows.pools": ("ActorPool",),
+    "zmreg.flows.queues": ("Queue",),
     "zmreg.flows.request": ("GraphResult", "Run", "arequest", "request", "start_request"),
+    "zmreg.flows.variables": ("get_dataset", "list_datasets", "publish_dataset", "unpublish_dataset"),
     "zmreg.model.graphs": ("Lit", "RPCCommand", "Ref", "Step"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -6,7 +6,7 @@ Calls handed out by an adapter are the framework's own bound callables wherever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import partial
 from importlib import import_module
@@ -20,6 +20,9 @@ from benchmarks.measure import latencies
 
 Handle = Any  # a framework's own future, ref or coroutine
 Call = Callable[..., Handle]
+GraphStep = tuple[str, Callable[..., object], tuple[Any, ...], int | None]
+"""A step of a graph: its name, the function, its arguments (a step's name stands for its value), and the node to run
+on, or None for any."""
 
 
 class Feature(Enum):
@@ -28,11 +31,16 @@ class Feature(Enum):
     TASKS = "tasks"
     ACTORS = "actors"
     MAP = "map"
+    STREAMS = "generators whose items are taken while they run"
     PUT = "shared objects (put)"
     REFS = "results as arguments of later calls"
     NODES = "several nodes on one machine"
     ONCE = "tasks that are not tried again"
     REGISTRY = "a replicated table of what is where"
+    NAMES = "functions called by name"
+    GRAPHS = "graphs of calls that are handed over as one"
+    TRACING = "a switch for tracing such graphs"
+    LEDGER = "a head with or without a state directory"
 
 
 class Peer:
@@ -100,6 +108,10 @@ class Peer:
         """kill -9 of the node on which that worker runs; it returns when that is done."""
         raise self._lacks("kill_node")
 
+    def received_bytes(self) -> float | None:
+        """Bytes that other nodes have sent to the driver's node so far; None as below."""
+        return None
+
     def sent_bytes(self) -> float | None:
         """Bytes that the driver's node has sent to other nodes so far; None when the framework does not count them."""
         return None
@@ -124,9 +136,24 @@ class Peer:
         """The results for all items, in order, with the framework's own automatic chunks where it has them."""
         raise self._lacks("map")
 
+    def stream(self, function: Callable[[int], object], count: int, bound: int | None) -> Iterable[Handle]:
+        """The handles of what a generator yields, as they come; at most `bound` lie there untaken (Feature.STREAMS)."""
+        raise self._lacks("stream")
+
     def actors(self, count: int) -> list[Call]:
         """Create `count` actors (jobs.Counter) spread over the workers; returns their `inc` methods."""
         raise self._lacks("actors")
+
+    def serve(self, functions: Sequence[Callable[..., object]], nodes: Sequence[int]) -> None:
+        """Have programs on the nodes serve these functions of jobs.py, where `graph` needs it (Feature.GRAPHS)."""
+
+    def named(self, function: Callable[..., object], node: int) -> Callable[..., Any]:
+        """A blocking call, by its name, of a function that a program on that node serves (Feature.NAMES)."""
+        raise self._lacks("named")
+
+    def graph(self, steps: Sequence[GraphStep]) -> list[Any]:
+        """Hand over all steps as one and wait; the values that no other step takes, in their order (Feature.GRAPHS)."""
+        raise self._lacks("graph")
 
     def time_calls(self, call: Call, seconds: float, at_most: int) -> list[float]:
         """Microseconds of single calls, each fetched before the next is made."""
@@ -168,3 +195,15 @@ class FuturesPeer(Peer):
 
     def stop(self) -> None:
         self.pool.shutdown(wait=True)
+
+
+def bind(steps: Sequence[GraphStep], make: Callable[[GraphStep, list[Any]], Any]) -> list[Any]:
+    """What `make(step, arguments)` gives for those steps whose value no other takes: for frameworks whose graphs are
+    made of objects. Steps come after those whose values they take."""
+    made: dict[str, Any] = {}
+    taken: set[str] = set()
+    for step in steps:
+        names = [arg for arg in step[2] if isinstance(arg, str)]
+        taken.update(names)
+        made[step[0]] = make(step, [made[arg] if isinstance(arg, str) else arg for arg in step[2]])
+    return [value for name, value in made.items() if name not in taken]

@@ -7,10 +7,11 @@ import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from itertools import count
 from typing import Any
 
 from benchmarks.jobs import Counter, size_of
-from benchmarks.peers.base import Call, Feature, Handle, Peer
+from benchmarks.peers.base import Call, Feature, GraphStep, Handle, Peer, bind
 
 
 class Dask(Peer):
@@ -20,7 +21,9 @@ class Dask(Peer):
     module = "distributed"
     distribution = "distributed"
     # As nodes serve its worker processes: each keeps its own results, and they fetch from each other.
-    features = frozenset(Feature) - {Feature.ONCE, Feature.REGISTRY}
+    features = frozenset(Feature) - {
+        Feature.ONCE, Feature.REGISTRY, Feature.NAMES, Feature.TRACING, Feature.LEDGER, Feature.STREAMS,
+    }  # fmt: skip
     max_rounds = 2
 
     def __init__(self) -> None:
@@ -30,6 +33,7 @@ class Dask(Peer):
         self.workers = 0
         self.kept: list[Any] = []
         self.nodes: list[str] = []
+        self.numbers = count()
 
     def load(self) -> None:
         super().load()
@@ -60,6 +64,20 @@ class Dask(Peer):
         self.kept.append(future)
         call: Call = future.result().inc
         return call
+
+    def graph(self, steps: Sequence[GraphStep]) -> list[Any]:
+        dask = import_module("dask")
+
+        def delayed(step: GraphStep, args: list[Any]) -> Any:
+            name, function, _, node = step
+            key = f"{name}-{next(self.numbers)}"
+            if node is None:
+                return dask.delayed(function, pure=False)(*args, dask_key_name=key)
+            with dask.annotate(workers=[self.nodes[node]]):
+                return dask.delayed(function, pure=False)(*args, dask_key_name=key)
+
+        futures = self.client.compute(bind(steps, delayed), optimize_graph=False)
+        return list(self.client.gather(futures))
 
     def settle(self, handle: Handle) -> None:
         self.lib.wait([handle])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from benchmarks.jobs import Counter
 from benchmarks.memory import ancestors
-from benchmarks.peers.base import Call, Feature, Handle, Peer
+from benchmarks.peers.base import Call, Feature, GraphStep, Handle, Peer
+from benchmarks.serving import named, program
 
 
 class Zmreg(Peer):
@@ -23,6 +26,7 @@ class Zmreg(Peer):
         super().__init__()
         self.cluster: Any = None
         self.kept: list[Any] = []
+        self.programs = ExitStack()
 
     def start(self, workers: int, store_bytes: int | None = None) -> None:
         self.lib.init(num_cpus=workers, object_store_bytes=store_bytes, log_to_driver=False)
@@ -35,6 +39,7 @@ class Zmreg(Peer):
 
     def stop(self) -> None:
         self.kept.clear()
+        self.programs.close()
         self.lib.shutdown()
         if self.cluster is not None:
             self.cluster.close()
@@ -60,8 +65,27 @@ class Zmreg(Peer):
         self.cluster.kill_node(node.node_id)
 
     def sent_bytes(self) -> float | None:
+        return self._link_bytes("sent")
+
+    def received_bytes(self) -> float | None:
+        return self._link_bytes("received")
+
+    def _link_bytes(self, way: str) -> float:
         links = self.lib.stats()["links"].values()
-        return float(sum(link["bytes_sent"] + link["letter_bytes_sent"] for link in links))
+        return float(sum(link[f"bytes_{way}"] + link[f"letter_bytes_{way}"] for link in links))
+
+    def serve(self, functions: Sequence[Callable[..., object]], nodes: Sequence[int]) -> None:
+        names = [function.__name__ for function in functions]
+        for node in nodes:
+            address = self.cluster.nodes[node].address
+            self.programs.enter_context(program(address, str(self.cluster.key_file), node, names))
+
+    def named(self, function: Callable[..., object], node: int) -> Callable[..., Any]:
+        return partial(self.lib.call, named(function.__name__, node))
+
+    def graph(self, steps: Sequence[GraphStep]) -> list[Any]:
+        asked = [(name, named(function.__name__, node), args) for name, function, args, node in steps]
+        return list(self.lib.request(asked).values())
 
     def settle(self, handle: Handle) -> None:
         self.lib.wait([handle], fetch_local=False)
@@ -74,6 +98,11 @@ class Zmreg(Peer):
 
     def put(self, value: object) -> Handle:
         return self.lib.put(value)
+
+    def stream(self, function: Callable[[int], object], count: int, bound: int | None) -> Iterable[Handle]:
+        options = {} if bound is None else {"_generator_backpressure_num_objects": bound}
+        handles: Iterable[Handle] = self.lib.remote(function).options(**options).remote(count)
+        return handles
 
     def map(self, function: Callable[[Any], object], items: Sequence[Any]) -> list[Any]:
         return list(self.lib.map(function, items))

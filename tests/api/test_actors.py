@@ -414,6 +414,12 @@ def test_row33_two_threads_of_one_driver_each_keep_their_order():
 # -- 34, C23: handles --------------------------------------------------------------------------------------------------
 
 
+def test_row34_a_handle_shows_its_class_and_its_actor():
+    counter = Counter.remote()
+    assert repr(counter) == f"<ActorHandle[Counter] {counter._actor_id[-4:].hex()}>"
+    assert repr(counter.inc) == f"<ActorMethod inc of {counter!r}>"
+
+
 def test_row34_handles_are_equal_by_actor_and_hashable():
     first, second = Counter.remote(), Counter.remote()
     again = first.__ray_call__.remote(lambda self: zmreg.get_runtime_context().current_actor).get(timeout=T)

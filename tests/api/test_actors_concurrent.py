@@ -12,6 +12,7 @@ import pytest
 
 import zmreg
 from zmreg.model.errors import ActorDiedError, TaskCancelledError
+from zmreg.services.client import current
 
 pytestmark = pytest.mark.usefixtures("cluster")
 T = 30
@@ -418,3 +419,23 @@ def test_row46_blocking_get_on_another_async_actor():
     outer = one.blocking_get.remote([inner])
     two.open.remote()
     assert outer.get(timeout=T) == "inner"
+
+
+def test_row45_an_answer_does_not_send_its_own_receiver_to_rest():
+    """A thread that receives for 2 ms no more, because "callers are at work": a round trip took ten times as long."""
+
+    @zmreg.remote(num_cpus=0)
+    class Plain:
+        pass
+
+    def behind_answers(self: Any) -> str:
+        return current().rest.__name__
+
+    kinds = {"keep_on": [zmreg.remote(num_cpus=0)(AsyncPlain), Threads.options(num_cpus=0)], "touch": [Plain]}
+    for name, classes in kinds.items():
+        for cls in classes:
+            assert cls.remote().__ray_call__.remote(behind_answers).get(timeout=T) == name
+
+
+class AsyncPlain:
+    async def m(self) -> None: ...

@@ -15,9 +15,10 @@ from zmreg.model.errors import ActorDiedError, ActorUnavailableError
 from zmreg.model.messages import ActorState, CreateActor, KillActor, Message, ProcessDied, WatchActor
 from zmreg.model.specs import Shape
 from zmreg.services.callbacks import Callbacks
-from zmreg.services.calls import Lane, Task, Template
+from zmreg.services.calls import Lane, Task, Template, riding_lane
 from zmreg.services.entries import FAILED, INLINE, Entry
 from zmreg.services.head import EARLY_S, Head
+from zmreg.services.kinds import RELEASE
 from zmreg.services.sharing import Sharing
 from zmreg.services.tasks import Tasks
 from zmreg.wire import batches, payload
@@ -231,3 +232,27 @@ def test_row34_an_actor_that_is_never_ordered_is_dead_for_who_asks():
         elif end == "owner":
             head.process_died(ME, "killed", ())
         assert [(peer, message.state) for peer, message in node.posted] == [(b"other--1", "dead")], end
+
+
+def test_X31_a_call_that_waits_without_the_actor_had_begun_whatever_was_answered_since():
+    caller = Caller()
+    first, waiting, answered, behind = (caller.call() for _ in range(4))
+    waiting.template = Template("m", "m" + RELEASE, Shape())
+    waiting.template.max_retries = 0
+    caller.results(first)
+    caller.results(answered)
+    caller.died(WORKER, answered)
+    caller.state("restarting")
+    caller.tasks.settle_departed()
+    assert isinstance(caller.error(waiting), ActorUnavailableError)
+    assert caller.error(behind) is None and behind in caller.peer.queue
+
+
+def test_X31_nothing_rides_behind_a_call_that_lets_others_go_first():
+    caller = Caller()
+    producer = caller.call()
+    rider = Task(99, producer.template, b"", 0)
+    rider.deps, rider.peer = [(0, producer.entries[0])], caller.peer
+    assert riding_lane(rider) is caller.peer.lane
+    producer.template = Template("m", "m" + RELEASE, Shape())
+    assert riding_lane(rider) is None

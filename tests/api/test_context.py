@@ -56,6 +56,8 @@ def test_row49_in_a_driver():
     assert mine["task"] is mine["task_name"] is mine["actor"] is mine["actor_name"] is None
     assert mine["node"] == zmreg.nodes()[0]["NodeID"]
     assert mine["pid"] == os.getpid()
+    assert zmreg.get_runtime_context().get_task_function_name() is None
+    assert zmreg.get_runtime_context().gcs_address
     assert zmreg.get_runtime_context().was_current_actor_reconstructed is False
     assert zmreg.get_runtime_context().get_assigned_resources() == {}
     with pytest.raises(RuntimeError, match="inside an actor"):
@@ -86,6 +88,8 @@ def test_row49_in_a_task():
 
 def test_row49_in_an_actor():
     who = Who.options(name="who").remote()
+    named = who.__ray_call__.remote(lambda self: zmreg.get_runtime_context().gcs_address)
+    assert named.get(timeout=T) == zmreg.get_runtime_context().gcs_address
     ref = who.facts.remote()
     theirs = ref.get(timeout=T)
     assert theirs["task"] == ref.hex()

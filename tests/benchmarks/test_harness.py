@@ -10,8 +10,11 @@ import pytest
 
 from benchmarks import measure, peers, workloads
 from benchmarks.harness import Cell, Settings, reason_to_skip, rounds_of
+from benchmarks.jobs import noop
+from benchmarks.peers.base import Feature, bind
 from benchmarks.report import advantage, markdown, rows_of, verdict
-from benchmarks.workloads import Target, workload
+from benchmarks.workloads import Target, request_chain, request_fanout, request_many, request_tracing, workload
+from zmreg.core import graphs
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTES = {
@@ -148,3 +151,34 @@ def test_a_run_measures_prints_and_writes(tmp_path: Path) -> None:
 def test_a_cell_that_takes_too_long_is_ended_with_all_its_processes() -> None:
     done = run_python("-c", OVERDUE)
     assert done.stdout.split("\n")[0] == "failed no result within 0.5 s []", done.stderr
+
+
+def test_a_graph_of_objects_is_bound_in_order_and_its_ends_are_given() -> None:
+    steps = [("a", noop, (1,), None), ("b", noop, ("a", 2), 0), ("c", noop, ("a",), 1), ("d", noop, ("b",), None)]
+    made = bind(steps, lambda step, args: (step[0], args))
+    assert made == [("c", [("a", [1])]), ("d", [("b", [("a", [1]), 2])])]
+
+
+def test_graphs_of_the_request_workloads_are_what_their_titles_say() -> None:
+    chain, fan = request_chain.steps_of(5), request_fanout.steps_of(5)
+    assert [step[2] for step in chain] == [(0,), ("step0",), ("step1",), ("step2",), ("step3",)]
+    assert all(not isinstance(arg, str) for step in fan for arg in step[2])
+    plan = graphs.plan([(name, function.__name__, args) for name, function, args, _ in request_many.steps_of(1)])
+    assert (len(plan.steps), len(plan.levels), len(plan.outputs)) == (10, 6, 5)
+    traced = graphs.plan(request_tracing.steps_of())
+    assert (len(traced.steps), len(traced.levels)) == (200, 10)
+
+
+def test_only_a_framework_with_names_and_switches_is_asked_for_them() -> None:
+    why = "has no functions called by name, several nodes on one machine"
+    assert reason_to_skip(workload("named_call"), "processpool") == why
+    assert not workload("request_chain").needs & {Feature.NAMES, Feature.TRACING, Feature.LEDGER}
+    for peer in ("ray", "dask"):
+        features = peers.peer_class(peer).features
+        assert Feature.GRAPHS in features and not features & {Feature.NAMES, Feature.TRACING, Feature.LEDGER}
+
+
+def test_a_quick_run_of_a_request_reaches_the_programs_that_serve() -> None:
+    done = run_python("-m", "benchmarks", "request_chain", "--quick", "--seconds", "0.05")
+    assert done.returncode == 0, done.stderr
+    assert "| zmreg | 1 |" in done.stdout and "left " not in done.stdout

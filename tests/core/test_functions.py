@@ -190,7 +190,12 @@ def test_R21_the_same_name_twice_on_one_host_is_an_error_unless_something_differ
     known.check_new(row("f", 1, version="2.1.0"), True)
     known.check_new(row("f", 1, version="2.2"), False)
     known.check_new(row("f", 1), False)
-    known.check_new(row("f", 1, process=2, version="2.1"), False)
+    with pytest.raises(ValueError, match=r"serves 'f' in version 2.1 already, with the same locs.*replace=True"):
+        known.check_new(row("f", 1, process=2, version="2.1"), False)
+    known.check_new(row("f", 1, process=2, version="2.1"), True)
+    known.check_new(row("f", 1, process=2, version="2.2"), False)
+    known.check_new(row("f", 1, process=2, version="2.1", locs=("m1",)), False)
+    known.check_new(row("f", 1, process=2, version="2.1", actor=b"a" * 16), False)
     known.check_new(row("f", 2, version="2.1"), False)
 
 

@@ -104,3 +104,50 @@ def test_C17_the_reason_shows_the_request_beside_the_nearest_node():
     assert "9 CPU" in text
     assert "8 CPU, locs x" in text
     assert "2 nodes, a" in text
+
+
+# -- actors that wait --------------------------------------------------------------------------------------------------
+
+FULL = node("f", 2, 0, waiting=1)
+
+
+def waits(count: int, shape: Shape = c1, place: NodeRecord = FULL, shunned: tuple[bytes, ...] = ()):
+    return [(bytes([number]) * 16, place.node, shape, shunned) for number in range(count)]
+
+
+def moved(nodes: list[NodeRecord], waiting: list[placement.Waiting], filled: tuple[bytes, ...] = ()) -> list[bytes]:
+    return [to for _, _, to in placement.moves(nodes, filled, waiting)]
+
+
+def test_row9_as_many_actors_move_as_there_is_room_for():
+    assert moved([FULL, node("a", 4, 2), node("b", 4, 1)], waits(5)) == [node("a").node, node("b").node, node("a").node]
+    assert placement.moves([FULL, A], (), waits(1)) == [(bytes(16), FULL.node, A.node)]
+
+
+def test_row9_an_actor_stays_where_only_its_worker_has_to_start_or_its_place_is_not_said_to_wait():
+    assert moved([node("f", 2, 1, waiting=1), A], waits(1)) == []
+    assert moved([node("f", 2, 0), A], waits(1)) == []
+
+
+def test_row9_an_actor_moves_from_a_node_that_is_silent():
+    assert moved([A], waits(1)) == [A.node]
+
+
+def test_row9_an_actor_does_not_move_where_others_wait_or_where_it_was_or_by_old_news():
+    assert moved([FULL, node("a", 4, 2, waiting=1)], waits(1)) == []
+    assert moved([FULL, A], waits(1, shunned=(A.node,))) == []
+    assert moved([FULL, A], waits(1), filled=(A.node,)) == []
+    assert moved([FULL, A, B], waits(1, shunned=(A.node,))) == [B.node]
+
+
+def test_row9_an_actor_that_was_sent_to_a_node_by_name_stays():
+    assert moved([FULL, A], waits(1, c1.with_strategy(ON + FULL.node.hex()))) == []
+    assert moved([FULL, A], waits(1, c1.with_strategy(TRY + FULL.node.hex()))) == []
+    assert moved([FULL, A], waits(1, c1.with_strategy(TRY + B.node.hex()))) == [A.node], "not where it was sent to"
+
+
+def test_row9_one_actor_with_a_gpu_moves_at_a_time():
+    gpu = Shape.of(0, 1)
+    some = node("g", total=((GPU, 4 * UNIT),), available=((GPU, 4 * UNIT),), devices=(UNIT,) * 4)
+    none = node("f", total=((GPU, UNIT),), available=((GPU, 0),), devices=(0,), waiting=2)
+    assert moved([none, some], waits(2, gpu, none)) == [some.node]

@@ -174,6 +174,7 @@ def test_one_gate_under_two_names_is_one_connection() -> None:
     with two(new_keys()) as (one, other):
         one.mesh.connect(b"contact!", HOST, other.mesh.port)
         assert gets_through(one, other, b"contact!", b"who are you")
+        assert until([one, other], lambda: one.words(b"contact!") == [OPEN])
         one.reach(other)
         assert gets_through(one, other, other.name, b"ah, you")
         one.mesh.disconnect(b"contact!")

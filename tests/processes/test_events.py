@@ -131,9 +131,11 @@ def test_I9_a_driver_elsewhere_hears_and_says_it(three: LocalCluster) -> None:
         until_known(three, "from.driver")
         with Driver(
             f"zmreg.init(address={three.nodes[1].address!r}, log_to_driver=False)\n"
+            "print('here', flush=True)\n"
             "for _ in range(3_000): zmreg.publish('from.driver', os.getpid())\n"
             "zmreg.shutdown()\n"
         ) as driver:
+            assert driver.line() == "here"  # its start has a patience of its own
             read: list[int] = []
             try:
                 while len(read) < 3_000:

@@ -113,6 +113,19 @@ def test_R21_registered_and_withdrawn_at_run_time(pair: list[Host]) -> None:
         zmreg.call("fresh", queue_until=0)
 
 
+def test_R21_two_programs_of_one_node_serve_a_name_only_when_something_differs(cluster: LocalCluster) -> None:
+    with hosts((cluster.nodes[0].address, ())) as (host,):
+        assert zmreg.call("pid", queue_until=10) == host.process.pid
+        with pytest.raises(ValueError, match="already, with the same locs"):
+            zmreg.register("pid", os.getpid)
+        zmreg.register("pid", os.getpid, locs={"copy-2"})
+        assert zmreg.call("pid", locs={"copy-2"}) == os.getpid() and len(known("pid")) == 2
+        zmreg.withdraw("pid")
+        zmreg.register("pid", os.getpid, replace=True)
+        until(lambda: [each.process for each in known("pid")] == [zmreg.get_runtime_context().get_worker_id()], "both")
+        zmreg.withdraw("pid")
+
+
 def test_R21_a_driver_serves_what_it_registers_and_hosts_call_it(pair: list[Host]) -> None:
     @zmreg.remote(name="ours", locs={"of-driver"}, version="1.2.0")
     def ours(x: int) -> int:

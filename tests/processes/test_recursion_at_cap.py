@@ -17,6 +17,7 @@ from tests.processes.drivers import eventually
 from zmreg.model.messages import LeaseGranted, WorkersAtCap
 from zmreg.model.specs import Shape
 from zmreg.services.client import current
+from zmreg.services.environments import PLAIN
 from zmreg.services.helping import Helping
 
 PATIENCE_S = 20.0
@@ -191,7 +192,7 @@ def test_a_lease_is_looked_after_from_the_day_it_is_granted(small):
 
 def test_c9_nobody_helps_himself_any_more_once_a_worker_was_granted():
     """A call run by hand holds up the wait that it is run in, also one with a timeout: only where it has to be."""
-    helping = Helping(SimpleNamespace(host=None))
+    helping = Helping(SimpleNamespace(host=None, environment=PLAIN))
     one, gpu = Shape.of(1), Shape.of(1, 1)
     for shape in (one, one, gpu):
         helping.on_cap(WorkersAtCap(shape.resources, shape.locs, ""))

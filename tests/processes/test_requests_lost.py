@@ -151,6 +151,30 @@ def test_R25_values_that_are_lost_with_their_node_are_made_again_if_they_may(
             assert caught.value.step == "y"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+def test_R25_what_a_request_returns_is_made_again_if_it_was_lost_after_all_was_done_and_may_be(
+    cluster: LocalCluster, two: tuple[Host, Host], retries: int
+) -> None:
+    """With what it takes, which nobody needed any more."""
+    steps = [zmreg.Step("seed", "echo", (300_000,)), zmreg.Step("x", "large", ("seed",), locs={"m1"})]
+    steps = [step.but(retries=retries) for step in steps]
+    stack = ExitStack()
+
+    def kill(record: Any) -> None:
+        if record.is_final_level:
+            cluster.kill_node(cluster.nodes[1].node_id)
+            stack.enter_context(Host(cluster.nodes[-1].address, locs=("m1",), more=LOST)).is_up()
+
+    with stack:
+        if retries:
+            assert zmreg.request(steps, on_level=kill, queue_until=30) == {"x": bytes(300_000)}
+            return
+        with pytest.raises(errors.ObjectLostError, match="'x', made on node n2, is lost, and 'x', 'seed' may") as caught:
+            zmreg.request(steps, on_level=kill, queue_until=30)
+        error: Any = caught.value
+        assert (error.step, error.node) == ("x", "n2") and isinstance(error.__cause__, errors.ObjectLostError)
+
+
 def test_random_graphs_while_hosts_are_killed(cluster: LocalCluster) -> None:
     """Somebody always starts another, and steps may be repeated."""
     chance = random.Random(7)

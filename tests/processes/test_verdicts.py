@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import zmreg
 from tests.processes.clusters import PATIENCE_S, ask, log_of, states, until, until_state
 from tests.processes.test_cluster_strangers import Member, letter, member
 from tests.processes.test_head_restart import Restartable
-from zmreg.model.messages import Fenced, Join, NodeGone, TakesNothing
+from zmreg.model.messages import Fenced, Join, KnownDead, NodeGone, TakesNothing
+from zmreg.services.ledger import FILE
 from zmreg.services.verdicts import EXIT_FENCED
 from zmreg.testing.cluster import LocalCluster, TestNode
 from zmreg.wire import codec
@@ -75,18 +78,44 @@ def test_C28_whom_a_member_gives_up_the_head_ends_and_all_hear_of_it(pair: Local
     assert "1073741825 bytes" in row["Reason"] and me.name.hex() in row["Reason"]
 
 
+def test_fault9_whom_a_member_knows_as_dead_the_head_it_comes_to_declares_dead_for_all(pair: LocalCluster):
+    """A member had to decide while there was no head. Of the head, and of itself, it cannot say so."""
+    head, b = pair.nodes
+    with member(pair) as me:
+        join(me, pair)
+        nodes = (bytes.fromhex(head.node_id), me.name, bytes.fromhex(b.node_id))
+        word = KnownDead(nodes, ("a lie", "a lie", "it took nothing while there was no head"))
+        say(me, head, *letter(1, bytes.fromhex(head.node_id), me.name, word))
+        until_state(head, b.node_id, "DEAD")
+        assert pair.await_end(b.node_id, PATIENCE_S) == EXIT_FENCED
+        assert states(head)[head.node_id] == states(head)[me.name.hex()] == "ALIVE"
+    row = next(row for row in zmreg.nodes() if row["NodeID"] == b.node_id)
+    assert "while there was no head" in row["Reason"]
+
+
 def test_fault9_a_node_that_was_declared_dead_by_the_last_head_hears_it_from_the_next(tmp_path: Path):
-    """It stands still while it is declared dead and while heads change; when it goes on, nobody takes it in again."""
-    made = Restartable(tmp_path, {"locs": {"c"}, "dead_after_s": SILENCE_S}, dead_after_s=SILENCE_S)
+    """They stand still while they are declared dead and while heads change; then they go on, and nobody takes them in.
+    Of d's death the last head has told the others, and was killed before that was on its disk."""
+    stopped = {"dead_after_s": SILENCE_S, "num_cpus": 0}
+    made = Restartable(tmp_path, {"locs": {"c"}, **stopped}, {"locs": {"d"}, **stopped}, dead_after_s=SILENCE_S)
     with made.cluster:
-        _, b, c = made.cluster.nodes
-        made.cluster.signal_node(c.node_id, signal.SIGSTOP)
-        until_state(made.head, c.node_id, "DEAD")
-        made.restart()
+        _, b, c, d = made.cluster.nodes
+        for node in (c, d):
+            made.cluster.signal_node(node.node_id, signal.SIGSTOP)
+        for node in (c, d):
+            until_state(made.head, node.node_id, "DEAD")
+            until_state(b, node.node_id, "DEAD")
+        made.kill()
+        with contextlib.closing(sqlite3.connect(made.state / FILE)) as database, database:
+            database.execute("DELETE FROM graves WHERE node = ?", (bytes.fromhex(d.node_id),))
+            database.execute("INSERT OR IGNORE INTO nodes VALUES (?)", (bytes.fromhex(d.node_id),))
+        made.start()
         made.until_followed()
-        made.cluster.signal_node(c.node_id, signal.SIGCONT)
-        assert made.cluster.await_end(c.node_id, PATIENCE_S) == EXIT_FENCED
-        assert states(b)[c.node_id] == "DEAD"
+        for node in (d, c):
+            made.cluster.signal_node(node.node_id, signal.SIGCONT)
+        for node in (d, c):
+            assert made.cluster.await_end(node.node_id, PATIENCE_S) == EXIT_FENCED
+            assert states(b)[node.node_id] == "DEAD" and node.node_id not in states(made.head)
 
 
 def test_fault9_a_node_that_was_away_while_the_head_came_back_is_told_when_it_asks(tmp_path: Path):

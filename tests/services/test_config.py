@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from zmreg.model.settings import Settings
@@ -111,3 +113,13 @@ def test_amounts(text):
 def test_what_are_no_amounts(text):
     with pytest.raises((ValueError, TypeError)):
         config.amounts(text)
+
+
+def test_row_70_labels_are_texts_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.labels("zone=a, disk=fast") == {"zone": "a", "disk": "fast"}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZMREG_LABELS", "zone=b")
+    assert config.values()["labels"] == {"zone": "b"}
+    monkeypatch.setenv("ZMREG_LABELS", "zone")
+    with pytest.raises(ConfigError, match="texts by name"):
+        config.values()

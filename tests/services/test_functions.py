@@ -132,8 +132,21 @@ def test_R21_twice_is_refused_unless_a_version_or_replace_says_otherwise(world: 
     assert "serves 'f' already; pass replace=True" in world.register(A, "f", doc="new")
     assert world.rows(A)[0].doc == "old"
     assert world.register(A, "f", doc="new", replace=True) == "" and world.rows(A)[0].doc == "new"
-    assert world.register(A, "f", version="1") == "" and world.register(A, "f", host=process(A, 2)) == ""
+    assert world.register(A, "f", version="1") == ""
+    assert world.register(A, "f", host=process(A, 2), locs=("copy-2",)) == ""
     assert len(world.rows(A, "f")) == 3
+
+
+def test_R21_another_program_of_the_node_takes_the_place_of_one_only_when_it_says_so(world: World) -> None:
+    second = process(A, 2)
+    assert world.register(A, "f", locs=("m1",)) == world.register(A, "f", version="1", locs=("m1",)) == ""
+    refusal = world.register(A, "f", host=second, locs=("m1",))
+    assert "serves 'f' already, with the same locs; pass replace=True" in refusal
+    assert world.register(A, "f", host=second, locs=("m1",), actor=b"a" * 16) == "", "an actor of many"
+    assert world.register(A, "f", host=second, version="2", locs=("m1",)) == ""
+    world.functions[A].process_gone(second)
+    assert world.register(A, "f", host=second, locs=("m1",), replace=True) == ""
+    assert {(row.host, row.version) for row in world.rows(A)} == {(second, ""), (process(A), "1")}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +181,7 @@ def test_R21_the_node_itself_may_serve(world: World) -> None:
 def test_R21_withdrawn_by_version_or_in_all_of_them(world: World) -> None:
     for version in ("", "1", "2"):
         world.register(A, "f", version=version)
-    world.register(A, "f", host=process(A, 2))
+    world.register(A, "f", host=process(A, 2), locs=("copy-2",))
     assert world.withdraw(A, "f", "2.0") == "" and len(world.rows(A)) == 3
     assert world.withdraw(A, "f", "2.0") == "", "what is not there is withdrawn already"
     assert "is no version" in world.withdraw(A, "f", "latest")
@@ -178,7 +191,7 @@ def test_R21_withdrawn_by_version_or_in_all_of_them(world: World) -> None:
 
 def test_R22_a_process_takes_its_functions_along(world: World) -> None:
     world.register(A, "f")
-    world.register(A, "f", host=process(A, 2))
+    world.register(A, "f", host=process(A, 2), locs=("copy-2",))
     world.functions[A].process_gone(process(A))
     assert [row.host for row in world.rows(A)] == [process(A, 2)]
 

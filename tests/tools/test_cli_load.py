@@ -63,6 +63,16 @@ def test_R33_a_node_loads_what_it_is_told_and_takes_it_along_when_it_ends(here):
     assert not psutil.pid_exists(pid)
 
 
+def test_R33_what_a_node_loads_may_stand_in_a_file(here):
+    (here.here / "zmreg.toml").write_text('load = ["mymodels:setup"]\nlocs = ["gpu"]')
+    process, word = here.up("--head", "--port", str(free_port()), *SMALL)
+    pid = int(call(here, word, "model_pid", {"model-a", "gpu"}))
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+    assert f"mymodels:setup is loaded and serves, pid {pid}" in errors
+
+
 def test_R28_what_dies_is_started_again(here):
     process, word = here.up("--head", "--port", str(free_port()), *SMALL, "--load", "mymodels:setup")
     first = call(here, word, "model_pid", set())

@@ -6,6 +6,7 @@ alone a line that ends in `# error (mypy)` or `# error (pyright)`, and no line e
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from typing import assert_type
 
 import zmreg
@@ -21,6 +22,24 @@ def shout(text: str, times: int = 1) -> str:
 @zmreg.remote(num_cpus=2, max_retries=0)
 def halve(number: int) -> float:
     return number / 2
+
+
+@zmreg.remote
+def letters(text: str) -> Iterator[str]:
+    yield from text
+
+
+@zmreg.remote(max_retries=0)
+async def numbers(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+
+
+def a_generator_gives_a_ref_an_item() -> None:
+    assert_type(letters.remote("ab"), zmreg.ObjectRefGenerator[str])
+    assert_type([ref.get() for ref in letters.remote("ab")], list[str])
+    assert_type(next(numbers.remote(3)), ObjectRef[int])
+    letters.remote(1)  # error
 
 
 def knows_parameters_and_results() -> None:

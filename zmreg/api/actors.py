@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from zmreg.api import batching, grouping
 from zmreg.api import options as opts
+from zmreg.api.batching import Delayed
+from zmreg.api.environments import equipped, portable, settled
 from zmreg.api.functions import Signature, several
 from zmreg.api.refs import ObjectRef
 from zmreg.api.strategies import strategy_of
+from zmreg.api.streams import BACKPRESSURE, check_returns, note_returns, streams
 from zmreg.model.errors import GetTimeoutError, PendingCallsLimitError
 from zmreg.model.specs import Shape, actor_shapes
 from zmreg.services.acting import ActorOrder, create_actor, find_actor, kill_actor
 from zmreg.services.calls import Template
+from zmreg.services.client import Client
+from zmreg.services.concurrency import MARK
 from zmreg.services.entries import Entry
-from zmreg.services.kinds import is_async_class
+from zmreg.services.kinds import OPTIONS, RELEASE, options_of
 from zmreg.services.seats import client
 from zmreg.services.submit import submit_actor_call
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-_ATTRIBUTE = "__zmreg_method__"
 # Ray's names for what every actor can do, and what they are called on the wire.
 _SPECIAL = {
     "__ray_ready__": "__zmreg_ready__",
@@ -36,11 +41,20 @@ _SPECIAL = {
 
 
 def method(**options: Any) -> Callable[[F], F]:
-    """Options of an actor's method: num_returns, max_task_retries, retry_exceptions, name."""
+    """Options of an actor's method (docs/settings.md).
+
+    `release=True`, on a generator: each `value = yield ref` lets go of the actor until the ref's value is there, and
+    the actor runs other calls meanwhile; what they change has changed when the method goes on. `return` ends the call.
+    `batch="name"`: that method does many calls of this one at once. It gets a list with a tuple of arguments for each
+    and returns a value for each; an exception among them is that call's error.
+    """
     opts.check_names(options, opts.METHOD_OPTIONS, "an actor method")
+    check_returns(options)
+    if options.get("release"):
+        options = {**options, "num_returns": 1}
 
     def mark(function: F) -> F:
-        setattr(function, _ATTRIBUTE, options)
+        setattr(function, OPTIONS, options)
         return function
 
     return mark
@@ -60,9 +74,26 @@ class ActorMethod:
         """Call the method; a ref at once (a list for num_returns > 1, None for 0)."""
         return self._handle._call(self._name, self._options, args, kwargs)
 
+    def batch(self, calls: Iterable[tuple[Any, ...] | Delayed]) -> list[ObjectRef[Any]]:
+        """Many calls of the method for little more than the price of one; a ref for each, in order.
+
+        Each is a tuple of arguments, or what `delay(...)` gives. They run one after the other (on an async actor: at
+        once), up to 128 by one message, and each has its own value or error. A ref that is an argument arrives as its
+        value; the calls of a message wait for all of theirs. Cancelling one cancels all that are not over of its
+        message. Raises TypeError for arguments that do not fit, ValueError for num_returns and release.
+        """
+        return batching.submit(self._handle, self._name, self._options, calls)
+
+    def delay(self, *args: Any, **kwargs: Any) -> Delayed:
+        """A call for `batch(...)`."""
+        return Delayed(self._name, args, kwargs)
+
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options."""
         opts.check_names(options, opts.METHOD_OPTIONS, "an actor method")
+        check_returns(options)
+        batching.check_override(options)
+        grouping.check_group(options.get("concurrency_group"), self._handle._facts[6], self._name)
         return ActorMethod(self._handle, self._name, {**self._options, **options})
 
     if not TYPE_CHECKING:  # as above
@@ -74,8 +105,8 @@ class ActorMethod:
         return f"<ActorMethod {self._name} of {self._handle!r}>"
 
 
-Facts = tuple[bytes, str, bool, dict[str, dict[str, Any]], int, int]
-"""(actor id, class name, ordered, methods, max_task_retries, max_pending_calls)."""
+Facts = tuple[bytes, str, bool, dict[str, dict[str, Any]], int, int, tuple[str, ...]]
+"""(actor id, class name, ordered, methods, max_task_retries, max_pending_calls, concurrency groups)."""
 
 
 class ActorHandle(Generic[T]):
@@ -108,14 +139,10 @@ class ActorHandle(Generic[T]):
         signature = self._signatures.get(name)
         if signature is not None:
             signature.check(args, kwargs)
-        actor_id, class_name, ordered, _, _, limit = self._facts
+        actor_id, class_name, ordered, _, _, limit, _ = self._facts
         seat = client()
         if limit > 0 and name not in _SPECIAL:
-            peer = seat.tasks.peers.get(actor_id)
-            if peer is not None and peer.backlog() >= limit:
-                raise PendingCallsLimitError(
-                    f"{class_name} has {limit} calls of yours unanswered (max_pending_calls); wait for some first"
-                )
+            self._check_backlog(seat)
         template = self._templates.get(name)
         if template is None or options is not self._facts[3].get(name):
             template = self._template(name, options)
@@ -123,10 +150,21 @@ class ActorHandle(Generic[T]):
         entries = submit_actor_call(seat, template, (actor_id, class_name, ordered), lifeline, args, kwargs).entries
         return ObjectRef(entries[0]) if len(entries) == 1 else several(entries)
 
+    def _check_backlog(self, seat: Client) -> None:
+        peer = seat.tasks.peers.get(self._facts[0])
+        if peer is not None and peer.backlog() >= self._facts[5]:
+            raise PendingCallsLimitError(
+                f"{self._facts[1]} has {self._facts[5]} calls of yours unanswered (max_pending_calls); wait for some "
+                "first"
+            )
+
     def _template(self, name: str, options: dict[str, Any]) -> Template:
-        template = Template(f"{self._facts[1]}.{options.get('name') or name}", _SPECIAL.get(name, name), Shape())
-        nreturns = options.get("num_returns")
-        template.nreturns = 1 if nreturns is None else nreturns
+        target, own = _SPECIAL.get(name, name) + (RELEASE if options.get("release") else ""), self._facts[3].get(name)
+        group = options.get("concurrency_group")
+        if own is not options and group != (own or {}).get("concurrency_group"):
+            target += MARK + (group or "")
+        template = Template(f"{self._facts[1]}.{options.get('name') or name}", target, Shape())
+        note_returns(template, options, options.get("num_returns") == "streaming")
         retries = options.get("max_task_retries")
         template.max_retries = self._facts[4] if retries is None else retries
         if _SPECIAL.get(name) == "__zmreg_terminate__":  # an actor that crashed meanwhile is to end when it is back
@@ -156,7 +194,7 @@ class ActorHandle(Generic[T]):
         return ActorHandle, (self._facts, self._lifeline)
 
     def __repr__(self) -> str:
-        return f"<ActorHandle {self._facts[1]} {self._facts[0][-4:].hex()}>"
+        return f"<ActorHandle[{self._facts[1]}] {self._facts[0][-4:].hex()}>"
 
 
 class ActorClass(Generic[T]):
@@ -166,6 +204,10 @@ class ActorClass(Generic[T]):
         self._cls = cls
         self._options = options
         self._methods = methods_of(cls)
+        if (limit := options.get(BACKPRESSURE)) is not None:
+            for own in self._methods.values():
+                own.setdefault(BACKPRESSURE, limit)
+        grouping.check_class(cls, self._methods, options)
         self._signature = Signature(cls, cls.__name__)
         self._signatures = {
             name: Signature(member, f"{cls.__name__}.{name}", bound=not _is_static(cls, name))
@@ -191,10 +233,14 @@ class ActorClass(Generic[T]):
             found = get_actor_or_none(options["name"], namespace)
             if found is not None:
                 return found
-        ordered = not is_async_class(self._cls) and (options.get("max_concurrency") or 1) == 1
+        ordered = grouping.is_ordered(self._cls, options)
         shape = {name: options.get(name) for name in ("num_cpus", "num_gpus", "resources", "memory")}
-        strategy = strategy_of(options.get("scheduling_strategy"))
-        place, hold = actor_shapes(**shape, locs=options.get("locs") or (), strategy=strategy)
+        strategy, terms = strategy_of(options.get("scheduling_strategy")), opts.terms_of(options)
+        place, hold = actor_shapes(**shape, locs=options.get("locs") or (), strategy=strategy, terms=terms)
+        holds_all = hold == place
+        place, env = settled(seat, place, options)
+        if holds_all:  # in its group the amounts have other names
+            hold = place
         order = ActorOrder(
             name=options.get("name") or "",
             namespace=namespace,
@@ -205,10 +251,16 @@ class ActorClass(Generic[T]):
             detached=options.get("lifetime") == "detached",
             max_concurrency=options.get("max_concurrency") or 0,
             ordered=ordered,
-            facts=(self._methods, options.get("max_task_retries", 0), options.get("max_pending_calls", -1)),
+            facts=(
+                self._methods,
+                options.get("max_task_retries", 0),
+                options.get("max_pending_calls", -1),
+                tuple(options.get("concurrency_groups") or ()),
+            ),
         )
         try:
-            lifeline = create_actor(seat, self._cls, order, args, kwargs)
+            shipped = grouping.grouped(self._cls, self._methods, options)
+            lifeline = create_actor(seat, equipped(shipped, env), order, args, kwargs)
         except ValueError:
             found = get_actor_or_none(options["name"], namespace) if options.get("get_if_exists") else None
             if found is None:
@@ -221,6 +273,10 @@ class ActorClass(Generic[T]):
 
     def options(self, **options: Any) -> ActorClass[T]:
         """The same class with other options; the original stays as it is."""
+        if "concurrency_groups" in options:
+            raise ValueError(
+                "concurrency_groups belong to the class: @zmreg.remote(concurrency_groups={...}), not options(...)"
+            )
         opts.check_actor_options(options)
         return ActorClass(self._cls, {**self._options, **options})
 
@@ -236,7 +292,7 @@ class ActorClass(Generic[T]):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ActorClass, (self._cls, self._options)
+        return ActorClass, (self._cls, portable(self._options))
 
     def __repr__(self) -> str:
         return f"<ActorClass {self.__name__}>"
@@ -249,7 +305,9 @@ def methods_of(cls: type) -> dict[str, dict[str, Any]]:
         if not (name.startswith("__") and name.endswith("__")) or name == "__call__":
             if name == "__call__" and "__call__" not in {key for base in cls.__mro__ for key in vars(base)}:
                 continue
-            found[name] = dict(getattr(member, _ATTRIBUTE, {}))
+            own = found[name] = dict(options_of(member))
+            if streams(member, own):
+                own["num_returns"] = "streaming"
     return found
 
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 from zmreg.api.refs import ObjectRef, notified
 from zmreg.model.errors import (
     FunctionNotFoundError,
-    FunctionWithdrawnError,
     GetTimeoutError,
     NoRouteError,
     RequestTimeoutError,
@@ -21,7 +20,7 @@ from zmreg.services.built_in import BUILT_IN, row_of
 from zmreg.services.client import Client
 from zmreg.services.entries import FAILED, PENDING, Entry
 from zmreg.services.literals import plain
-from zmreg.services.naming import Naming, Wanted, naming, was_lost
+from zmreg.services.naming import Naming, Wanted, naming, was_lost, was_refused
 from zmreg.services.seats import client
 
 BIND_TIMEOUT_S: Final = 1.0
@@ -151,13 +150,12 @@ class _Call:
         """Whether it is to be sent once more: it was not begun, or may be repeated."""
         if entry.state < FAILED:
             return False
-        error = self.seat.error_of(entry)
-        if not was_lost(error):
-            return False
-        if isinstance(error, FunctionWithdrawnError):
+        if was_refused(entry):
             assert self._row is not None
             self.naming.refused(self._row)
             return True
+        if not was_lost(entry, self.seat.error_of(entry)):
+            return False
         self._retries -= 1
         return self._retries >= 0
 

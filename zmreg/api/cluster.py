@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from zmreg.api.environments import check_env, prepared
 from zmreg.api.locations import replicate
 from zmreg.api.refs import ObjectRef
+from zmreg.api.streams import ObjectRefGenerator
 from zmreg.model.errors import ClusterError, GetTimeoutError
 from zmreg.model.messages import LogLines
 from zmreg.model.settings import Settings
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from zmreg.services.embedding import Attached, Embedded
 
 T = TypeVar("T")
+W = TypeVar("W", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
 
 _guard = threading.RLock()
 _embedded: Embedded | Attached | None = None
@@ -64,13 +67,15 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
     log_to_driver: bool = True,
     ignore_reinit_error: bool = False,
     key: str | os.PathLike[str] | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> ClusterInfo:
     """Take a seat in a cluster: the one at `address`, one that runs on this machine, or a new one of one's own.
 
     `address`: None is what ZMREG_ADDRESS or zmreg.toml say, else a cluster of yours on this machine, else "local", a
     new node as a child of this program; "auto" as None, but an error without a cluster; or HOST:PORT of any node, with
-    the cluster's key file `key` if this machine has no node of it. Further keywords are fields of `Settings`.
+    the cluster's key file `key` if this machine has no node of it. `runtime_env`: what this program's tasks and actors
+    run in, {"env_vars": ..., "working_dir": ..., "py_modules": ...}. Further keywords are fields of `Settings`.
     Calling it again with the same arguments gives the same seat; with others it is an error unless
     `ignore_reinit_error`. Raises ClusterError when there is no such cluster or it cannot be reached,
     AuthenticationError for a wrong key, RuntimeError for a second, different init, ValueError for bad values.
@@ -81,7 +86,8 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
     wanted = {
         "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources and dict(resources),
         "locs": tuple(locs or ()) or None, "object_store_bytes": object_store_bytes, "namespace": namespace,
-        "log_to_driver": log_to_driver, "address": address, "key": key and os.fspath(key), **more,
+        "log_to_driver": log_to_driver, "address": address, "key": key and os.fspath(key),
+        "runtime_env": check_env(runtime_env), **more,
     }  # fmt: skip
     with _guard:
         seat = seats.current()
@@ -97,6 +103,8 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
             _embedded.close()  # its node is gone: threads and sockets are still there
             _embedded = None
         _embedded = _come(wanted)
+        if runtime_env:
+            _equip(_embedded, runtime_env)
         _embedded.client.show_log = _print_log if log_to_driver else _show_nothing
         return _info(_embedded.client)
 
@@ -128,6 +136,14 @@ def _come(wanted: Mapping[str, Any]) -> Embedded | Attached:
     return embed(settings, dict(wanted), None if found is None else found.listening())
 
 
+def _equip(embedded: Embedded | Attached, runtime_env: Mapping[str, Any]) -> None:
+    try:
+        embedded.client.environment = prepared(embedded.client, runtime_env)
+    except BaseException:
+        shutdown()
+        raise
+
+
 def _different(old: Mapping[str, Any], new: Mapping[str, Any], running: ClusterInfo) -> str:
     """What a second init wants otherwise, as text. No address is no wish for another cluster."""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -136,7 +152,7 @@ def _different(old: Mapping[str, Any], new: Mapping[str, Any], running: ClusterI
     return ", ".join(f"{name}={old.get(name)!r} (now {new.get(name)!r})" for name in names)
 
 
-_OF_A_DRIVER = ("address", "key", "log_to_driver")
+_OF_A_DRIVER = ("address", "key", "log_to_driver", "runtime_env")
 """Arguments that are for us, and not for a node that starts."""
 
 
@@ -229,17 +245,20 @@ def get(refs: Any, timeout: float | None = None, *, copy: bool = False, return_e
         if return_exceptions:
             return _get_all([refs], timeout, copy)[0]
         return refs.get(timeout, copy)
+    if isinstance(refs, ObjectRefGenerator):  # as Ray has it: its items are got one by one
+        return refs
     entries = _entries(refs, "get")
     if return_exceptions:
         return _get_all(list(refs), timeout, copy)
     return client().get(entries, timeout, copy)
 
 
-def _entries(refs: Any, what: str) -> list[Any]:
+def _entries(refs: Any, what: str, waits: bool = False) -> list[Any]:
     if isinstance(refs, (str, bytes)) or not isinstance(refs, Sequence):
-        raise TypeError(f"zmreg.{what} takes a ref or a sequence of refs, not {type(refs).__name__}")
+        kinds = "a list of refs, not one" if waits else "a ref or a sequence of refs, not"
+        raise TypeError(f"zmreg.{what} takes {kinds} {type(refs).__name__}")
     for ref in refs:
-        if not isinstance(ref, ObjectRef):
+        if not isinstance(ref, ObjectRef) and not (waits and isinstance(ref, ObjectRefGenerator)):
             raise TypeError(f"zmreg.{what} takes refs, not {type(ref).__name__}: {ref!r:.80}")
     return [ref._entry for ref in refs]
 
@@ -335,17 +354,16 @@ def put(value: T, *, replicas: int = 1) -> ObjectRef[T]:
 
 
 def wait(
-    refs: Sequence[ObjectRef[T]], num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
-) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    refs: Sequence[W], num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[W], list[W]]:
     """(ready, pending), both in input order; exactly `num_returns` ready unless `timeout` seconds are over first.
 
-    A failed object counts as ready; errors are never raised. `fetch_local`: ready values that are at another node start
+    A failed object counts as ready; errors are never raised. An ObjectRefGenerator is ready when `next` would not wait:
+    its next item is there, or it has ended. `fetch_local`: ready values that are at another node start
     to come here, without being waited for. TypeError for anything but a sequence of refs; ValueError for repeated refs,
     counts out of range.
     """
-    if isinstance(refs, ObjectRef):
-        raise TypeError("zmreg.wait takes a list of refs, not one ref; use ref.done() or ref.result(timeout)")
-    entries = _entries(refs, "wait")
+    entries = _entries(refs, "wait", waits=True)
     if not entries:
         return [], []
     if len({entry.object_id for entry in entries}) != len(entries):
@@ -356,14 +374,21 @@ def wait(
         raise ValueError(f"timeout={timeout} is negative; 0 polls, None waits")
     order = client().first_settled(entries, num_returns, timeout)
     chosen = {id(entry) for entry in order[:num_returns]}
-    ready = [ref for ref in refs if id(ref._entry) in chosen]
     if fetch_local:
-        client().fetch_ahead(ref._entry for ref in ready)
-    return ready, [ref for ref in refs if id(ref._entry) not in chosen]
+        client().fetch_ahead(entry for entry in entries if id(entry) in chosen)
+    pairs = list(zip(refs, entries, strict=True))
+    return [ref for ref, entry in pairs if id(entry) in chosen], [
+        ref for ref, entry in pairs if id(entry) not in chosen
+    ]
 
 
-def cancel(ref: ObjectRef[Any], force: bool = False, recursive: bool = True, grace: float | None = None) -> None:
-    """Cancel the task behind a ref; nothing when it is finished.
+def cancel(
+    ref: ObjectRef[Any] | ObjectRefGenerator[Any],
+    force: bool = False,
+    recursive: bool = True,
+    grace: float | None = None,
+) -> None:
+    """Cancel the task behind a ref, or a generator; nothing when it is finished.
 
     Queued: it never runs. Running: KeyboardInterrupt in the task; with `force` its process ends. With `grace` seconds
     the task has half of them to see `zmreg.cancelled()`, then comes KeyboardInterrupt, and at their end its process is
@@ -371,9 +396,9 @@ def cancel(ref: ObjectRef[Any], force: bool = False, recursive: bool = True, gra
     (an async one is cancelled); `force` and `grace` are a ValueError there.
     `recursive` reaches the tasks it has submitted, with the same grace. TypeError for anything but a ref.
     """
-    if not isinstance(ref, ObjectRef):
+    if not isinstance(ref, (ObjectRef, ObjectRefGenerator)):
         raise TypeError(f"zmreg.cancel takes a ref, not {type(ref).__name__}; use zmreg.kill for an actor")
-    client().cancel(ref._entry, force, recursive, grace)
+    ref.cancel(force, recursive, grace)
 
 
 # -- what there is ----------------------------------------------------------------------------------------------------

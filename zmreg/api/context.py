@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 from zmreg.api.actors import ActorHandle
 from zmreg.model.specs import GPU
-from zmreg.services.context import devices, end_actor, hosted, is_cancelled, running_task
+from zmreg.services.context import devices, end_actor, hosted, is_cancelled, running_task, without_place
 from zmreg.services.seats import client
+
+T = TypeVar("T")
 
 
 class RuntimeContext:
@@ -35,6 +38,10 @@ class RuntimeContext:
         """The running function's name; None in a driver."""
         task = running_task()
         return task[1] if task else None
+
+    def get_task_function_name(self) -> str | None:
+        """The running function or method, with its class; None in a driver."""
+        return self.get_task_name()
 
     def get_attempt_number(self) -> int:
         """How often the running task or call was begun before: 0 the first time, and in a driver."""
@@ -85,6 +92,14 @@ class RuntimeContext:
         return cancelled()
 
     @property
+    def gcs_address(self) -> str:
+        """Ray's name for it: what `init(address=...)` takes to get to this cluster."""
+        from zmreg.services.sessions import read_word  # late: asked for once in a while
+
+        word = read_word(client().session)
+        return (word.address if word.attachable else word.contact) or "local"
+
+    @property
     def namespace(self) -> str:
         """Where this process's actor names are."""
         return client().namespace
@@ -115,3 +130,14 @@ def cancelled() -> bool:
 def exit_actor() -> None:
     """End this actor in peace: the running call fails, atexit handlers run, no restart. RuntimeError elsewhere."""
     end_actor()
+
+
+async def released(awaitable: Awaitable[T]) -> T:
+    """Await something while the actor runs other calls in this one's place, and return what it gives.
+
+    For `async` actors with a `max_concurrency` or groups: a call that awaits keeps its place among those that run at
+    once, and two actors that await each other can wait for ever. Here it does not. What the other calls change has
+    changed when this one goes on. Elsewhere the same as `await awaitable`. A plain actor has `release=True` for it
+    (`zmreg.method`).
+    """
+    return await without_place(awaitable)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from zmreg.api import options as opts
 from zmreg.api.actors import ActorClass
@@ -14,6 +14,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
+if TYPE_CHECKING:
+    from zmreg.api.functions import GeneratorFunction
+
+    Items = Iterator[T] | AsyncIterator[T]
+
 
 class Decorator(Protocol):
     """What `remote(**options)` gives."""
@@ -22,11 +27,15 @@ class Decorator(Protocol):
     @overload
     def __call__(self, target: type[T]) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
     @overload
+    def __call__(self, target: Callable[P, Items[R]]) -> GeneratorFunction[P, R]: ...
+    @overload
     def __call__(self, target: Callable[P, R]) -> RemoteFunction[P, R]: ...
 
 
 @overload
 def remote(target: type[T]) -> ActorClass[T]: ...  # type: ignore[overload-overlap]  # as above
+@overload
+def remote(target: Callable[P, Items[R]]) -> GeneratorFunction[P, R]: ...
 @overload
 def remote(target: Callable[P, R]) -> RemoteFunction[P, R]: ...
 @overload

@@ -10,14 +10,13 @@ from typing import Any
 
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef
-from zmreg.model.errors import FunctionWithdrawnError
 from zmreg.model.function_messages import FunctionRow
 from zmreg.model.ids import node_of
 from zmreg.services.client import Waiter
-from zmreg.services.entries import FAILED, INLINE, Entry
+from zmreg.services.entries import FAILED, INLINE, PENDING, Entry
 from zmreg.services.filling import Filling, is_template
 from zmreg.services.hosts import MAX_THREADS
-from zmreg.services.naming import Wanted, naming, was_lost
+from zmreg.services.naming import Wanted, naming, was_lost, was_refused
 from zmreg.services.seats import client
 
 Local = Mapping[str, RemoteFunction[..., Any]]
@@ -80,7 +79,11 @@ class Flight:
         entry = ref._entry
         self._open[key] = ref, row
         self._at.setdefault(row.host, {})[key] = None
-        self._client.when_settled(entry, lambda: self._note(key, entry))
+        with self._client.lock:  # what collects goes with the next `take`, and by itself when that is late
+            if entry.state == PENDING:
+                entry.listen(lambda _: self._note(key, entry))
+                return row
+        self._note(key, entry)
         return row
 
     def _task(
@@ -126,11 +129,11 @@ class Flight:
         if entry.state < FAILED:
             return Landed(key, ref, None, row, took_s, entry.nbytes)
         error = self._client.error_of(entry)
-        withdrawn = isinstance(error, FunctionWithdrawnError)
-        if withdrawn:
+        refused = was_refused(entry)
+        if refused:
             self._naming.refused(row)
-        lost = was_lost(error)
-        return Landed(key, None, error, row, took_s, 0, lost, lost and not withdrawn)
+        lost = was_lost(entry, error)
+        return Landed(key, None, error, row, took_s, 0, lost, lost and not refused)
 
     def _pop(self, key: str) -> tuple[ObjectRef[Any], FunctionRow]:
         ref, row = self._open.pop(key)

@@ -8,12 +8,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from zmreg.api import options as opts
+from zmreg.api.environments import portable, settled
 from zmreg.api.refs import ObjectRef
+from zmreg.api.streams import ObjectRefGenerator, note_returns, streams
+from zmreg.model.specs import ENV
 from zmreg.services.advice import PROJECTION
 from zmreg.services.calls import Template
 from zmreg.services.client import Client
+from zmreg.services.environments import Equipped
 from zmreg.services.limits import limited
 from zmreg.services.seats import client
+from zmreg.services.streaming import StreamEntry
 from zmreg.services.submit import define, submit_task
 
 P = ParamSpec("P")
@@ -60,7 +65,7 @@ class Signature:
 class Body:
     """What a remote function and its twins made by `options()` share: signature and pickled form, each made once."""
 
-    __slots__ = ("_client", "_max_calls", "_shipped", "function", "latest", "signature")
+    __slots__ = ("_client", "_env", "_max_calls", "_shipped", "function", "latest", "signature")
 
     def __init__(self, function: Callable[..., Any], max_calls: int) -> None:
         self.function = function
@@ -69,17 +74,20 @@ class Body:
         self.latest: Template | None = None
         """Whoever comes next starts from its measured duration."""
         self._client: Client | None = None
+        self._env = ""
         self._shipped: tuple[bytes, bytes, tuple[Any, ...]] = (b"", b"", ())
 
     def template(self, seat: Client, name: str, options: dict[str, Any]) -> Template:
         """How the function is called with these options. Raises SerializationError."""
-        if self._client is not seat:
-            self._shipped, self._client = define(seat, limited(self.function, self._max_calls)), seat
+        shape, env = settled(seat, opts.shape_of(options), options)
+        if self._client is not seat or self._env != env.key:
+            shipped = limited(self.function, self._max_calls)
+            self._shipped = define(seat, Equipped(shipped, env) if env.key else shipped)
+            self._client, self._env = seat, env.key
         digest, blob, captured = self._shipped
-        template = Template(name, digest, opts.shape_of(options))
+        template = Template(name, digest, shape.with_terms({ENV: env.key}) if env.key else shape)
         template.blob, template.contained = blob, captured
-        nreturns = options.get("num_returns")
-        template.nreturns = 1 if nreturns is None else nreturns
+        note_returns(template, options, streams(self.function, options))
         template.max_retries = opts.max_retries_of(options)
         template.retry_exceptions = opts.exceptions_of(options.get("retry_exceptions", False))
         if self.latest is not None:
@@ -103,7 +111,7 @@ class RemoteFunction(Generic[P, R]):
         self._template: Template | None = None
         self._client: Client | None = None
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]:
         """Submit a call; returns a ref at once (a list of refs for num_returns > 1, None for 0).
 
         Raises TypeError for arguments that do not fit, SerializationError for ones that cannot be sent.
@@ -144,10 +152,19 @@ class RemoteFunction(Generic[P, R]):
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteFunction, (self._function, self._options)
+        return RemoteFunction, (self._function, portable(self._options))
 
     def __repr__(self) -> str:
         return f"<RemoteFunction {self._name}>"
+
+
+if TYPE_CHECKING:
+
+    class GeneratorFunction(RemoteFunction[P, Any], Generic[P, R]):
+        """How type checkers see a remote function that is written with `yield`."""
+
+        def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRefGenerator[R]:  # type: ignore[override]
+            """A generator of refs at once."""
 
 
 class BoundCall:
@@ -193,7 +210,9 @@ class BoundCall:
 
 
 def several(entries: tuple[Any, ...]) -> Any:
-    """What a call with num_returns != 1 gives: a list of refs, or None."""
+    """What a call with num_returns != 1 gives: a list of refs, None, or an ObjectRefGenerator."""
+    if entries and isinstance(first := entries[0], StreamEntry):
+        return ObjectRefGenerator(first)
     return [ObjectRef(entry) for entry in entries] or None
 
 

@@ -39,8 +39,9 @@ def register(
     It is called for those who ask for any of `locs` and of what its node has; on a thread, or if it is `async def` in
     an event loop. In an actor it is called as a method is, and its constructor registers it again after a restart.
     `register(name)` decorates; `register(function)` takes the name, locs and version of `@zmreg.remote(...)`, or the
-    function's own name. ValueError when this process serves that name in that version already, unless `replace`; in a
-    plain task; for a name or version that is none. TypeError for what cannot be called.
+    function's own name. ValueError when this process serves that name in that version already, or another program on
+    this node does with the same locs, unless `replace` puts this in its place; in a plain task; for a name or version
+    that is none. TypeError for what cannot be called.
     """
     if isinstance(name, str):
         if function is None:
@@ -129,7 +130,12 @@ def _stay(seat: Client) -> None:
     before = signal.signal(signal.SIGTERM, ask) if in_main else None
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            if seat.closed is None:
+            if seat.closed is None and seat.desk is not None:
+                asked.arm()  # not by the pump: there the thread waits that can run what it receives
+                seat.desk.attend(True)
+                while not asked.done:
+                    asked.follow(-1)
+            elif seat.closed is None:
                 seat.pump_until(asked, None)
         _leave(seat)
     finally:

@@ -6,8 +6,11 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from zmreg.api.strategies import strategy_of
-from zmreg.model.specs import Shape
+from zmreg.api.environments import check_env
+from zmreg.api.strategies import labels_of, selected, strategy_of
+from zmreg.api.streams import BACKPRESSURE, check_returns
+from zmreg.model.record import Terms
+from zmreg.model.specs import LABEL, PRIORITY, Shape
 
 TASK_OPTIONS: dict[str, Any] = {
     "num_cpus": None,
@@ -16,12 +19,16 @@ TASK_OPTIONS: dict[str, Any] = {
     "memory": None,
     "locs": (),
     "num_returns": None,
+    BACKPRESSURE: None,
     "max_retries": None,
     "max_calls": None,
     "retry_exceptions": False,
     "name": None,
     "version": None,
     "scheduling_strategy": None,
+    "runtime_env": None,
+    "label_selector": None,
+    "priority": 0,
 }
 ACTOR_OPTIONS: dict[str, Any] = {
     "num_cpus": None,
@@ -37,13 +44,23 @@ ACTOR_OPTIONS: dict[str, Any] = {
     "max_task_retries": 0,
     "max_concurrency": None,
     "max_pending_calls": -1,
+    BACKPRESSURE: None,
+    "concurrency_groups": None,
+    "allow_out_of_order_execution": None,
     "scheduling_strategy": None,
+    "runtime_env": None,
+    "label_selector": None,
+    "priority": 0,
 }
 METHOD_OPTIONS: dict[str, Any] = {
     "num_returns": None,
+    BACKPRESSURE: None,
     "max_task_retries": None,
     "retry_exceptions": None,
     "name": None,
+    "concurrency_group": None,
+    "release": False,
+    "batch": None,
 }
 DEFAULT_MAX_RETRIES = 3
 
@@ -63,7 +80,8 @@ def check_task_options(options: Mapping[str, Any]) -> None:
     """TypeError or ValueError for values no task can have."""
     check_names(options, TASK_OPTIONS, "a task")
     shape_of(options)
-    _check_count(options, "num_returns", least=0)
+    check_env(options.get("runtime_env"))
+    check_returns(options)
     _check_count(options, "max_retries", least=-1)
     _check_count(options, "max_calls", least=0)
     if options.get("version"):
@@ -77,9 +95,14 @@ def check_actor_options(options: Mapping[str, Any]) -> None:
     """TypeError or ValueError for values no actor can have."""
     check_names(options, ACTOR_OPTIONS, "an actor")
     shape_of(options)
+    check_env(options.get("runtime_env"))
+    check_returns(options)
     for count in ("max_restarts", "max_task_retries", "max_pending_calls"):
         _check_count(options, count, -1)
     _check_count(options, "max_concurrency", 1)
+    order = options.get("allow_out_of_order_execution")
+    if not isinstance(order, (bool, type(None))):
+        raise TypeError(f"allow_out_of_order_execution must be a bool, not {order!r}")
     name = options.get("name")
     if name is not None and (not isinstance(name, str) or not name):
         raise ValueError(f"name={name!r}: an actor's name is a string that is not empty; leave it out for none")
@@ -103,8 +126,22 @@ def shape_of(options: Mapping[str, Any]) -> Shape:
     """The resource shape of a task. ValueError, TypeError as core-api row 5 has them."""
     return Shape.of(
         options.get("num_cpus"), options.get("num_gpus"), options.get("resources"), options.get("locs") or (),
-        options.get("memory"), strategy_of(options.get("scheduling_strategy")),
+        options.get("memory"), strategy_of(options.get("scheduling_strategy")), terms_of(options),
     )  # fmt: skip
+
+
+def terms_of(options: Mapping[str, Any]) -> Terms:
+    """`Shape.terms` of what few options say. ValueError, TypeError for what makes no sense."""
+    selector, priority = options.get("label_selector"), options.get("priority") or 0
+    strategy = options.get("scheduling_strategy")
+    terms = {} if strategy is None else labels_of(strategy)
+    if selector is not None:
+        terms |= selected(selector, LABEL, "label_selector")
+    if priority:
+        if not isinstance(priority, int) or isinstance(priority, bool):
+            raise TypeError(f"priority must be an int, not {priority!r}")
+        terms[PRIORITY] = str(priority)
+    return tuple(sorted(terms.items()))
 
 
 def exceptions_of(value: Any) -> bool | tuple[type[BaseException], ...]:

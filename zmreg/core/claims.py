@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from zmreg.core import labels
 from zmreg.core.devices import Devices
 from zmreg.core.effects import LeaseEffect, StopWorker
 from zmreg.core.lease_plan import Queue
 from zmreg.core.seats import Claim, Seats
-from zmreg.model.specs import CPU, GPU, NEAR, ON, TRY, UNIT, Shape
+from zmreg.model.specs import CPU, ENV, GPU, NEAR, ON, PRIORITY, TRY, UNIT, Shape
 
 # Distinct shapes remembered to recognise one seen before; a node sees a handful.
 _SHAPES_KEPT: Final = 1_000
@@ -18,8 +19,8 @@ _SHAPES_KEPT: Final = 1_000
 # with every tick: who only sleeps is not kept waiting for long. Blocked ones do not count.
 _FREE_LEASES_A_CPU: Final = 2
 
-Totals = tuple[Mapping[str, int], frozenset[str]]
-"""What a node has in all, in 1/10000 units, and its locs."""
+Totals = tuple[Mapping[str, int], frozenset[str], Mapping[str, str]]
+"""What a node has in all, in 1/10000 units, its locs, and its labels."""
 
 
 class Claims:
@@ -37,6 +38,8 @@ class Claims:
         """How ids of this node's own owners begin."""
         self.tight = False
         """Memory is short (services/guard.py)."""
+        self.labels: Mapping[str, str] = {}
+        """Of this node."""
         self.others: list[Totals] = []
         """What other nodes have in total, and their locs: who can be served there is not refused here."""
 
@@ -74,7 +77,7 @@ class Claims:
 
     def fits_node(self, shape: Shape) -> bool:
         """Whether this node could ever serve the shape."""
-        return shape.fits(self._total) and self._locs.issuperset(shape.locs)
+        return _serves((self._total, self._locs, self.labels), shape)
 
     def _may_go_elsewhere(self, owner: bytes, place: Shape) -> bool:
         """Owners of other nodes have been sent here, and some insist on this node: for the rest the others count."""
@@ -98,6 +101,9 @@ class Claims:
             self._shapes.clear()
         place = self._shapes.setdefault(place, place)  # Outlook compares by identity: equal but two is only slower
         claim = Claim(owner, actor_id, place, hold, 0, 0, self.fits_node(place), self._seats.next_serial())
+        if place.terms:
+            claim.env, claim.priority = place.term(ENV), int(place.term(PRIORITY) or 0)
+            self._seats.mixed = self._seats.mixed or bool(claim.env)
         if actor_id is None and not place.resources:
             claim.most_running = max(1, self._total.get(CPU, 0) // UNIT) * _FREE_LEASES_A_CPU
         return claim
@@ -126,5 +132,5 @@ class Claims:
 
 
 def _serves(node: Totals, shape: Shape) -> bool:
-    total, locs = node
-    return shape.fits(total) and locs.issuperset(shape.locs)
+    total, locs, named = node
+    return shape.fits(total) and locs.issuperset(shape.locs) and labels.fit(named, shape)

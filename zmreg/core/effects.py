@@ -18,6 +18,8 @@ class StopWorker(Record):
     """End this worker: idle and not needed, its owner is dead, or its actor is gone. Answer with `worker_died`."""
 
     worker: bytes
+    reason: str = ""
+    """Kill it at once, for this; empty: ask it to end."""
 
 
 class Granted(Record):
@@ -62,6 +64,12 @@ class CannotStart(Record):
     actor_id: bytes | None
     shape: Shape
     reason: str
+
+
+class GroupUnknown(Record):
+    """Ask the head about this placement group: somebody has waited for it for long."""
+
+    group_id: bytes
 
 
 class AtCap(Record):
@@ -139,6 +147,6 @@ class ActorRefused(Record):
     taken_by: bytes = b""
 
 
-LeaseEffect = StartWorker | StopWorker | Granted | Recall | Hosted | Infeasible | CannotStart | AtCap
+LeaseEffect = StartWorker | StopWorker | Granted | Recall | Hosted | Infeasible | CannotStart | AtCap | GroupUnknown
 ActorEffect = HostActor | UnhostActor | Construct | RetireActor | KillWorker | TellActor | ActorCreated | ActorRefused
 Effect = LeaseEffect | ActorEffect

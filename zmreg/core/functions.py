@@ -81,21 +81,38 @@ class Functions:
         """Counts up: what was made of the rows before is to be made anew."""
 
     def check_new(self, row: FunctionRow, replace: bool) -> None:
-        """Raises ValueError when its host serves the name in that version already, unless `replace`; or when its node
-        has too many."""
+        """Raises ValueError when its host serves the name in that version already, or a program on the same node does
+        with the same locs, unless `replace`; or when its node has too many."""
         key = key_of(row)
+        twins = [] if replace else self.twins(row)
+        if twins:
+            raise ValueError(
+                f"process {short(twins[0].host)} on {_node_name(row)} serves {row.name!r}{_in_version(row)} already, "
+                f"with the same locs; pass replace=True to take its place, or locs= of your own to serve beside it"
+            )
         if key in self._rows:
             if not replace:
-                version = f" in version {row.version}" if row.version else ""
                 raise ValueError(
-                    f"process {short(row.host)} on {_node_name(row)} serves {row.name!r}{version} already; pass "
-                    f"replace=True to put another in its place, or another version= to serve both"
+                    f"process {short(row.host)} on {_node_name(row)} serves {row.name!r}{_in_version(row)} already; "
+                    f"pass replace=True to put another in its place, or another version= to serve both"
                 )
         elif len(self._rows) >= MOST_ROWS and sum(1 for _ in self.keys_of(row.host[:NODE_BYTES])) >= MOST_ROWS:
             raise ValueError(
                 f"{_node_name(row)} has {MOST_ROWS} named functions, the most a node may have; withdraw some, or "
                 f"serve {row.name!r} elsewhere"
             )
+
+    def twins(self, row: FunctionRow) -> list[FunctionRow]:
+        """Rows of other programs on its node that nobody can tell from it. An actor has none: a class has instances."""
+        if row.actor:
+            return []
+        node = row.host[:NODE_BYTES]
+        return [
+            each
+            for each in self.named(row.name)
+            if each.host != row.host and each.host.startswith(node) and not each.actor
+            and (each.version, each.locs) == (row.version, row.locs)
+        ]  # fmt: skip
 
     def put(self, key: bytes, row: FunctionRow) -> None:
         """Know a row, or know it anew."""
@@ -279,6 +296,10 @@ class Router:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
+
+
+def _in_version(row: FunctionRow) -> str:
+    return f" in version {row.version}" if row.version else ""
 
 
 def _node_name(row: FunctionRow) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from heapq import merge
 
 from zmreg.core.devices import Devices
 from zmreg.core.effects import AtCap, LeaseEffect
@@ -15,9 +16,9 @@ from zmreg.model.specs import GPU, Shape
 class Queue:
     """The waiting claims, next served first.
 
-    Those with nothing (of use: what is blocked does not count) come before those with something, so that nobody
-    starves: first who never yielded, deeper ones ahead; then who yielded, longest ago first. Among those with
-    something: deeper, then holding less.
+    By priority first. Among equals those with nothing (of use: what is blocked does not count) come before those with
+    something, so that nobody starves: first who never yielded, deeper ones ahead; then who yielded, longest ago first.
+    Among those with something: deeper, then holding less.
     """
 
     __slots__ = ("_actors", "_some", "_starving")
@@ -44,19 +45,21 @@ class Queue:
         if not claim.waiting:
             return
         if claim.starving:
-            claim.queue_key = (claim.yielded, -claim.depth, claim.arrived)
+            claim.queue_key = (-claim.priority, claim.yielded, -claim.depth, claim.arrived)
             insort_left(self._starving, claim, key=_key_of)
             self._actors += claim.owner is None
         else:
             self._some[claim] = None
 
     def __iter__(self) -> Iterator[Claim]:
-        yield from self._starving
-        if self._some:
+        if not self._some:
+            yield from self._starving
+        else:
             held = Counter(claim.owner for claim in self._some for _ in claim.seats)
-            yield from sorted(
+            some = sorted(
                 self._some,
                 key=lambda claim: (
+                    -claim.priority,
                     -claim.depth,
                     len(claim.seats),
                     held[claim.owner],
@@ -64,6 +67,7 @@ class Queue:
                     claim.arrived,
                 ),
             )
+            yield from merge(self._starving, some, key=lambda claim: -claim.priority)
 
     def __len__(self) -> int:
         return len(self._starving) + len(self._some)
@@ -72,8 +76,8 @@ class Queue:
         return f"<Queue {len(self._starving)} with nothing, {len(self._some)} with something>"
 
 
-def _key_of(claim: Claim) -> tuple[int, int, int]:
-    return claim.queue_key or (0, 0, 0)
+def _key_of(claim: Claim) -> tuple[int, int, int, int]:
+    return claim.queue_key or (0, 0, 0, 0)
 
 
 class Outlook:
@@ -145,12 +149,13 @@ class Outlook:
 class Supply:
     """The worker processes that those who wait can count on in one round of decisions, each once.
 
-    An owner takes any idle one, else a new one. An actor takes only one that was never leased, so mostly a new one; at
-    the cap it waits for one that is leaving, or an idle one that was leased leaves for it, coldest first. Not one that
-    still owns unfinished tasks: it would stay until they are done, and be of no use to anybody.
+    An owner takes any idle one of its environment, else a new one. An actor takes only one that was never leased, so
+    mostly a new one; at the cap it waits for one that is leaving, or an idle one that was leased leaves for it, coldest
+    first. Not one that still owns unfinished tasks: it would stay until they are done, and be of no use to anybody.
+    Where there are several environments, an owner at the cap does as an actor does.
     """
 
-    __slots__ = ("_leases", "_may_end", "_reserve", "_seats", "ending", "needed", "room", "used")
+    __slots__ = ("_leases", "_may_end", "_reserve", "_seats", "_used", "ending", "needed", "room")
 
     def __init__(self, seats: Seats, room: int, may_end: bool, leases: Iterable[tuple[bytes, Shape]]) -> None:
         self._seats = seats
@@ -158,7 +163,8 @@ class Supply:
         self._leases = leases
         self._reserve: tuple[int, list[Seat]] | None = None
         self.room = room + len(seats.fresh)
-        self.used = len(seats.used)
+        self._used: dict[str, int] = {}
+        """By environment, how many idle ones that were leased are left."""
         self.needed = 0
         """How much of `room` is taken."""
         self.ending: list[Seat] = []
@@ -168,24 +174,40 @@ class Supply:
         """Whether there is one more for `claim`, now or soon."""
         if self.needed < self.room:
             return True
-        if claim.owner is not None:
-            return self.used > 0
+        if claim.owner is not None and (self.used_for(claim) > 0 or not self._seats.mixed):
+            return self.used_for(claim) > 0
         leaving, willing = self._at_cap()
-        return leaving > 0 or (self.used > 0 and bool(willing))
+        return leaving > 0 or self._next_willing(willing) is not None
+
+    def used_for(self, claim: Claim) -> int:
+        """How many idle ones that were leased before are left for an owner's claim."""
+        env = claim.env
+        if env not in self._used:
+            self._used[env] = self._seats.used_in(env)
+        return self._used[env]
+
+    def _next_willing(self, willing: list[Seat]) -> Seat | None:
+        """The coldest one that nobody else counts on in this round. Drops those that somebody does."""
+        while willing:
+            if self._used.setdefault(willing[-1].env, self._seats.used_in(willing[-1].env)) > 0:
+                return willing[-1]
+            willing.pop()
+        return None
 
     def take(self, claim: Claim) -> None:
         """Count on it, for `claim` alone. Only after `has`."""
-        if claim.owner is not None and self.used > 0:
-            self.used -= 1
+        if claim.owner is not None and self.used_for(claim) > 0:
+            self._used[claim.env] -= 1
         elif self.needed < self.room:
             self.needed += 1
         else:
             leaving, willing = self._at_cap()
             if leaving > 0:
                 self._reserve = leaving - 1, willing
-            else:
-                self.used -= 1
-                self.ending.append(willing.pop())
+            elif (seat := self._next_willing(willing)) is not None:
+                willing.pop()
+                self._used[seat.env] -= 1
+                self.ending.append(seat)
 
     def plan(self, queue: Queue, outlook: Outlook) -> list[LeaseEffect]:
         """Take one for each seat that could be put to use at once; AtCap, once, for owners whom the cap leaves without.
@@ -196,7 +218,8 @@ class Supply:
         for claim in queue:
             for _ in range(claim.missing):
                 if not outlook.admits(claim):
-                    outlook.keep_back(claim, workers_possible=self.room + self.used > 0)
+                    used = len(self._seats.used) if self._seats.mixed else self.used_for(claim)
+                    outlook.keep_back(claim, workers_possible=self.room + used > 0)
                     break
                 if not self.has(claim):
                     if claim.owner is not None and not claim.at_cap_told:
@@ -275,7 +298,8 @@ def _helps(seat: Seat, lacking: set[str]) -> bool:
 
 
 def _may_lose(seat: Seat, waiter: Claim, holding: Mapping[int, int]) -> bool:
-    """Fairness: someone with nothing may ask anyone; else only take what is surplus, or what evens out.
+    """Who has a higher priority may take anything, who has a lower one only what is surplus. Among equals fairness:
+    someone with nothing may ask anyone; else only take what is surplus, or what evens out.
 
     A difference of one is left alone, and so is a deeper claim that wants more: the lease would only come back.
     """
@@ -283,7 +307,9 @@ def _may_lose(seat: Seat, waiter: Claim, holding: Mapping[int, int]) -> bool:
     if victim is None:
         return False
     held = holding[id(victim)]
+    surplus = len(victim.seats) > victim.count
+    if waiter.priority != victim.priority:
+        return held >= 1 and (surplus or waiter.priority > victim.priority)
     if waiter.starving:
         return held >= 1
-    surplus = len(victim.seats) > victim.count
     return held >= 2 and (surplus or (held >= len(waiter.seats) + 2 and victim.depth <= waiter.depth))

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from zmreg.core.backoff import Backoff
-from zmreg.core.claims import Claims
 from zmreg.core.effects import (
     CannotStart,
     Granted,
@@ -30,9 +29,10 @@ from zmreg.core.effects import (
     StopWorker,
 )
 from zmreg.core.graves import Graves
+from zmreg.core.holdings import Holdings
 from zmreg.core.lease_plan import Lenders, Outlook, Supply, without_hope
 from zmreg.core.seats import Claim
-from zmreg.model.specs import CPU, GPU, Shape, to_amount
+from zmreg.model.specs import CPU, GPU, GROUP, Shape, to_amount
 
 # After a failed start: 0.1 s, doubled up to 5 s. A pids limit or full memory does not end within milliseconds.
 _BACKOFF_S: Final = 0.1
@@ -56,7 +56,7 @@ class LeaseStatistics:
     available: tuple[tuple[str, int], ...]
 
 
-class LeaseBook(Claims):
+class LeaseBook(Holdings):
     """The node's side of leasing. `total` is in 1/10000 units; times are in seconds of whatever clock `tick` gets."""
 
     def __init__(
@@ -96,6 +96,9 @@ class LeaseBook(Claims):
         claim.count = count
         claim.depth = depth
         claim.at_cap_told = False
+        if self._of_removed(claim):
+            self._drop(claim)
+            return [self._refusal(claim)]
         self._forget_if_done(claim)
         return self._settle(claim)
 
@@ -275,7 +278,7 @@ class LeaseBook(Claims):
         for claim in self._queue:
             if not outlook.admits(claim):
                 outlook.keep_back(claim, workers_possible=True)
-            elif self._seats.fresh or (claim.owner is not None and supply.used):
+            elif self._seats.fresh or (claim.owner is not None and supply.used_for(claim)):
                 return claim
             elif supply.has(claim):  # an actor's worker has to be started; a used one may have to make room for it
                 supply.take(claim)
@@ -333,6 +336,8 @@ class LeaseBook(Claims):
                 continue
             if claim.infeasible_since is None:
                 claim.infeasible_since = self._now
+            elif self._now - claim.infeasible_since >= self._grace_s and claim.place.term(GROUP):
+                effects += self._ask_about(claim)
             elif self._now - claim.infeasible_since >= self._grace_s:
                 has = Shape.of_units(self._total, self._locs)
                 reason = f"asked for [{claim.place}], but this node has only [{has}] in total"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from zmreg.core.devices import Devices
 from zmreg.model.specs import CPU, GPU, Shape
+
+_GROUPS_CPU: Final = f"{CPU}_group_"
+"""How the CPUs of placement groups begin (core/holdings.py)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,9 +33,12 @@ class Claim:
     """When it last gave a seat back (a running number), 0 if never: who yielded waits behind who did not."""
     infeasible_since: float | None = None
     at_cap_told: bool = False
-    queue_key: tuple[int, int, int] | None = None
+    queue_key: tuple[int, int, int, int] | None = None
     """Its place in the queue while it waits with nothing of use; the queue's own."""
 
+    env: str = ""
+    """The environment that its workers have to be in."""
+    priority: int = 0
     most_running: int | None = None
     """How many of its seats may be in use at a time, blocked ones aside."""
 
@@ -65,6 +72,8 @@ class Seat:
     stopping: bool = False
     used: bool = False
     """It has been leased: values that its tasks have put may be its own, and would be lost by the kill of an actor."""
+    env: str = ""
+    """The environment that it has come into with its first lease, for good."""
     idle_since: float | None = None
     devices: tuple[str, ...] = ()
     """The GPUs that go with what it holds."""
@@ -90,7 +99,7 @@ class Seat:
         if self.claim is None:
             return ()
         resources = self.claim.hold.resources
-        return tuple(pair for pair in resources if pair[0] != CPU) if self.blocked else resources
+        return tuple(pair for pair in resources if not _is_cpu(pair[0])) if self.blocked else resources
 
     @property
     def gpu_units(self) -> int:
@@ -101,6 +110,10 @@ class Seat:
         """What its process has to be told of GPUs before it runs anything; None: it knows."""
         self.told = self.told or bool(self.devices)
         return self.devices if self.told else None
+
+
+def _is_cpu(name: str) -> bool:
+    return name == CPU or name.startswith(_GROUPS_CPU)
 
 
 def add(amounts: MutableMapping[str, int], resources: Iterable[tuple[str, int]], sign: int = 1) -> None:
@@ -114,10 +127,11 @@ class Seats:
     Invariants:
     - available = total - the sum of all charges; below zero only after `set_blocked(worker, False)`.
     - what is free of the devices is what is available of GPU: both are booked in the same breath.
-    - an actor gets only a worker that was never leased; an idle worker is in `fresh` or in `used`, never in both.
+    - an actor gets only a worker that was never leased, an owner also one that was leased in the same environment;
+    - an idle worker is in `fresh` or in `used`, never in both.
     """
 
-    __slots__ = ("_serial", "available", "by_worker", "devices", "fresh", "used")
+    __slots__ = ("_serial", "available", "by_worker", "devices", "fresh", "mixed", "used")
 
     def __init__(self, total: Mapping[str, int]) -> None:
         self.available = dict(total)
@@ -125,6 +139,8 @@ class Seats:
         self.by_worker: dict[bytes, Seat] = {}
         self.fresh: dict[bytes, Seat] = {}  # idle ones that were never leased
         self.used: dict[bytes, Seat] = {}  # other idle ones; the last one is given first: its caches are the warmest
+        self.mixed = False
+        """Somebody has asked for an environment: not everybody can have every used worker from now on."""
         self._serial = 0
 
     def __len__(self) -> int:
@@ -147,16 +163,32 @@ class Seats:
         """Workers that serve tasks now or are free to."""
         return sum(seat.claim is None or seat.leased for seat in self.by_worker.values() if not seat.stopping)
 
+    def used_in(self, env: str) -> int:
+        """How many idle workers that were leased before serve calls in this environment."""
+        return sum(seat.env == env for seat in self.used.values()) if self.mixed else len(self.used) if not env else 0
+
+    def _of_env(self, env: str) -> bytes:
+        """The warmest of them; empty when there is none."""
+        return next((worker for worker, seat in reversed(self.used.items()) if seat.env == env), b"")
+
     def admit(self, worker: bytes) -> None:
         seat = self.by_worker[worker] = Seat(worker)
         self.rest(seat)
 
     def occupy(self, claim: Claim) -> Seat:
-        """Give an idle worker to `claim` and book what it takes: the warmest to an owner, a fresh one to an actor.
+        """Give an idle worker to `claim` and book what it takes: the warmest in its environment to an owner, else a
+        fresh one; to an actor always a fresh one.
 
         Raises KeyError when there is none of that kind, ValueError when no device has room.
         """
-        worker, seat = (self.used if claim.owner is not None and self.used else self.fresh).popitem()
+        used = self.used if claim.owner is not None else None
+        if used and self.mixed:
+            worker = self._of_env(claim.env) or self.fresh.popitem()[0]
+            seat = self.by_worker[worker]
+            used.pop(worker, None)
+        else:
+            worker, seat = (used or self.fresh).popitem()
+        seat.env = claim.env
         seat.idle_since = None
         seat.claim = claim
         seat.used = seat.used or seat.leased

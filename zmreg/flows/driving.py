@@ -21,7 +21,14 @@ from zmreg.flows.failing import Failure
 from zmreg.flows.mending import Mending
 from zmreg.flows.options import Options
 from zmreg.flows.telling import Teller, previews
-from zmreg.model.errors import FunctionNotFoundError, NoRouteError, ObjectLostError, ZmregError
+from zmreg.model.errors import (
+    FunctionNotFoundError,
+    NoRouteError,
+    ObjectLostError,
+    RequestTimeoutError,
+    TaskCancelledError,
+    ZmregError,
+)
 from zmreg.model.function_messages import FunctionRow
 from zmreg.model.graph_events import RunEvent, StepCancelled, StepFailed, StepQueued
 from zmreg.model.graphs import Path
@@ -50,10 +57,17 @@ class Drive:
         self._homeless: dict[str, float] = {}
         """Steps for which nobody is there just now: until when they are tried."""
         self._cancelled = False
+        self._ends_at: float | None = None
+        self._remaking: str | None = None
+        """A step of a run that has ended, whose value is lost and made again."""
+        self._unmade: BaseException | None = None
+        """Why it could not."""
 
     def go(self) -> None:
         """Run it to its end, on this thread. Raises what keeps it from beginning; any other end is in `run`."""
         run, now = self.run, self._flight.now
+        if self.options.timeout is not None:
+            self._ends_at = now() + self.options.timeout
         try:
             self._find_all()
             self._act(run.begin(now()))
@@ -66,7 +80,7 @@ class Drive:
         finally:
             for step in self._mending.again:
                 self._flight.drop(step)
-            self.teller.end()
+            self.teller.end(self._ends_at, run.outcome in ("done", "failed"))
 
     def cancel(self) -> None:
         """End it now; from any thread."""
@@ -91,7 +105,7 @@ class Drive:
             found.add(wanted)
 
     def _turn(self) -> None:
-        deadline = self.run.next_deadline()
+        deadline = self.run.next_deadline() if self._remaking is None else self._ends_at
         if self._homeless:
             soon = self._flight.now() + _AGAIN_S
             deadline = soon if deadline is None else min(deadline, soon)
@@ -123,12 +137,16 @@ class Drive:
         again = self._mending.ask(step)
         if again is None or not (stale or self._mending.waits(step)):
             return False
-        for key in list(self._parts):
-            if key in stale or key[0] in self._mending.again:
-                del self._parts[key]
-        for name in again:
-            self._homeless[name] = self._flight.now() + self.options.patience_s  # it is called with the next turn
+        for key in stale:
+            del self._parts[key]
+        self._call_again(again)
         return True
+
+    def _call_again(self, steps: Iterable[str]) -> None:
+        """With the next turn. Parts of what is made anew are parts of something else."""
+        self._parts = {key: ref for key, ref in self._parts.items() if key[0] not in self._mending.again}
+        for step in steps:
+            self._homeless[step] = self._flight.now() + self.options.patience_s
 
     def _heard_again(self, landed: Landed) -> list[RunEvent]:
         step = landed.key
@@ -136,6 +154,8 @@ class Drive:
             assert landed.ref is not None
             for other in self._mending.made(step, landed.ref):
                 self._homeless[other] = self._flight.now() + self.options.patience_s
+            return []
+        if isinstance(landed.error, ObjectLostError) and self._mend(step):
             return []
         if landed.lost and (not landed.may_have_run or self._mending.may_repeat(step)):
             self._homeless[step] = self._flight.now() + self.options.patience_s
@@ -146,6 +166,7 @@ class Drive:
         """`step` did not even begin, or its value could not be made again for others."""
         self._homeless.pop(step, None)
         now = self._flight.now()
+        self._unmade = error
         asked = self._mending.failed(step) if step in self._mending.again else [step]
         return [event for each in asked for event in self.run.failed(each, error, now)]
 
@@ -173,7 +194,9 @@ class Drive:
     def _start(self, step: str) -> list[RunEvent]:
         """Call it; nothing when another step that was queued with it has failed meanwhile."""
         again = step in self._mending.again
-        if self.run.done or self._mending.waits(step) or not (again or self.run.state(step) is StepState.QUEUED):
+        if self.run.done and self._remaking is None:
+            return []
+        if self._mending.waits(step) or not (again or self.run.state(step) is StepState.QUEUED):
             return []
         asked = self.plan.steps[step]
         now = self._flight.now()
@@ -228,12 +251,51 @@ class Drive:
         """What the request returns. Raises what it failed with, with the past on it; ObjectLostError."""
         run = self.run
         if run.error is None:
-            return {name: self._mending.ref(name).get() for name in run.results()}
+            return {name: self._value_of(name) for name in run.results()}
         assert isinstance(run.error, BaseException)
-        step = run.failed_step
+        raise self._dressed(run.error, run.failed_step)
+
+    def _value_of(self, step: str) -> Any:
+        """What was lost since it was made is made again."""
+        while True:
+            try:
+                return self._mending.ref(step).get()
+            except ObjectLostError as error:
+                self._make_again(step, error)
+
+    def _make_again(self, step: str, lost: ObjectLostError) -> None:
+        """Of a run that has ended, with what it takes and nobody has any more. Raises ObjectLostError when one of the
+        steps may not run again; what it failed with."""
+        again = self._mending.ask(step, itself=True)
+        if again is None:
+            where = f" on node {node_name(self._rows[step])}" if step in self._rows else ""
+            needed = ", ".join(map(repr, self._mending.refused))
+            text = f"the value of step {step!r}, made{where}, is lost, and {needed} may not run again: {lost}"
+            text += ". Steps with retries= are made again"
+            raise self._dressed(type(lost)(text, lost.object_id), step) from lost
+        self._remaking, self._unmade = step, None
+        self._call_again(again)
+        try:
+            while step in self._mending.again:
+                self._turn()
+                if self._cancelled:
+                    raise TaskCancelledError(f"request {self.request_id} was cancelled")
+                if self._ends_at is not None and self._flight.now() >= self._ends_at:
+                    text = f"request {self.request_id} was not done within {self.options.timeout:g} s"
+                    raise RequestTimeoutError(f"{text}; the lost value of step {step!r} was being made again")
+        finally:
+            self._remaking = None
+            for each in self._mending.again:
+                self._flight.drop(each)
+        if self._unmade is not None:
+            raise self._dressed(self._unmade, step)
+
+    def _dressed(self, error: BaseException, step: str) -> BaseException:
+        """With the past on it. `step`: the one that failed, or ""."""
+        run = self.run
         function = self._local.get(self.plan.steps[step].fun) if step else None
         called = function._function if function is not None else self._rows.get(step)
         node = node_name(self._rows[step]) if step in self._rows else ""
         refs = {name: ref for name, ref in run.values.items() if isinstance(ref, ObjectRef)}
         failure = Failure(self.plan, self.request_id, self.teller.trace, self.options.has_levels)
-        raise failure.dressed(run.error, step, node, refs, called)
+        return failure.dressed(error, step, node, refs, called)

@@ -26,6 +26,8 @@ class Mending:
         """{step: those whose values it waits for}: who asked, and whoever is to be run again after another."""
         self.again: set[str] = set()
         """Steps that are to be run again, or run."""
+        self.refused: list[str] = []
+        """Those that may not, for want of `retries`, when `ask` said None."""
 
     def ref(self, step: str) -> Any:
         """The handle to a step's value; KeyError when there is none any more."""
@@ -36,8 +38,9 @@ class Mending:
         """Whether an input of it is being made."""
         return step in self._waits
 
-    def ask(self, step: str) -> list[str] | None:
-        """`step` has found a value of its inputs lost: the steps to run now; None when one of them may not."""
+    def ask(self, step: str, itself: bool = False) -> list[str] | None:
+        """`step` has found a value of its inputs lost, or its own is (`itself`): the steps to run now; None when one of
+        them may not."""
         needed: dict[str, set[str]] = {}
         stack = [step]
         while stack:
@@ -46,11 +49,11 @@ class Mending:
                 continue
             needed[each] = {name for name in self._plan.deps[each] if not self._usable(name)}
             stack += needed[each]
-        del needed[step]
+        lost = set() if itself else needed.pop(step)
         fresh = [name for name in needed if name not in self.again]
-        if any(self._used.get(name, 0) >= self._plan.steps[name].retries for name in fresh):
+        self.refused = [name for name in fresh if self._used.get(name, 0) >= self._plan.steps[name].retries]
+        if self.refused:
             return None
-        lost = {name for name in self._plan.deps[step] if name in needed}
         if lost:
             self._waits[step] = lost
         for name in fresh:

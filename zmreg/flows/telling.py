@@ -6,7 +6,6 @@ None of those can fail it or hold it up, besides an `on_level` that takes its ti
 from __future__ import annotations
 
 import logging
-import reprlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,17 +17,12 @@ from zmreg.core.graphs import Plan
 from zmreg.core.topics import topic_for
 from zmreg.flows.options import Options
 from zmreg.flows.trace import Held, LevelRecord, Trace
+from zmreg.flows.words import Readers, in_words, preview
 from zmreg.model.errors import MessageTooLargeError
 from zmreg.model.graph_events import LevelDone, RunDone, RunEvent, StepFailed, StepFinished
 from zmreg.model.graphs import Path
 
 log = logging.getLogger("zmreg.requests")
-
-PREVIEW_CHARS = 200
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = PREVIEW_CHARS
-_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 20
 
 
 class Teller:
@@ -45,8 +39,9 @@ class Teller:
         self._guard = threading.Lock()
         self._waiting: list[Callable[[], None]] = []
         self._over = False
-        self._run_topic = f"run.{_words(request_id)}"
+        self._run_topic = run_topic(request_id)
         self._wanted = events.wanted(self._run_topic)
+        self._readers = Readers()
 
     @property
     def listens(self) -> bool:
@@ -93,10 +88,7 @@ class Teller:
         meta = ref.meta
         here = meta.state == "inline"
         if detail == "summary":
-            if not here:  # its repr would cost a journey
-                return {"type": meta.type_name, "nbytes": event.nbytes, "repr": ""}
-            value = ref.get()
-            return {"type": type(value).__name__, "nbytes": event.nbytes, "repr": preview(value)}
+            return in_words(ref.get(), event.nbytes) if here else self._readers.ask(event.step, ref, meta, event.nbytes)
         return ref.get() if here and detail == "values" else Held(ref, meta.type_name, event.nbytes)
 
     # -- who waits for levels -----------------------------------------------------------------------------------------
@@ -114,11 +106,14 @@ class Teller:
                 return
         wake()
 
-    def end(self) -> None:
-        """There will be no more events."""
+    def end(self, until: float | None, patient: bool) -> None:
+        """There will be no more events. `patient`: wait for what is still to be said of values, at most `until`, a time
+        of time.monotonic()."""
         with self._guard:
             self._over = True
         self._wake()
+        if patient and self.trace is not None:
+            self._readers.settle(self.trace.amend, until)
 
     def _wake(self) -> None:
         with self._guard:
@@ -127,24 +122,28 @@ class Teller:
             wake()
 
 
+def run_topic(request_id: str) -> str:
+    """What the topics of all events of a request begin with."""
+    return f"run.{_words(request_id)}"
+
+
 def _ever_smaller(told: RunEvent | LevelRecord) -> Iterator[RunEvent | LevelRecord]:
     """The same for an event, which may not have as much as a record: words for values, then without earlier levels."""
     yield told
     if isinstance(told, StepFinished):
-        yield told.but(value=_in_words(told.value))
+        yield told.but(value=_said_of(told.value))
     elif isinstance(told, StepFailed | RunDone):
         yield told.but(error=preview(told.error))
     elif isinstance(told, LevelRecord):
-        levels = [{step: _in_words(value) for step, value in level.items()} for level in told.levels]
+        levels = [{step: _said_of(value) for step, value in level.items()} for level in told.levels]
         yield told.but(levels=tuple(levels))
         yield told.but(levels=(*({} for _ in levels[1:]), levels[-1]))
 
 
-def _in_words(value: object) -> dict[str, object]:
-    """What records have with detail="summary"."""
+def _said_of(value: object) -> dict[str, object]:
     if isinstance(value, Held):
         return {"type": value.type_name, "nbytes": value.nbytes, "repr": ""}
-    return {"type": type(value).__name__, "nbytes": 0, "repr": preview(value)}
+    return in_words(value)
 
 
 def _topic_of(event: RunEvent) -> str:
@@ -158,12 +157,6 @@ def _topic_of(event: RunEvent) -> str:
 def _words(name: str) -> str:
     """A name as a part of a topic, where words are not empty and * and # are none."""
     return ".".join("_" if word in ("", "*", "#") else word for word in name.split("."))
-
-
-def preview(value: object) -> str:
-    """At most 200 characters of it. What its `__repr__` raises is part of the answer."""
-    text = _short.repr(value)
-    return text if len(text) <= PREVIEW_CHARS else f"{text[: PREVIEW_CHARS - 3]}..."
 
 
 def previews(plan: Plan, step: str, value_of: Callable[[str, Path], object]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from zmreg.core.graph_run import StepState
 from zmreg.core.graphs import Plan
@@ -225,6 +225,13 @@ class Trace:
         """All of them, in order; the records of the levels that became whole."""
         heard = map(self.hear, events)
         return [record for record in heard if record is not None]
+
+    def amend(self, step: str, value: object) -> None:
+        """What records have of a step led to this, and is this from now on."""
+        self.spans[step].value = value
+        level = self.plan.depth[step]
+        if level < len(self.records):  # all later records have the same dict
+            cast("dict[str, object]", self.records[level].levels[level])[step] = value
 
     def _level(self, event: LevelDone) -> LevelRecord:
         names = self.plan.levels[event.level]

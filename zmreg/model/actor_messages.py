@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from zmreg.model.record import Resources, Sentence
+from zmreg.model.record import Resources, Sentence, Terms
 
 
 class CreateActor(Sentence):
@@ -32,6 +32,8 @@ class CreateActor(Sentence):
     """Inputs of the constructor are not there yet: the name is taken now, `ActorInputs` follows with the rows."""
     strategy: str = ""
     """Where it is to be placed (model/specs.py)."""
+    terms: Terms = ()
+    """As in `Shape`."""
 
 
 class ActorRefused(Sentence):

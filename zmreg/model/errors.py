@@ -21,6 +21,7 @@ ZmregError
     UnschedulableError          no node can ever meet the request
     PlacementGroupRemovedError
     WorkerStartError            the machine refuses new processes
+    RuntimeEnvSetupError        a worker could not be put into the environment asked for
   GraphError                    (ValueError)
     CycleError, DuplicateStepError, FieldError
   FunctionNotFoundError         (LookupError) nobody has the name
@@ -44,16 +45,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, SupportsIndex, cast
 
-from zmreg.model.exceptions import (
-    FailureOrigin as FailureOrigin,
-)
-from zmreg.model.exceptions import (
-    Travelling,
-    constructor_args,
-    fields_of,
-    has_own_pickling,
-    rebuild_exception,
-)
+from zmreg.model.exceptions import FailureOrigin as FailureOrigin
+from zmreg.model.exceptions import Travelling, constructor_args, fields_of, has_own_pickling, rebuild_exception
 
 
 class ZmregError(Exception):
@@ -293,6 +286,10 @@ class PlacementGroupRemovedError(SchedulingError):
 
 class WorkerStartError(SchedulingError):
     """The node could not start a worker process."""
+
+
+class RuntimeEnvSetupError(SchedulingError):
+    """A worker could not be put into the environment (`runtime_env=`) that its task or actor asks for."""
 
 
 class GraphError(ZmregError, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from zmreg.model.record import Resources, Sentence
+from zmreg.model.record import Resources, Sentence, Terms
 
 
 class PlaceActor(Sentence):
@@ -18,6 +18,7 @@ class PlaceActor(Sentence):
     locs: tuple[str, ...]
     restarts: bool = False
     """It may be restarted when its process dies."""
+    terms: Terms = ()
 
 
 class UnplaceActor(Sentence):
@@ -60,3 +61,4 @@ class TryNodes(Sentence):
     strategy: str
     nodes: tuple[bytes, ...]
     counts: tuple[int, ...]
+    terms: Terms = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from zmreg.model.record import Resources, Sentence
+from zmreg.model.record import Resources, Sentence, Terms
 
 
 class NodeRecord(Sentence):
@@ -37,6 +37,8 @@ class NodeRecord(Sentence):
     """Of the head that it follows, or is; 0: one that keeps nothing."""
     devices: tuple[int, ...] = ()
     """What is free of each of its GPUs: of two that are half used, nobody gets more than a half."""
+    labels: Terms = ()
+    """(name, value) pairs that its machine was given."""
 
 
 class Join(Sentence):

@@ -37,7 +37,9 @@ from zmreg.model.far_messages import (
 )
 from zmreg.model.fetch_messages import FetchCredit, FetchObject, FetchRefused, FetchStop, FetchWait
 from zmreg.model.function_messages import FunctionNews, FunctionRow, RegisterFunction, WatchFunctions, WithdrawFunction
+from zmreg.model.group_messages import GroupWord
 from zmreg.model.head_messages import ForHead, HeadChanged, HeadKept, Inventory, JobStarted
+from zmreg.model.kit_messages import RanHere, RunHere, SetPlugin
 from zmreg.model.memory_messages import AskRepeatable, Repeatable
 from zmreg.model.mesh_messages import (
     Admitted,
@@ -53,7 +55,7 @@ from zmreg.model.mesh_messages import (
     Passed,
     TakesNothing,
 )
-from zmreg.model.record import Resources, Sentence
+from zmreg.model.record import Resources, Sentence, Terms
 from zmreg.model.ref_messages import (
     Adopt,
     Borrow,
@@ -81,6 +83,8 @@ from zmreg.model.store_messages import (
     Sealed,
     Unpin,
 )
+from zmreg.model.stream_messages import StreamClosed, StreamCredit
+from zmreg.model.verdict_messages import KnownDead
 
 __all__ = [
     "ActorHosted",
@@ -164,6 +168,7 @@ __all__ = [
     "Prefetch",
     "ProcessDied",
     "RESULTS_KIND",
+    "RanHere",
     "RegisterFunction",
     "ReleaseActor",
     "Repeatable",
@@ -174,11 +179,14 @@ __all__ = [
     "Resolved",
     "Resources",
     "RetireActor",
+    "RunHere",
     "Sealed",
     "SnapshotPart",
+    "SetPlugin",
     "Steal",
     "Subscribe",
     "TakesNothing",
+    "KnownDead",
     "Unborrow",
     "Unpin",
     "Unschedulable",
@@ -216,6 +224,8 @@ class Welcome(Sentence):
     inline_limit: int
     namespace: str
     num_cpus: float
+    plugins: tuple[bytes, ...] = ()
+    """For workers: what to set up before the first call."""
 
 
 class Goodbye(Sentence):
@@ -251,6 +261,8 @@ class ProcessDied(Sentence):
     """Its node leaves, and had to end it: no fault of what it ran."""
     memory_bytes: int = 0
     """What it had of its own when its node ended it for want of memory; 0: it ended otherwise."""
+    begun: bytes = b""
+    """Of a program that served named functions: which calls it had begun (store/begun.py). Empty: nobody can tell."""
 
 
 # -- leases ------------------------------------------------------------------------------------------------------------
@@ -267,6 +279,7 @@ class WantLeases(Sentence):
     depth: int
     book: bool
     """False: only tell me which nodes have room, yourself included."""
+    terms: Terms = ()
 
 
 class LeaseGranted(Sentence):
@@ -279,6 +292,7 @@ class LeaseGranted(Sentence):
     worker: bytes
     devices: tuple[str, ...] | None = None
     """GPUs that the worker has to be told of before the first call (`UseDevices`); None: nothing is to be said."""
+    terms: Terms = ()
 
 
 class UseDevices(Sentence):
@@ -311,6 +325,7 @@ class Unschedulable(Sentence):
     strategy: str
     reason: str
     cannot_start: bool
+    terms: Terms = ()
 
 
 class Blocked(Sentence):
@@ -327,6 +342,7 @@ class WorkersAtCap(Sentence):
     resources: Resources
     locs: tuple[str, ...]
     strategy: str
+    terms: Terms = ()
 
 
 # -- calls -------------------------------------------------------------------------------------------------------------
@@ -416,14 +432,15 @@ Message = (
     | RetireActor | ActorExiting | ActorInputs | DeadlockProbe
     | PlaceActor | UnplaceActor | ActorHosted | ActorUnplaceable | KillProcess | TryNodes
     | Join | Admitted | NotAdmitted | AskHead | NodeRecord | NodeGone | Leaving | Fenced
-    | NodeDrains | AskKept | Passed | TakesNothing
+    | NodeDrains | AskKept | Passed | TakesNothing | KnownDead
     | Inventory | HeadChanged | ForHead | HeadKept | JobStarted
     | Ask | Answer | LogLines
     | FetchObject | FetchCredit | FetchStop | FetchRefused | FetchWait
     | Delta | Beacon | AskReplay | AskSnapshot | SnapshotPart
     | FunctionRow | RegisterFunction | WithdrawFunction | WatchFunctions | FunctionNews
     | EndWorkers | WorkersEnded | AskRepeatable | Repeatable
-    | Subscribe | Unsubscribe | WatchPatterns | PatternNews | Events | EventsTaken
+    | Subscribe | Unsubscribe | WatchPatterns | PatternNews | Events | EventsTaken | StreamCredit | StreamClosed
+    | RunHere | RanHere | SetPlugin | GroupWord
 )  # fmt: skip
 
 CALLS_KIND = 100

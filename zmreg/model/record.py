@@ -13,6 +13,8 @@ from typing import ClassVar, NoReturn, Self, dataclass_transform
 
 Resources = tuple[tuple[str, int], ...]
 """Amounts in 1/10000 units, sorted by name."""
+Terms = tuple[tuple[str, str], ...]
+"""`Shape.terms`."""
 
 
 @dataclass_transform(frozen_default=True)

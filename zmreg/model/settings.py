@@ -16,6 +16,8 @@ class Settings:
     num_gpus: float = 0.0
     resources: dict[str, float] = field(default_factory=dict)
     locs: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    """What `label_selector=` asks for; for people, nothing is counted."""
     namespace: str = ""
     object_store_bytes: int = 0
     cache_bytes: int = 0

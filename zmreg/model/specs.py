@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Final
 
+from zmreg.model.record import Resources, Terms
+
 UNIT: Final = 10_000
 CPU: Final = "CPU"
 GPU: Final = "GPU"
@@ -25,6 +27,20 @@ TRY: Final = "TRY:"
 NEAR: Final = "NEAR:"
 """There if it goes soon: the inputs are there."""
 
+# Terms beside resources, locs and strategy.
+ENV: Final = "env"
+"""The key of the environment (services/environments.py) that a worker has to be in."""
+PRIORITY: Final = "priority"
+"""An int as text; without it 0."""
+LABEL: Final = "label:"
+"""With a label's name behind it: what its value has to be (core/labels.py)."""
+WISH: Final = "wish:"
+"""The same, where it can be had."""
+GROUP: Final = "group"
+"""The id, in hex, of the placement group that it runs in."""
+BUNDLE: Final = "bundle"
+"""The resource that says no more than where a bundle is (core/holdings.py)."""
+
 # These have arguments of their own; inside `resources` they would be a second, silently different, amount.
 _RESERVED: Final = {CPU: "num_cpus", GPU: "num_gpus", MEMORY: "memory"}
 # Slack for binary floats: 0.1 + 0.2 is meant as 0.3. A thousandth of a unit is far finer than any amount.
@@ -35,6 +51,14 @@ def node_named_in(strategy: str) -> bytes:
     """The id of the node that a strategy names; empty when it names none."""
     _, colon, node = strategy.partition(":")
     return bytes.fromhex(node) if colon else b""
+
+
+def grouped(amounts: Resources, group_id: bytes, index: int) -> Resources:
+    """The amounts as resources of a placement group: of its bundle `index`, and of any of its bundles; of these alone
+    for index -1."""
+    any_of_it = [(f"{name}_group_{group_id.hex()}", amount) for name, amount in amounts]
+    of_one = [(f"{name}_group_{index}_{group_id.hex()}", amount) for name, amount in amounts if index >= 0]
+    return tuple(sorted(any_of_it + of_one))
 
 
 def to_units(name: str, amount: object) -> int:
@@ -72,6 +96,8 @@ class Shape:
     strategy: str = ""
     """Where, as far as it is asked for: "" is near the inputs, then here, then elsewhere; SPREAD; or ON, TRY or NEAR
     with a node's id (hex) behind it."""
+    terms: Terms = ()
+    """What few ask for, sorted by name: see ENV, PRIORITY, LABEL, WISH."""
 
     @classmethod
     def of(
@@ -82,6 +108,7 @@ class Shape:
         locs: Iterable[str] = (),
         memory: float | None = None,
         strategy: str = "",
+        terms: Terms = (),
     ) -> Shape:
         """The shape of what a user typed. `num_cpus=None` is a task's default of 1; `memory` is in bytes.
 
@@ -94,19 +121,29 @@ class Shape:
             if name in _RESERVED:
                 raise ValueError(f"resources={{{name!r}: ...}} is ambiguous: use the argument {_RESERVED[name]}=")
             units[name] = to_units(f"resources[{name!r}]", amount)
-        return cls.of_units(units, locs, strategy)
+        return cls.of_units(units, locs, strategy, terms)
 
     @classmethod
-    def of_units(cls, units: Mapping[str, int], locs: Iterable[str] = (), strategy: str = "") -> Shape:
+    def of_units(
+        cls, units: Mapping[str, int], locs: Iterable[str] = (), strategy: str = "", terms: Terms = ()
+    ) -> Shape:
         """The canonical shape of amounts that are in 1/10000 units already."""
         if isinstance(locs, str):
             raise TypeError(f"locs must be a set of names, not the one string {locs!r}; write {{{locs!r}}}")
         kept = tuple(sorted((name, amount) for name, amount in units.items() if amount))
-        return cls(kept, tuple(sorted(set(locs))), strategy)
+        return cls(kept, tuple(sorted(set(locs))), strategy, terms)
 
     def with_strategy(self, strategy: str) -> Shape:
         """The same, elsewhere."""
-        return Shape(self.resources, self.locs, strategy)
+        return Shape(self.resources, self.locs, strategy, self.terms)
+
+    def with_terms(self, terms: Mapping[str, str]) -> Shape:
+        """The same on other terms as well."""
+        return Shape(self.resources, self.locs, self.strategy, tuple(sorted({**dict(self.terms), **terms}.items())))
+
+    def term(self, name: str) -> str:
+        """What it says about one of the terms; empty when it does not."""
+        return dict(self.terms).get(name, "") if self.terms else ""
 
     def fits(self, available: Mapping[str, int]) -> bool:
         """Whether every amount is there at once. Locs are the caller's to check: they are never used up."""
@@ -126,6 +163,7 @@ class Shape:
             parts.append(f"locs {', '.join(self.locs)}")
         if self.strategy:
             parts.append(f"strategy {self.strategy}")
+        parts += [f"{name.removeprefix(LABEL)} {value}" for name, value in self.terms]
         return ", ".join(parts) or "nothing"
 
     def __repr__(self) -> str:
@@ -139,10 +177,11 @@ def actor_shapes(
     locs: Iterable[str] = (),
     memory: float | None = None,
     strategy: str = "",
+    terms: Terms = (),
 ) -> tuple[Shape, Shape]:
     """(place, hold) of an actor: with nothing given, 1 CPU to be placed and 0 while alive; else all of it for life."""
     names = tuple(locs) if not isinstance(locs, str) else locs
-    place = Shape.of(num_cpus, num_gpus, resources, names, memory, strategy)
+    place = Shape.of(num_cpus, num_gpus, resources, names, memory, strategy, terms)
     given = num_cpus is not None or num_gpus is not None or bool(resources) or memory is not None
     return place, place if given else Shape((), place.locs)
 

@@ -13,6 +13,7 @@ connection's number behind that id: no connection is taken for another (decision
 from __future__ import annotations
 
 import itertools
+import random
 import socket as sockets
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ import zmq
 
 from zmreg.model.errors import ClusterError
 from zmreg.model.ids import PROCESS_ID_BYTES
-from zmreg.net.curve import DENIED, LOST, WRONG_KEY, CurveKeys, Gatekeeper, Happening, Watch, dial, serve
+from zmreg.net.curve import DENIED, LOST, OPEN, WRONG_KEY, CurveKeys, Gatekeeper, Happening, Watch, dial, serve
 from zmreg.net.factory import GATE, SHOUT, Socket, asker, bind, connect, make
 from zmreg.wire.chunks import is_chunk
 
@@ -38,8 +39,13 @@ _MAX_FRAMES = 3
 # Larger frames go without a copy, and the thread that gives them back wakes up for each: a MiB less to copy, and to
 # fault in, is 0.2 ms (measured); 64 KiB are not worth it.
 _LEND_FROM_BYTES = 256 * 1024
-# A connection that was lost is made anew at once, unless the one before it was lost as soon as this.
-_LULL_S: Final = 0.1
+# Connections to gates are made anew by us, under another name, and not by libzmq, which would show the old one
+# (decision 0010): at once when one is lost, else after a pause, and in any case when nothing was heard of an attempt.
+_PAUSE_S: Final = 0.1
+_MOST_PAUSE_S: Final = 5.0
+_SILENT_S: Final = 10.0
+_NEVER: Final = float("inf")
+REACH: Final = GATE.but(reconnect_first_ms=60_000, reconnect_max_ms=0)
 # Encryption is done by libzmq's own threads: one for what leaves and one for what comes.
 _IO_THREADS = 2
 
@@ -82,15 +88,33 @@ def _disconnect(socket: Socket, where: str) -> None:
 class _Line:
     """The connections to one other node. `name` is what the gate's is called here, new with each connection."""
 
-    __slots__ = ("attempt", "gate", "lost_at", "name", "pub")
+    __slots__ = ("again_at", "attempt", "gate", "name", "open_since", "pause", "pub")
 
     def __init__(self, gate: str) -> None:
         self.name = b""
-        self.lost_at = float("-inf")
         self.gate = gate
         self.pub = ""
         self.attempt = 0
         """Which set of keys it is dialled with; only during a rotation there is more than one."""
+        self.open_since: float | None = None
+        self.again_at: float | None = None
+        """When to make it anew; None: it was dialled a moment ago."""
+        self.pause = _PAUSE_S
+
+    def heard(self, event: str, now: float) -> None:
+        """What befell it decides when it is made anew."""
+        if event == OPEN:
+            self.open_since, self.again_at = now, _NEVER
+        elif event == LOST:
+            lasted = self.open_since is not None and now - self.open_since > _PAUSE_S
+            self.open_since = None
+            self._again(now, 0.0 if lasted else self.pause)
+        elif self.open_since is None:  # else it is told of an attempt before this one
+            self._again(now, self.pause)
+
+    def _again(self, now: float, pause: float) -> None:
+        self.again_at = now + pause * random.uniform(0.7, 1.3)
+        self.pause = min(2 * self.pause, _MOST_PAUSE_S) if pause else _PAUSE_S
 
 
 class Mesh:
@@ -105,7 +129,7 @@ class Mesh:
         self.gatekeeper = Gatekeeper(self._context, keys)
         self._gate = make(self._context, zmq.ROUTER, GATE, name=me)
         self._shout = make(self._context, zmq.PUB, SHOUT)
-        self._reach = make(self._context, zmq.ROUTER, GATE, mandatory=True)
+        self._reach = make(self._context, zmq.ROUTER, REACH, mandatory=True)
         self._hear = make(self._context, zmq.SUB, SHOUT)
         for socket in (self._gate, self._shout):
             serve(socket, keys)
@@ -162,6 +186,7 @@ class Mesh:
 
     def _dial(self, line: _Line) -> None:
         line.name = b"%d" % next(self._names)
+        line.open_since = line.again_at = None
         self._reach.setsockopt(zmq.ROUTING_ID, self._me + line.name)
         connect(self._reach, line.gate, line.name)
 
@@ -179,7 +204,7 @@ class Mesh:
         return True
 
     def redial(self, node: bytes) -> None:
-        """Connect anew at once: where nobody listens is otherwise tried again after a pause, of up to 5 s."""
+        """Connect anew at once: where nobody listened is otherwise tried again after a pause, of up to 5 s."""
         if node in self._lines:
             self._renew(self._lines[node])
 
@@ -193,30 +218,33 @@ class Mesh:
         for socket in (self._reach, self._hear):
             dial(socket, self._keys)
 
-    def _replace(self, line: _Line, now: float) -> None:
-        """Instead of the lost connection to a gate, before libzmq makes it anew, after a tenth of a second: it would
-        show the old one's name, which the gate may still have, and the old one may have words on the way."""
-        if now - line.lost_at >= _LULL_S:
-            _disconnect(self._reach, line.gate)
-            dial(self._reach, self._keys, line.attempt)
-            self._dial(line)
-            dial(self._reach, self._keys)
-        line.lost_at = now
+    def _replace(self, line: _Line) -> None:
+        _disconnect(self._reach, line.gate)
+        dial(self._reach, self._keys, line.attempt)
+        self._dial(line)
+        dial(self._reach, self._keys)
 
     def knows(self, node: bytes) -> bool:
         """Whether there is a connection to that node, up or coming up."""
         return node in self._lines
 
     def happenings(self, now: float) -> list[tuple[bytes, Happening]]:
-        """What befell our connections to other gates since the last time: (node, happening)."""
+        """What befell our connections to other gates since the last time: (node, happening). Makes anew what is due:
+        call it twenty times a second, too."""
         told = []
         for each in self._watch.read(now):
             nodes = [node for node, line in self._lines.items() if line.gate == each.endpoint]
-            if nodes and each.event in (WRONG_KEY, DENIED) and self._redial(self._lines[nodes[0]]):
-                continue
-            if nodes and each.event == LOST:
-                self._replace(self._lines[nodes[0]], now)
+            if nodes:
+                line = self._lines[nodes[0]]
+                if each.event in (WRONG_KEY, DENIED) and self._redial(line):
+                    continue
+                line.heard(each.event, now)
             told += [(node, each) for node in nodes]
+        for line in self._lines.values():
+            if line.again_at is None:
+                line.again_at = now + _SILENT_S
+            elif now >= line.again_at:
+                self._replace(line)
         return told
 
     def link_counts(self) -> dict[str, int]:

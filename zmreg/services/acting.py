@@ -33,11 +33,11 @@ class ActorOrder(Record):
     detached: bool
     max_concurrency: int
     ordered: bool
-    facts: tuple[dict[str, dict[str, Any]], int, int]
+    facts: tuple[dict[str, dict[str, Any]], int, int, tuple[str, ...]]
 
 
 def create_actor(
-    client: Client, cls: type, order: ActorOrder, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    client: Client, cls: object, order: ActorOrder, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Entry:
     """Order an actor from the head. Returns the lifeline its handles hold; the constructor runs later.
 
@@ -70,7 +70,7 @@ def create_actor(
             CreateActor(
                 actor_id, order.name, order.namespace, order.class_name, order.place.resources, order.hold.resources,
                 order.place.locs, order.max_restarts, order.detached, order.max_concurrency, blob, data,
-                b"" if waiting else inputs(), handle, bool(waiting), order.place.strategy,
+                b"" if waiting else inputs(), handle, bool(waiting), order.place.strategy, order.place.terms,
             )
         )  # fmt: skip
         if waiting:

@@ -23,6 +23,7 @@ from zmreg.model.specs import Shape
 from zmreg.net.waiting import Shield
 from zmreg.services.callbacks import Callbacks
 from zmreg.services.entries import FAILED, FREED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
+from zmreg.services.kinds import lets_go
 from zmreg.wire import batches
 
 BATCH_ROWS = 64
@@ -43,8 +44,8 @@ class Template:
     """
 
     __slots__ = (
-        "__weakref__", "blob", "contained", "est_us", "max_retries", "name", "nreturns", "pool", "retry_exceptions",
-        "shape", "target", "tiny_calls",
+        "__weakref__", "blob", "contained", "est_us", "limit", "max_retries", "name", "nreturns", "pool",
+        "retry_exceptions", "shape", "target", "tiny_calls",
     )  # fmt: skip
 
     def __init__(self, name: str, target: bytes | str, shape: Shape) -> None:
@@ -54,6 +55,9 @@ class Template:
         self.shape = shape
         self.contained: tuple[Entry, ...] = ()
         self.nreturns = 1
+        """core.streams.STREAMING: as many as come."""
+        self.limit = 0
+        """Of a generator: items that may lie there untaken; 0 = any number."""
         self.max_retries = 3
         self.retry_exceptions: bool | tuple[type[BaseException], ...] = False
         self.est_us: float | None = None
@@ -134,12 +138,19 @@ class TaskHome(Protocol):
         """A lane has answered: send it more."""
 
 
+class Collecting(Protocol):
+    """Something is to be said, soon."""
+
+    def flush(self) -> None:
+        """Say it."""
+
+
 class Wires(Protocol):
     """What calls need from their client."""
 
     me: bytes
     node: bytes
-    dirty: set[Lane]
+    dirty: set[Collecting]
     callbacks: Callbacks
     lock: threading.RLock
 
@@ -272,9 +283,13 @@ def riding_lane(task: Task) -> Lane | None:
 
 
 def inputs_can_be_ridden(task: Task) -> bool:
-    """The worker keeps only single results for riders, and a failure that its owner retries is no result yet."""
+    """The worker keeps only single results for riders, and a failure that its owner retries is no result yet. Nor is
+    one there, when the rider's turn comes, of a call that lets others go first."""
     producers = [entry.task for entry in task.inputs() if entry.task is not None]
-    return all(len(each.entries) == 1 and not each.template.retry_exceptions for each in producers)
+    return all(
+        len(each.entries) == 1 and not each.template.retry_exceptions and not lets_go(each.template.target)
+        for each in producers
+    )
 
 
 def describe(task: Task, me: bytes) -> str:

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zmreg.model.errors import GetTimeoutError, ObjectLostError
+from zmreg.model.errors import GetTimeoutError, ObjectLostError, ZmregError
 from zmreg.model.messages import Prefetch
 from zmreg.net.waiting import Waiter
 from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, EntryRef, Gathering, Stored
+from zmreg.services.environments import PLAIN, Environment
 from zmreg.services.reading import read
 from zmreg.services.station import Station
 from zmreg.wire import payload
@@ -29,6 +30,16 @@ class Client(Station):
 
     bus: Bus | None = None
     """Events, when the first is published or subscribed to."""
+    environment: Environment = PLAIN
+    """What this job runs in, or this worker is in: calls from here are made in the same, or in more."""
+    packages: dict[str, Entry] | None = None
+    """Zip files that were packed here, by digest: kept as long as this process."""
+
+    def close(self, error: ZmregError | None, clean: bool = True) -> None:
+        """Leave. Before others hear that we have: what was not begun here by then never is."""
+        if self.desk is not None:
+            self.desk.stop()
+        super().close(error, clean)
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 

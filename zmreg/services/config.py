@@ -17,7 +17,8 @@ from typing import Any, Final
 from zmreg.model.settings import Listening, Settings
 
 FILE: Final = "zmreg.toml"
-# Beside the fields of Settings: where the cluster is, and how a node that `zmreg start` makes is one of several.
+# Beside the fields of Settings: where the cluster is, how a node that `zmreg start` makes is one of several, and what
+# runs next to it (`load`).
 _OF_START: Final = ("host", "port", "pub_port", "advertise", "state_dir", "name")
 _PATHS: Final = ("key", "state_dir")
 # For a service called zmreg Kubernetes sets ZMREG_PORT=tcp://10.0.0.1:7550 in every container.
@@ -32,7 +33,7 @@ def known() -> dict[str, str]:
     """{setting: its type as written in Settings or Listening}."""
     found = {field.name: str(field.type) for field in fields(Settings)}
     found |= {field.name: str(field.type) for field in fields(Listening) if field.name in _OF_START}
-    return {"address": "str", "key": "str", **found}
+    return {"address": "str", "key": "str", "load": "tuple[str, ...]", **found}
 
 
 def user_file() -> Path:
@@ -96,6 +97,8 @@ def _checked(kind: str, value: object, where: str) -> Any:
             return tuple(value)
         case "dict[str, float]", dict() if all(type(each) in (int, float) for each in value.values()):
             return {str(name): float(amount) for name, amount in value.items()}
+        case "dict[str, str]", dict() if all(type(each) is str for each in value.values()):
+            return {str(name): text for name, text in value.items()}
     raise ConfigError(f"{where} is {value!r}, and has to be {_WORDS[kind]}")
 
 
@@ -106,6 +109,7 @@ _WORDS: Final = {
     "float": "a number",
     "tuple[str, ...]": "a list of names",
     "dict[str, float]": "amounts by name",
+    "dict[str, str]": "texts by name",
 }
 
 
@@ -123,6 +127,8 @@ def _of_text(kind: str, text: str, where: str) -> object:
                 return names(text)
             case "dict[str, float]":
                 return amounts(text)
+            case "dict[str, str]":
+                return labels(text)
     except (ValueError, KeyError):
         raise ConfigError(f"{where}={text!r} has to be {_WORDS[kind]}") from None
     return text
@@ -144,6 +150,17 @@ def amounts(text: str) -> dict[str, float]:
         if not name or not equals:
             raise ValueError(f"{pair!r} is not NAME=AMOUNT")
         found[name.strip()] = float(amount)
+    return found
+
+
+def labels(text: str) -> dict[str, str]:
+    """`zone=a,disk=fast` as texts by name. ValueError for anything else."""
+    found = {}
+    for pair in names(text):
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not (name and equals and value):
+            raise ValueError(f"{pair!r} is not NAME=TEXT")
+        found[name] = value
     return found
 
 

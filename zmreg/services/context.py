@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
 
 from zmreg.services import accelerators
 from zmreg.services.client import current
@@ -11,6 +13,8 @@ from zmreg.services.running import running
 if TYPE_CHECKING:
     from zmreg.services.hosting import SyncHost
     from zmreg.services.intake import Intake
+
+T = TypeVar("T")
 
 
 def running_task() -> tuple[bytes, str, int] | None:
@@ -55,6 +59,18 @@ def end_actor() -> None:
     if host is None:
         raise RuntimeError("exit_actor() works only inside an actor's method")
     host.end_now()
+    if running.get() is None and threading.current_thread() is not threading.main_thread():
+        raise SystemExit  # a thread of the user's own: it ends without a word, and the actor behind it
     from zmreg.services.execute import ActorExit  # late: a driver never gets here
 
     raise ActorExit
+
+
+async def without_place(awaitable: Awaitable[T]) -> T:
+    """Await, and let other calls of this async actor have the running one's place meanwhile."""
+    host = hosted()
+    if host is None or not host.is_async:
+        return await awaitable
+    from zmreg.services.letting_go import released  # late: asyncio is only for those who use it
+
+    return await released(host, awaitable)  # type: ignore[arg-type]  # an AsyncHost

@@ -8,59 +8,25 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from zmreg.core.binding import filled
-from zmreg.model.errors import FunctionWithdrawnError
 from zmreg.model.ids import object_id, short
 from zmreg.net.waiting import Waiter
 from zmreg.services import arrivals, execute
 from zmreg.services.client import Client
+from zmreg.services.crew import QUICK_S, Call, Crew
 from zmreg.services.hosting import attempt, nreturns
-from zmreg.services.hosts import CODE_TARGET, MAX_THREADS
+from zmreg.services.hosts import CODE_TARGET, targets_of
 from zmreg.services.running import running
 from zmreg.services.sources import code_of
+from zmreg.store.begun import Begun, begun_file
 from zmreg.wire import batches
 
 _perf = time.perf_counter
-Call = tuple[bytes, batches.Row, bytes]
-
-
-class Crew:
-    """Daemon threads that take calls from one queue; another one while all are busy and the limit allows."""
-
-    def __init__(self, work: Callable[[Call], None]) -> None:
-        self._work = work
-        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._guard = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._unfinished = 0
-
-    def put(self, call: Call) -> None:
-        """Have it run. By calls, not by idle threads: one that has just taken a call would be counted twice."""
-        with self._guard:
-            self._unfinished += 1
-            if len(self._threads) < min(self._unfinished, MAX_THREADS):
-                thread = threading.Thread(target=self._run, daemon=True, name=f"zmreg-serve-{len(self._threads)}")
-                self._threads.append(thread)
-                thread.start()
-        self._calls.put(call)
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            self._work(call)
-            del call
-            with self._guard:
-                self._unfinished -= 1
-
-    def close(self) -> None:
-        """Let the idle ones end; what runs is not waited for."""
-        for _ in self._threads:
-            self._calls.put(None)
 
 
 class Desk:
@@ -70,7 +36,10 @@ class Desk:
         self._client = client
         self._functions: dict[str, Callable[..., Any]] = {CODE_TARGET: self._code}
         self._recent = execute.Recent()
+        self._begun = Begun(begun_file(client.session, client.me))
         self._crew = Crew(lambda call: self._on_thread(*call))
+        self._quick: set[str] = set()
+        """What took so short the last time that a switch of threads is not worth it."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
@@ -93,9 +62,8 @@ class Desk:
 
     def withdraw_all(self, name: str, version: str | None) -> None:
         """The same, in that version or in any."""
-        for target in list(self._functions):
-            if target.partition("\0")[0] == name and version in (None, target.partition("\0")[2]):
-                self.withdraw(target)
+        for target in targets_of(self._functions, name, version):
+            self.withdraw(target)
 
     def names(self) -> list[str]:
         """What is served."""
@@ -103,6 +71,10 @@ class Desk:
 
     def _code(self, target: str) -> bytes:
         return code_of(self._functions[target])
+
+    def attend(self, on: bool) -> None:
+        """Whether this process does nothing but serve now: an idle thread receives calls, and runs the quick ones."""
+        self._crew.attend(self._client.pump.wait if on else None)
 
     def drain(self, timeout: float) -> bool:
         """Wait until what has come is answered; False when that takes longer than `timeout` seconds."""
@@ -127,7 +99,7 @@ class Desk:
                 loop = self._running_loop()
                 loop.call_soon_threadsafe(self._spawn, loop, call)
             else:
-                self._crew.put(call)
+                self._crew.put(call, row[1] in self._quick)
 
     def cancel(self, task_id: bytes) -> None:
         """A coroutine is cancelled; a call that waits is dropped; one on a thread can ask `zmreg.cancelled()`."""
@@ -142,9 +114,17 @@ class Desk:
             task.cancel()
 
     def _refusal(self, row: batches.Row) -> execute.Returns:
+        return execute.failed_rows(self._unserved(row), "", self._client, nreturns(row))
+
+    def _unserved(self, row: batches.Row) -> execute.Unserved:
         name = str(row[1]).partition("\0")[0]
-        text = f"process {short(self._client.me)} does not serve {name!r} any more"
-        return execute.failed_rows(FunctionWithdrawnError(text), name, self._client, nreturns(row))
+        return execute.Unserved(f"process {short(self._client.me)} does not serve {name!r} any more")
+
+    def _function(self, row: batches.Row) -> Callable[..., Any]:
+        function = self._functions.get(row[1])
+        if function is None:
+            raise self._unserved(row)
+        return function
 
     # -- running them -------------------------------------------------------------------------------------------------
 
@@ -152,22 +132,26 @@ class Desk:
         arrivals.take()
         start = _perf()
         returns = self._result(caller, row, task_id)
-        self._finish(caller, row, task_id, returns, _perf() - start)
+        took = _perf() - start
+        (self._quick.add if took < QUICK_S else self._quick.discard)(row[1])
+        self._finish(caller, row, task_id, returns, took)
 
     def _result(self, caller: bytes, row: batches.Row, task_id: bytes) -> execute.Returns:
         client, name = self._client, str(row[1]).partition("\0")[0]
         if task_id in self.cancelled:
             return [execute.CANCELLED_ROW] * max(1, nreturns(row))
         token = running.set((task_id, name, attempt(row)))
+        place = -1
         try:
-            function = self._functions[row[1]]
             args, kwargs = filled(*execute.load_arguments(client, self._recent, caller, row))
-            result = function(*args, **kwargs)
+            place = self._begun.begin(task_id)  # before the look that `stop` may have made the last one
+            result = self._function(row)(*args, **kwargs)
             del args, kwargs
             return execute.pack_returns(client, caller, task_id, result, nreturns(row), name)
         except BaseException as error:  # noqa: BLE001  whatever the user's function raised goes to the caller
             return execute.failed_rows(error, name, client, nreturns(row))
         finally:
+            self._begun.end(place)
             running.reset(token)
 
     def _spawn(self, loop: asyncio.AbstractEventLoop, call: Call) -> None:
@@ -188,11 +172,12 @@ class Desk:
         arrivals.take()  # before the first await: meanwhile other calls unpickle refs of theirs on this thread
         refs: execute.Refs = []
         running.set((task_id, name, attempt(row)))
+        place = -1
         try:
-            function = self._functions[row[1]]
             args, kwargs = filled(*execute.load_arguments(client, self._recent, caller, row))
             refs = arrivals.take()
-            result = function(*args, **kwargs)
+            place = self._begun.begin(task_id)  # as above
+            result = self._function(row)(*args, **kwargs)
             if isinstance(result, Awaitable):
                 result = await result
             del args, kwargs
@@ -202,6 +187,8 @@ class Desk:
             raise
         except BaseException as error:  # noqa: BLE001  as above
             returns = execute.failed_rows(error, name, client, nreturns(row))
+        finally:
+            self._begun.end(place)
         self._finish(caller, row, task_id, returns, _perf() - start, refs)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
@@ -232,9 +219,13 @@ class Desk:
             self.served += 1
             self._client.send(caller, batches.encode_results([answer]))
 
+    def stop(self) -> None:
+        """Begin no more."""
+        self._functions.clear()
+
     def close(self) -> None:
         """Take no more; coroutines are cancelled, threads that run are left to end by themselves."""
-        self._functions.clear()
+        self.stop()
         self._crew.close()
         loop, self._loop = self._loop, None
         if loop is not None and self._thread is not None:

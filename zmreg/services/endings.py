@@ -13,7 +13,7 @@ from zmreg.model.errors import ObjectLostError, OutOfMemoryError, UnschedulableE
 from zmreg.model.ids import node_of, short
 from zmreg.model.messages import CancelCall, CancelObject, KillOverdue, PartReady
 from zmreg.services.calls import Lane, Task, Wires, describe, first_unusable
-from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, Inherited, Outbox, Stored
+from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Entry, Inherited, Outbox, Stored, Unrun, Verdict
 from zmreg.services.obituary import cancelled_failure
 from zmreg.services.peers import Peer
 from zmreg.services.sharing import Sharing
@@ -53,10 +53,10 @@ class Endings:
                 entry.settle(FAILED, failure)
                 entry.task = task.description()
 
-    def fail(self, task: Task, error: ZmregError) -> None:
-        """The task will give no value."""
+    def fail(self, task: Task, error: ZmregError, unrun: bool = False) -> None:
+        """The task will give no value. `unrun`: it was not begun, for certain."""
         self.end(task)
-        failure = payload.pack_failure(error)
+        failure = (Unrun if unrun else Verdict)(payload.pack_failure(error))
         if isinstance(error, (WorkerDiedError, OutOfMemoryError, UnschedulableError)):
             for entry in task.entries:
                 if entry.state == PENDING:
@@ -111,7 +111,10 @@ class Endings:
         entry.settle(STORED, stored)
 
     def ended_early(self, task: Task, row: batches.Row) -> bool:
-        """A call that was cancelled, or kept from running by a failed input behind which it rode."""
+        """A call that was cancelled, refused, or kept from running by a failed input behind which it rode."""
+        if row[0] == batches.REFUSED:
+            self.settle_all(task, Unrun(row[1]))
+            return True
         if row[0] == batches.CANCELLED:
             self.settle_all(task, cancelled_failure(task, self.wires.me, row[1].decode()))
             return True

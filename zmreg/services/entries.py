@@ -88,7 +88,7 @@ class Entry:
         value = self.value
         if self.state != FAILED:
             return None
-        return value.packed() if isinstance(value, Inherited) else value if isinstance(value, bytes) else None
+        return value.packed() if isinstance(value, Inherited) else bytes(value) if isinstance(value, bytes) else None
 
     def see(self) -> None:
         """Somebody reads the error, or has asked for it before it was there: it will not be reported as unread."""
@@ -190,6 +190,15 @@ class Stored:
             self.outbox.append((self.object_id, self.holder))
             for holder in self.copies:
                 self.outbox.append((self.object_id, holder))
+
+
+class Verdict(bytes):
+    """The packed error of a call that this process, or its host, has ended. What user code raises is never one, were it
+    of the same class."""
+
+
+class Unrun(Verdict):
+    """Of a call that was not begun, and never will be: it may be made elsewhere."""
 
 
 class Inherited:

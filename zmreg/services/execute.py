@@ -7,11 +7,12 @@ ends the actor (ActorExit).
 from __future__ import annotations
 
 import inspect
+import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from zmreg.model.errors import ObjectLostError, TaskCancelledError, ZmregError
+from zmreg.model.errors import FunctionWithdrawnError, ObjectLostError, TaskCancelledError, ZmregError
 from zmreg.model.ids import counter_of, object_id
 from zmreg.model.messages import PartReady
 from zmreg.services import arrivals
@@ -21,6 +22,8 @@ from zmreg.services.shelf import PinTicket
 from zmreg.services.submit import WHOLE_ARGUMENTS
 from zmreg.wire import batches, payload
 from zmreg.wire.packed import Packed
+
+log = logging.getLogger("zmreg.tasks")
 
 Row = batches.Row
 Returns = list[Row]
@@ -48,6 +51,10 @@ class InputMissing(Exception):
     """An input that should ride here is not here any more: the owner must send the call again with the value."""
 
 
+class Unserved(Exception):
+    """A named function is not served here any more. Only hosts raise it: what users raise fails their call."""
+
+
 class InputLost(Exception):
     """No node gave the bytes of an input: its owner may have them made again, and sends the call once more then."""
 
@@ -55,6 +62,28 @@ class InputLost(Exception):
         super().__init__(str(error))
         self.object_id = object_id
         self.error = error
+
+
+class Outcomes:
+    """What a batch of calls gave: (True, value) or (False, what it raised), one a call."""
+
+    __slots__ = ("each",)
+
+    def __init__(self, each: list[tuple[bool, Any]]) -> None:
+        self.each = each
+
+    def rows(self, client: Client, caller: bytes, task_id: bytes, name: str) -> Returns:
+        """One row a call. One whose value cannot be sent fails alone."""
+        first = counter_of(task_id)
+        rows = []
+        for index, (good, value) in enumerate(self.each):
+            try:
+                if not good:
+                    raise value
+                rows.append(pack_one(client, caller, object_id(caller, first + index), value, name))
+            except Exception as error:  # noqa: BLE001  this call's error, and no other's
+                rows.append(failed_row(failure_of(error, name, client)))
+        return rows
 
 
 # Results kept for calls that ride behind: as many as a lane may hold, and half of what a batch may weigh.
@@ -140,7 +169,7 @@ def _input(client: Client, recent: Recent, caller: bytes, kind: int, key: Any, t
         return payload.unpack(row[1])
     if row[0] == batches.OK_STORED:
         return payload.unpack(_view(client, client.shelf.ask(task_id)))
-    if row[0] == batches.FAILED:
+    if row[0] in (batches.FAILED, batches.REFUSED):
         raise InputFailed(row[1])
     raise InputFailed(payload.pack_failure(TaskCancelledError("an input was cancelled", task_id=task_id.hex())))
 
@@ -163,6 +192,8 @@ def pack_returns(
         return [pack_one(client, caller, task_id, result, name)]
     if nreturns == 0:
         return []
+    if type(result) is Outcomes:
+        return result.rows(client, caller, task_id, name)
     if inspect.isgenerator(result):
         return _pack_generated(client, (caller, task_id), result, nreturns, name, advance)
     try:
@@ -201,7 +232,20 @@ def _pack_generated(
             continue
         failed = failed_row(payload.pack_failure(error, name, node_id=client.node.hex()))
         return [SENT_AHEAD_ROW] * index + [failed] * (nreturns - index)
+    _run_out(values, nreturns, name, advance)
     return [SENT_AHEAD_ROW] * nreturns
+
+
+def _run_out(values: Iterator[Any], nreturns: int, name: str, advance: Advance) -> None:
+    """Let a generator that has given all its values end. What it gives besides, or raises, is logged and no more."""
+    try:
+        advance(values)
+    except StopIteration:
+        return
+    except Exception:
+        log.exception("%s raised after its %d values (num_returns), which are good", name, nreturns)
+    else:
+        log.warning("%s yields more than its %d values (num_returns): the others are not made", name, nreturns)
 
 
 def pack_one(client: Client, caller: bytes, any_object_id: bytes, value: Any, name: str) -> Row:
@@ -211,14 +255,27 @@ def pack_one(client: Client, caller: bytes, any_object_id: bytes, value: Any, na
     return row_of(client, caller, any_object_id, packed, refs, type(value).__name__)
 
 
+class Parting(tuple[bytes, ...]):
+    """Ids of refs that an answer hands out, which lives as long as the answer does, and they as long as it.
+
+    Whoever gets them may be their owner: it is to hear that it has them before it hears that we have them no more.
+    """
+
+    refs: Sequence[Any] = ()
+
+
+_NOTHING = Parting()
+
+
 def row_of(
     client: Client, caller: bytes, any_object_id: bytes, packed: bytes | Packed, refs: list[Any], type_name: str
 ) -> Row:
     """The row of a packed value, with the refs inside it handed out to the caller."""
-    contained: tuple[bytes, ...] = ()
+    contained = _NOTHING
     if refs:
         with client.lock:
-            contained = client.sharing.hand_out([ref._entry for ref in refs], caller)
+            contained = Parting(client.sharing.hand_out([ref._entry for ref in refs], caller))
+        contained.refs = refs
     if isinstance(packed, bytes):
         return [batches.OK_INLINE, packed, len(packed), type_name, contained]
     assert client.welcome is not None
@@ -265,6 +322,10 @@ def failed_rows(error: BaseException, name: str, client: Client, nreturns: int) 
     """The rows of a call that raised, or could not begin."""
     if isinstance(error, InputLost):
         row: Row = [batches.INPUT_LOST, error.object_id, 0, str(error), ()]
+    elif isinstance(error, NotBegun):
+        row = CANCELLED_ROW
+    elif isinstance(error, Unserved):
+        row = [batches.REFUSED, payload.pack_failure(FunctionWithdrawnError(str(error))), 0, "", ()]
     else:
         row = failed_row(failure_of(error, name, client))
     return [row] * max(1, nreturns)

@@ -85,6 +85,7 @@ class FarHead:
         Actors that wait for a worker here are given up: it finds them a place anew.
         """
         node, self.head = self._node, head
+        node.placing.crowned()
         hosted = node.leases.hosts()
         for actor_id in [each for each, worker in hosted.items() if not worker]:
             del hosted[actor_id]

@@ -138,6 +138,8 @@ class NamedFunctions:
         except (ProtocolError, ValueError) as error:
             self._answer(sender, message.request, str(error))
             return
+        for twin in self.known.twins(row):  # it takes their place
+            self._unset(key_of(twin))
         self._set(key_of(row), value)
         self._answer(sender, message.request, "")
 

@@ -33,6 +33,7 @@ from zmreg.model.messages import (
     JobStarted,
     KillActor,
     KillProcess,
+    KnownDead,
     Message,
     PlaceActor,
     ProcessDied,
@@ -45,6 +46,7 @@ from zmreg.model.specs import ActorEntry, Shape
 from zmreg.services.homecoming import Homecoming
 from zmreg.services.jobs import Jobs
 from zmreg.services.mourning import EVERYTHING
+from zmreg.services.waiting_actors import WaitingActors
 from zmreg.wire import codec
 
 if TYPE_CHECKING:
@@ -55,8 +57,6 @@ if TYPE_CHECKING:
 
 # An owner's message takes a millisecond; whoever uses a handle of an actor that was refused hears so after this.
 EARLY_S = 5.0
-# As long as the lease book waits for what no node has (core/leases.py).
-INFEASIBLE_S = 2.0
 UNWRITTEN = "unwritten"
 """Kind of a refusal: the head's disk is at fault, not the order."""
 
@@ -71,10 +71,9 @@ class Head:
         """How each living actor was ordered: what a restart, and a handle by name, is made from."""
         self._places: dict[bytes, bytes] = {}
         """The node that was asked to host an actor, or does."""
-        self._unplaced: dict[bytes, float] = {}
-        """Actors for which no node is able, each with the time when that is final."""
         self._early: dict[bytes, tuple[float, list[tuple[bytes, Message]]]] = {}
         """What was said of actors that are not known yet: (until when to keep it, senders and messages)."""
+        self._waiting = WaitingActors(node, self)
         self.jobs = Jobs()
         self.homecoming = Homecoming(node, self)
         self.keeping: Keeping | None = None
@@ -103,7 +102,21 @@ class Head:
 
     def has_place(self, actor_id: bytes) -> bool:
         """Whether a node hosts the actor or was asked to."""
-        return actor_id in self._places or actor_id in self._unplaced
+        return actor_id in self._places or actor_id in self._waiting
+
+    def waits_at(self, actor_id: bytes) -> bytes:
+        """The node that was asked to host the actor and has no worker for it yet; empty when there is none."""
+        return b"" if actor_id not in self.actors or self.actors.worker(actor_id) else self._places.get(actor_id, b"")
+
+    def move(self, actor_id: bytes, node: bytes) -> None:
+        """An actor that waits is to be hosted by that node, and not by the one where it waits."""
+        self._unplace(actor_id)
+        self._place_at(actor_id, node)
+
+    def shape_of(self, actor_id: bytes) -> Shape:
+        """What an actor needs of the node that is to host it."""
+        creation = self.creations[actor_id]
+        return Shape(creation.place, creation.locs, creation.strategy, creation.terms)
 
     # -- what is heard ----------------------------------------------------------------------------------------------
 
@@ -141,8 +154,8 @@ class Head:
                     self.unplaceable(actor_id, reason)
             case ForHead():
                 self._on_entrusted(sender, message)
-            case Inventory():
-                self.homecoming.on_inventory(sender, message)
+            case Inventory() | KnownDead():
+                self.homecoming.hears(sender, message)
             case JobStarted():
                 self.jobs.began(message)
             case _:
@@ -266,7 +279,7 @@ class Head:
         if self.keeping is not None:
             self.keeping.tick()
         self.perform(self.actors.tick(now))
-        self._retry_unplaced(now)
+        self._waiting.tick(now)
         for actor_id in [each for each, (until, _) in self._early.items() if now > until]:
             self._early_is_over(actor_id)
         if len(self.creations) > len(self.actors):
@@ -292,7 +305,7 @@ class Head:
                     if self.homecoming.postpones(actor_id):
                         self._places.pop(actor_id, None)
                     else:
-                        self._place(actor_id)
+                        self.place(actor_id)
                 case fx.UnhostActor(actor_id):
                     self._unplace(actor_id)
                 case fx.Construct(actor_id, worker, incarnation):
@@ -319,37 +332,24 @@ class Head:
         for process, word in words:
             tell(process, word)
 
-    def _place(self, actor_id: bytes) -> None:
+    def place(self, actor_id: bytes) -> None:
         """Have the best node host the actor."""
-        creation = self.creations[actor_id]
-        place = Shape(creation.place, creation.locs, creation.strategy)
-        chosen = self._node.placing.choose_for_actor(place, Counter(self._places.values()))
+        chosen = self._node.placing.choose_for_actor(self.shape_of(actor_id), Counter(self._places.values()))
         if chosen is None:
-            # After a restart of the head not all are back yet.
-            self._unplaced.setdefault(actor_id, max(time.monotonic(), self.homecoming.until) + INFEASIBLE_S)
-            return
-        self._unplaced.pop(actor_id, None)
-        self._places[actor_id] = chosen
-        restarts, name = creation.max_restarts != 0, creation.class_name
-        self._node.tell(chosen, PlaceActor(actor_id, name, creation.place, creation.hold, creation.locs, restarts))
+            self._waiting.for_an_able_node(actor_id, self.homecoming.until)  # not all are back yet
+        else:
+            self._place_at(actor_id, chosen)
 
-    def _retry_unplaced(self, now: float) -> None:
-        """Actors that no node could host are tried again, as nodes join, until their time is over."""
-        for actor_id, until in list(self._unplaced.items()):
-            if actor_id not in self.actors:
-                del self._unplaced[actor_id]
-                continue
-            self._place(actor_id)
-            if actor_id in self._unplaced and now > until:
-                del self._unplaced[actor_id]
-                creation = self.creations[actor_id]
-                place = Shape(creation.place, creation.locs, creation.strategy)
-                self.unplaceable(actor_id, f"asked for [{place}], and no node of the cluster has that in total")
+    def _place_at(self, actor_id: bytes, chosen: bytes) -> None:
+        self._places[actor_id] = chosen
+        self._waiting.asked(actor_id)
+        creation = self.creations[actor_id]
+        what = creation.place, creation.hold, creation.locs, creation.max_restarts != 0, creation.terms
+        self._node.tell(chosen, PlaceActor(actor_id, creation.class_name, *what))
 
     def _unplace(self, actor_id: bytes) -> None:
-        self._unplaced.pop(actor_id, None)
-        place = self._places.pop(actor_id, None)
-        if place is not None:
+        self._waiting.forget(actor_id)
+        if (place := self._places.pop(actor_id, None)) is not None:
             self._node.tell(place, UnplaceActor(actor_id))
 
     def _construct(self, actor_id: bytes, worker: bytes, incarnation: int) -> None:

@@ -6,7 +6,8 @@ from its own queue, and its main thread, which waits, runs it and waits on. A ta
 same between two steps of its event loop.
 
 Only calls that need nothing but CPU are taken: the CPU is the one that the wait has set free, while a GPU or a licence
-would have to be booked. Actors do not help: their thread is promised to their own calls.
+would have to be booked; and only calls in the worker's own environment. Actors do not help: their thread is promised to
+their own calls.
 
 Invariants, without which a tree of tasks may stop for ever:
 - whoever waits looks again after each event that can put a call into its queue: a turn of the pump, the end of a call
@@ -23,7 +24,7 @@ import time
 from typing import TYPE_CHECKING
 
 from zmreg.model.messages import LeaseGranted, WorkersAtCap
-from zmreg.model.specs import CPU, Shape
+from zmreg.model.specs import CPU, ENV, Shape
 from zmreg.net.waiting import Waiter
 from zmreg.services import arrivals
 from zmreg.services.calls import Lane, Task
@@ -75,14 +76,15 @@ class Helping:
 
     def on_cap(self, message: WorkersAtCap) -> None:
         """The node has no more workers for calls of this shape: none may come free before ours ends."""
-        shape = Shape(message.resources, message.locs)
-        if shape not in self._capped and {name for name, _ in shape.resources} <= {CPU}:
+        shape = Shape(message.resources, message.locs, terms=message.terms)
+        only_cpu = {name for name, _ in shape.resources} <= {CPU}
+        if shape not in self._capped and only_cpu and shape.term(ENV) == self._worker.environment.key:
             self._capped.append(shape)
         self.look()
 
     def on_grant(self, message: LeaseGranted) -> None:
         """There was a worker after all. If we want still more, and there is none, the node says so again."""
-        shape = Shape(message.resources, message.locs)
+        shape = Shape(message.resources, message.locs, terms=message.terms)
         if shape in self._capped:
             self._capped.remove(shape)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from zmreg.core.nodes import DEAD_S
 from zmreg.model.ids import PROCESS_ID_BYTES, node_of
-from zmreg.model.messages import CreateActor, Inventory, KillProcess, Message, NodeGone
+from zmreg.model.messages import CreateActor, Inventory, KillProcess, KnownDead, Message, NodeGone
 from zmreg.wire import codec
 
 if TYPE_CHECKING:
@@ -76,7 +76,14 @@ class Homecoming:
             return 0.0
         return self._until if self._until is not None else time.monotonic() + GRACE_S
 
-    def on_inventory(self, node: bytes, message: Inventory) -> None:
+    def hears(self, node: bytes, message: Inventory | KnownDead) -> None:
+        """What a member tells a head that is new to it, or was away."""
+        if isinstance(message, Inventory):
+            self._on_inventory(node, message)
+        elif self._node.neighbours is not None:
+            self._node.neighbours.verdicts.on_known_dead(node, message)
+
+    def _on_inventory(self, node: bytes, message: Inventory) -> None:
         """What a node hosts."""
         actors = self._head.actors
         for actor_id, worker, constructed in zip(message.actor_ids, message.workers, message.constructed, strict=False):
@@ -122,6 +129,16 @@ class Homecoming:
         self._wishes.append((sender, actor_id, wish))
         return True
 
+    def bury(self, node: bytes, reason: str) -> None:
+        """A node that is no member here is dead, with all that it had of the former head's. Everybody is told."""
+        self._awaited.discard(node)
+        self._give_up(node, reason.encode())
+        self._head.node_gone(node, reason)
+        if self._node.neighbours is not None:
+            self._node.neighbours.members.on_declared_dead(node, reason)  # should it come, it comes as another
+        for other in self._node.other_nodes():
+            self._node.post(other, NodeGone(node, reason, False))
+
     def _give_up(self, node: bytes, reason: bytes) -> None:
         """Workers of that node that it has not claimed are dead."""
         for actor_id in [each for each, worker in self._unclaimed.items() if worker and node_of(worker) == node]:
@@ -131,14 +148,8 @@ class Homecoming:
 
     def _finish(self) -> None:
         self.over = True
-        for node in self._awaited:
-            self._give_up(node, _AWAY.encode())
-            self._head.node_gone(node, _AWAY)
-            if self._node.neighbours is not None:
-                self._node.neighbours.members.on_declared_dead(node, _AWAY)  # should it come, it comes as another
-            for other in self._node.other_nodes():
-                self._node.post(other, NodeGone(node, _AWAY, False))
-        self._awaited.clear()
+        for node in list(self._awaited):
+            self.bury(node, _AWAY)
         for actor_id in list(self._unclaimed):
             if not self._head.has_place(actor_id):
                 self._head.perform(self._head.actors.missing(actor_id, b""))

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import inspect
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from zmreg.model.errors import FunctionWithdrawnError
-from zmreg.model.ids import object_id
 from zmreg.model.messages import ActorExiting, Construct, Constructed
 from zmreg.services import arrivals, execute
+from zmreg.services.batching import BATCH, at_once, in_turn
+from zmreg.services.concurrency import MARK, Grouped
 from zmreg.services.execute import ActorExit
 from zmreg.services.hosts import CODE_TARGET
 from zmreg.services.inputs import constructor_arguments
-from zmreg.services.kinds import is_async_class
+from zmreg.services.kinds import RELEASE, is_async_class, options_of
+from zmreg.services.releasing import RESUME, LetOthersEnd, Released, Releasing
 from zmreg.services.running import running
+from zmreg.services.submit import NOTHING
+from zmreg.services.yielding import returns_of
 from zmreg.wire import batches, payload
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("zmreg.actors")
 
 _perf = time.perf_counter
+_KINDS = {kind[1:] for kind in (RELEASE, RESUME, BATCH)}
+"""Behind the name of a method, after the \0: no version of a named function looks like these."""
 
 
 class Host(Protocol):
@@ -41,6 +46,7 @@ class Host(Protocol):
     handle: bytes
     incarnation: int
     served: dict[str, Callable[..., Any]]
+    releasing: Releasing
 
     def facts(self) -> Any:
         """What a handle to this actor is made of."""
@@ -82,10 +88,11 @@ def make_host(worker: Worker, construct: Construct) -> Host | None:
     arrivals.take()
     try:
         cls: Any = payload.unpack_definition(construct.blob)
+        groups, cls = (cls, cls.cls) if type(cls) is Grouped else (None, cls)
         name = cls.__qualname__
         deps = batches.unpack_deps(construct.deps)
         args, kwargs = constructor_arguments(worker, construct, name, deps)
-        host = _kind(cls, construct)(worker, construct)
+        host = _kind(cls, construct, groups)(worker, construct)
         worker.host = host
         host.create(cls, args, kwargs)
     except ActorExit:
@@ -104,12 +111,16 @@ def make_host(worker: Worker, construct: Construct) -> Host | None:
     return host
 
 
-def _kind(cls: type, construct: Construct) -> Callable[[Worker, Construct], SyncHost]:
+def _kind(cls: type, construct: Construct, groups: Grouped | None) -> Callable[[Worker, Construct], SyncHost]:
     if is_async_class(cls):
-        from zmreg.services.hosting_async import AsyncHost  # late: asyncio is only for those who use it
+        from zmreg.services.hosting_async import AsyncHost, GroupedAsyncHost  # late: asyncio is for those who use it
 
-        return AsyncHost
-    return ThreadHost if construct.max_concurrency > 1 else SyncHost
+        return AsyncHost if groups is None else partial(GroupedAsyncHost, groups=groups)
+    if groups is None and construct.max_concurrency <= 1:
+        return SyncHost
+    from zmreg.services.hosting_threads import GroupedThreadHost, ThreadHost  # late: as above
+
+    return ThreadHost if groups is None else partial(GroupedThreadHost, groups=groups)
 
 
 class SyncHost:
@@ -127,6 +138,7 @@ class SyncHost:
         self.instance: Any = None
         self.served: dict[str, Callable[..., Any]] = {}
         """Functions that this actor serves under a name, by "name\0version"."""
+        self.releasing = Releasing(worker, self._resume)
 
     def facts(self) -> Any:
         """What a handle to this actor is made of."""
@@ -160,13 +172,19 @@ class SyncHost:
         return lambda *args, **kwargs: receive(name, args, kwargs)
 
     def _named(self, target: str) -> Callable[..., Any]:
+        name, marked, _ = target.partition(MARK)
+        if marked:
+            return self.method(name)
+        name, _, kind = target.partition("\0")
+        if kind in _KINDS:
+            return self._special(name, "\0" + kind)
         if target == CODE_TARGET:
             from zmreg.services.sources import code_of  # late: asked for once in a while
 
             return lambda asked: code_of(self.served[asked])
         function = self.served.get(target)
         if function is None:
-            raise FunctionWithdrawnError(f"{self.class_name()} does not serve {target.partition(chr(0))[0]!r} any more")
+            raise execute.Unserved(f"{self.class_name()} does not serve {target.partition(chr(0))[0]!r} any more")
 
         from zmreg.core.binding import filled  # late: most actors serve nothing under a name
 
@@ -174,10 +192,28 @@ class SyncHost:
             args, kwargs = filled(args, kwargs)  # type: ignore[assignment]
             return function(*args, **kwargs)
 
-        named.__qualname__ = target.partition("\0")[0]
+        named.__qualname__ = name
         return named
 
+    def _special(self, name: str, kind: str) -> Callable[..., Any]:
+        """A method that is called in another way than plainly."""
+        if kind == RESUME:
+            return self.releasing.going_on(name)
+        method = self.method(name)
+        if kind == RELEASE:
+            return self.releasing.starting(method)
+        many = options_of(method).get("batch")
+        return in_turn(method) if many is None else at_once(method, getattr(self.instance, many))
+
+    def _resume(self, caller: bytes, row: batches.Row, first: bool) -> None:
+        """Run a call on that has let go of the actor: before the others, or behind them."""
+        inbox = self.worker.inbox
+        (inbox.appendleft if first else inbox.append)((caller, row))
+        self.worker.idle.finish()
+
     def _terminate(self) -> None:
+        if self.releasing.waits_for_others():
+            raise LetOthersEnd
         raise ActorExit
 
     def takes(self, caller: bytes, rows: list[batches.Row]) -> bool:
@@ -185,8 +221,8 @@ class SyncHost:
         return False
 
     def cancel(self, task_id: bytes) -> bool:
-        """Up to the worker."""
-        return False
+        """Up to the worker, but for those that have let go of the actor."""
+        return self.releasing.cancel(task_id)
 
     def end_when_idle(self) -> None:
         """The worker's loop ends by itself."""
@@ -195,14 +231,17 @@ class SyncHost:
         """The worker's loop serves."""
 
     def end_now(self) -> None:
-        """The worker's loop ends with the call that raises ActorExit."""
+        """The worker's loop ends with the call that raises ActorExit. A thread of the user's own has none, and sends
+        one ahead of what is queued."""
+        if threading.current_thread() is not threading.main_thread():
+            self._resume(self.worker.me, [0, "__zmreg_terminate__", NOTHING], True)
 
     def blocks(self) -> None:
         """As it should: nothing else would run meanwhile."""
 
     def holds(self, task_id: bytes) -> bool:
         """The worker knows its inbox."""
-        return False
+        return self.releasing.holds(task_id)
 
     def class_name(self) -> str:
         """For messages."""
@@ -243,10 +282,15 @@ class SyncHost:
                 finally:
                     running.reset(token)
                 del args, kwargs
-                returns = execute.pack_returns(worker, caller, task_id, result, nreturns(row), name)
+                returns = returns_of(worker, caller, row, result, name)
                 del result
         except (ActorExit, SystemExit):
             raise
+        except Released as released:
+            parked = self.releasing.park(caller, row, task_id, released)
+            if parked is None:
+                return
+            returns = parked
         except BaseException as error:  # noqa: BLE001  whatever the user's method raised goes to the caller
             returns = execute.failed_rows(error, name, worker, nreturns(row))
         worker.answer(caller, execute.result_row(worker, caller, row[0], int((_perf() - start) * 1e6), returns))
@@ -270,83 +314,5 @@ def attempt(row: batches.Row) -> int:
     return number
 
 
-class ThreadHost(SyncHost):
-    """Up to `max_concurrency` calls at once, on threads that live as long as the actor (thread-locals stay)."""
-
-    def __init__(self, worker: Worker, construct: Construct) -> None:
-        super().__init__(worker, construct)
-        self._calls: queue.SimpleQueue[tuple[bytes, batches.Row, bytes] | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._unfinished: set[bytes] = set()
-        self._guard = threading.Lock()
-        self._over = threading.Event()
-        self._at_once = False
-        self._exit: SystemExit | None = None
-
-    def takes(self, caller: bytes, rows: list[batches.Row]) -> bool:
-        """Hand each call to a thread; one more thread while all are busy and the limit allows."""
-        if self.instance is None:
-            return False
-        for row in rows:
-            task_id = object_id(caller, row[0])
-            with self._guard:
-                if self._over.is_set() and self.worker.moving:  # not begun: its caller sends it to where we go on
-                    return True
-                self._unfinished.add(task_id)
-                # By calls, not by idle threads: one that has taken a call and not yet said so would be counted twice.
-                if len(self._threads) < min(len(self._unfinished), self.concurrency):
-                    thread = threading.Thread(target=self._work, daemon=True, name=f"zmreg-call-{len(self._threads)}")
-                    self._threads.append(thread)
-                    thread.start()
-                self._calls.put((caller, row, task_id))
-        return True
-
-    def _work(self) -> None:
-        while True:
-            item = self._calls.get()
-            if item is None:
-                return
-            try:
-                self.run_here(*item)
-            except ActorExit:
-                self.end_now()
-            except SystemExit as error:
-                self._exit = error
-                self.end_now()
-            with self._guard:
-                self._unfinished.discard(item[2])
-                self.worker.cancelled.discard(item[2])
-
-    def cancel(self, task_id: bytes) -> bool:
-        """A call that waits is dropped when its turn comes; one that runs can ask `zmreg.cancelled()`."""
-        with self._guard:
-            if task_id in self._unfinished:
-                self.worker.cancelled.add(task_id)
-        return True
-
-    def end_now(self) -> None:
-        """Wait for no other thread: their calls fail with the process."""
-        self.worker.moving = False
-        self._at_once = True
-        self._over.set()
-
-    def end_when_idle(self) -> None:
-        """Threads end behind what is queued."""
-        self._over.set()
-
-    def serve(self) -> None:
-        """Wait for the end; then let the threads finish. Raises SystemExit when a call did."""
-        inbox = self.worker.inbox
-        while inbox:
-            caller, row = inbox.popleft()
-            self.takes(caller, [row])
-        self._over.wait()
-        with self._guard:
-            for _ in self._threads:
-                self._calls.put(None)
-        for thread in self._threads:
-            while thread.is_alive() and not self._at_once:
-                thread.join(timeout=0.1)
-        if self._exit is not None:
-            raise self._exit
-        self.worker.ending = True
+def keep_on() -> None:
+    """Behind an answer: the I/O thread goes on receiving, as nobody else will (`Intake.rest`)."""

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zmreg.model.ids import object_id
 from zmreg.model.messages import Construct
 from zmreg.services import arrivals, execute
+from zmreg.services.batching import BATCH
+from zmreg.services.concurrency import Grouped
 from zmreg.services.execute import ActorExit
-from zmreg.services.hosting import SyncHost, attempt, called, nreturns
+from zmreg.services.hosting import SyncHost, attempt, called, keep_on, nreturns
+from zmreg.services.letting_go import driven, side_by_side
 from zmreg.services.running import running
+from zmreg.services.yielding import stream_async
 from zmreg.wire import batches
 
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ class AsyncHost(SyncHost):
         super().__init__(worker, construct)
         if self.concurrency <= 0:
             self.concurrency = ASYNC_CONCURRENCY
+        worker.rest = keep_on
         self._loop = worker.looping.loop()
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._unfinished: set[bytes] = set()
@@ -64,6 +70,13 @@ class AsyncHost(SyncHost):
         self._unfinished.update(object_id(caller, row[0]) for row in rows)
         self._loop.call_soon_threadsafe(self._spawn, caller, rows)
         return True
+
+    def _special(self, name: str, kind: str) -> Callable[..., Any]:
+        return side_by_side(self, name) if kind == BATCH else driven(self, self.method(name))
+
+    def slots_of(self, task_id: bytes) -> asyncio.Semaphore:
+        """One of these is taken by that call."""
+        return self._slots
 
     def holds(self, task_id: bytes) -> bool:
         """None of them goes on while the loop's thread waits."""
@@ -105,7 +118,11 @@ class AsyncHost(SyncHost):
                 if isinstance(result, Awaitable):
                     result = await result
                 del args, kwargs
-                returns = execute.pack_returns(worker, caller, task_id, result, nreturns(row), name)
+                count = nreturns(row)
+                if count < 0:
+                    returns = await stream_async(worker, caller, row, result, name)
+                else:
+                    returns = execute.pack_returns(worker, caller, task_id, result, count, name)
                 del result
             except (ActorExit, asyncio.CancelledError):
                 raise
@@ -170,3 +187,28 @@ class AsyncHost(SyncHost):
         if self._exit is not None:
             raise self._exit
         self.worker.ending = True
+
+
+class GroupedAsyncHost(AsyncHost):
+    """Slots by group. Calls that name no group have `max_concurrency` of them."""
+
+    def __init__(self, worker: Worker, construct: Construct, groups: Grouped) -> None:
+        super().__init__(worker, construct)
+        self._groups = groups
+        self._by_group = {name: asyncio.Semaphore(limit) for name, limit in groups.limits.items()}
+        self._by_group[""] = self._slots
+        self._slots = asyncio.Semaphore(sys.maxsize)
+        self._by_call: dict[bytes, asyncio.Semaphore] = {}
+
+    def slots_of(self, task_id: bytes) -> asyncio.Semaphore:
+        """Of the call's group."""
+        return self._by_call.get(task_id, self._by_group[""])
+
+    async def _one(self, caller: bytes, row: batches.Row, task_id: bytes) -> None:
+        slots = self._by_group.get(self._groups.group_of(row[1]), self._by_group[""])
+        async with slots:
+            self._by_call[task_id] = slots
+            try:
+                await super()._one(caller, row, task_id)
+            finally:
+                del self._by_call[task_id]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from zmreg.model.ids import ProcessId, object_id
@@ -19,11 +20,15 @@ from zmreg.model.messages import (
     Definition,
     Exit,
     GaveBack,
+    NodeGone,
     Prefetch,
+    ProcessDied,
     RetireActor,
+    RunHere,
     Steal,
     UseDevices,
 )
+from zmreg.model.stream_messages import StreamClosed, StreamCredit
 from zmreg.net.waiting import Waiter
 from zmreg.services import accelerators, execute
 from zmreg.services.client import Client
@@ -32,6 +37,8 @@ from zmreg.services.graces import Graces
 from zmreg.services.hosting import Host
 from zmreg.services.interrupts import WorkerInterrupts
 from zmreg.services.peers import Peer
+from zmreg.services.station import Handler
+from zmreg.services.yielding import Yielding
 from zmreg.wire import batches
 
 ANSWER_ROWS = 64
@@ -39,6 +46,7 @@ ANSWER_ROWS = 64
 _TOMBSTONES = 10_000
 
 Item = tuple[bytes, batches.Row]
+
 _perf = time.perf_counter
 
 
@@ -70,7 +78,11 @@ class Intake(Client):
         """Number of the call that waits in the inbox to be run by this worker inside a wait (services/helping.py)."""
         self._first_ready = 0.0
         self._answering = threading.Lock()
+        self.rest: Callable[[], None] = self.pump.touch
+        """Behind answers: whoever has run the calls receives the next ones, and the I/O thread rests meanwhile. Hosts
+        that run calls on other threads than the one that receives have it do nothing."""
         self.deadlocks = Deadlocks(self)
+        self.yielding = Yielding(self)
         self.handlers |= {
             Definition: self._on_definition,
             Steal: self._on_steal,
@@ -80,9 +92,23 @@ class Intake(Client):
             Exit: lambda _, m: self._on_exit(m.last),
             UseDevices: lambda _, m: self._on_devices(m.devices),
             DeadlockProbe: self.deadlocks.on_probe,
+            StreamCredit: self.yielding.on_credit,
+            StreamClosed: self.yielding.on_closed,
+            RunHere: self._on_run_here,
+            ProcessDied: self._on_death(self.handlers[ProcessDied]),
+            NodeGone: self._on_death(self.handlers[NodeGone]),
         }
 
     # -- what arrives (on whatever thread pumps) ----------------------------------------------------------------------
+
+    def _on_death(self, hear: Handler) -> Handler:
+        """What runs here for the dead has nobody to give to."""
+
+        def heard(sender: bytes, message: ProcessDied | NodeGone) -> None:
+            hear(sender, message)
+            self.yielding.on_death(message)
+
+        return heard
 
     def on_calls(self, sender: bytes, rows: list[batches.Row]) -> None:
         """Queue calls; on a worker that waits inside a task, give back what could run elsewhere."""
@@ -153,12 +179,15 @@ class Intake(Client):
                     grace_s = None if isinstance(task.peer, Peer) else message.grace_s
                     self.tasks.cancel(task.entries[0], False, True, grace_s)
         if self.host is not None and self.host.cancel(task_id):
+            self.yielding.cancelled(task_id)
             return
         # The tombstone comes first: a call that is not in the inbox may be loading its arguments, or waiting for its
         # definition, and looks here when it begins.
         if len(self.cancelled) >= _TOMBSTONES:
             self.cancelled.clear()
         self.cancelled.add(task_id)
+        if self.host is not None or message.grace_s is not None:  # any other parked one is interrupted
+            self.yielding.cancelled(task_id)
         if self.signals.executing == task_id:
             if self.host is None:
                 self.graces.cut(task_id, message.force, message.grace_s)
@@ -173,6 +202,11 @@ class Intake(Client):
                 self._answer(sender, [message.counter, 0, [execute.CANCELLED_ROW], ()])
                 self.answer_now()
                 return
+
+    def _on_run_here(self, sender: bytes, message: RunHere) -> None:
+        from zmreg.services.running_here import run_here  # late: few workers are ever asked
+
+        run_here(self, sender, message)
 
     def drop_call(self, caller: bytes, counter: int) -> None:
         """Cancel a call, at once."""
@@ -195,7 +229,7 @@ class Intake(Client):
         self.idle.finish()
 
     def _end_when_idle(self) -> None:
-        self.ending = True
+        self.ending = self.host is None or not self.host.releasing.puts_off_end()
         self.idle.finish()
         if self.host is not None:
             self.host.end_when_idle()
@@ -244,7 +278,7 @@ class Intake(Client):
                 batch.append(row)
             if batch:
                 self.send(to, batches.encode_results(batch))
-        self.pump.touch()
+        self.rest()
 
 
 def rides(row: batches.Row) -> bool:

@@ -47,14 +47,16 @@ def listen(node: Node, listening: Listening) -> None:
         mesh.close()
         raise
 
+    labels = tuple(sorted(node.settings.labels.items()))
+
     def record() -> NodeRecord:
         now = node.leases.statistics()
         used = node.store.used_bytes()
         draining = node.departure.draining
         epoch = node.neighbours.members.epoch if node.neighbours is not None else 0
         return first.but(
-            available=now.available, store_used_bytes=used, workers=now.workers, waiting=now.waiting,
-            draining=draining, epoch=epoch, devices=node.leases.free_devices(),
+            total=node.leases.total(), available=now.available, store_used_bytes=used, workers=now.workers,
+            waiting=now.waiting, draining=draining, epoch=epoch, devices=node.leases.free_devices(), labels=labels,
         )  # fmt: skip
 
     node.cluster = key.cluster_id

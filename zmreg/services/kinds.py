@@ -3,6 +3,25 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any, Final
+
+OPTIONS: Final = "__zmreg_method__"
+"""The attribute of a method that has its options (`@zmreg.method`)."""
+
+
+RELEASE: Final = "\0~"
+"""Behind a method's name in a call: it lets go of its actor while it waits (services/releasing.py)."""
+
+
+def lets_go(target: bytes | str) -> bool:
+    """Whether calls of it may end in another order than they began in."""
+    return type(target) is str and RELEASE in target
+
+
+def options_of(method: object) -> dict[str, Any]:
+    """What `@zmreg.method` was given for this one."""
+    found: dict[str, Any] = getattr(method, OPTIONS, {})
+    return found
 
 
 def is_async_class(cls: type) -> bool:

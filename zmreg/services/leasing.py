@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zmreg.core.graves import Graves
-from zmreg.model.errors import UnschedulableError, WorkerStartError
+from zmreg.model.errors import PlacementGroupRemovedError, UnschedulableError, WorkerStartError
 from zmreg.model.messages import LeaseGranted, TryNodes, Unschedulable
-from zmreg.model.specs import NEAR, ON, TRY, Shape
+from zmreg.model.specs import GROUP, NEAR, ON, TRY, Shape
 from zmreg.services.calls import Lane, Task, Wires, describe
 from zmreg.services.endings import Endings
 from zmreg.services.entries import Stored
@@ -78,7 +78,7 @@ class Leasing(Endings):
 
     def on_grant(self, message: LeaseGranted) -> None:
         """A worker to send to."""
-        pool = self.pool_for(Shape(message.resources, message.locs, message.strategy))
+        pool = self.pool_for(Shape(message.resources, message.locs, message.strategy, message.terms))
         worker = message.worker
         if self.lanes.get(worker) in pool.lanes:  # said twice: what was sent meanwhile must stay known
             return
@@ -92,14 +92,15 @@ class Leasing(Endings):
 
     def on_try_nodes(self, message: TryNodes) -> None:
         """Our node cannot serve all of a shape now; others could."""
-        pool = self.pools.get(Shape(message.resources, message.locs, message.strategy))
+        pool = self.pools.get(Shape(message.resources, message.locs, message.strategy, message.terms))
         if pool is not None:
             pool.try_nodes(message.nodes, message.counts)
 
     def on_unschedulable(self, message: Unschedulable) -> None:
         """Nobody can ever meet this shape, or no process could be started for it."""
-        pool = self.pool_for(Shape(message.resources, message.locs, message.strategy))
-        if pool.shape.strategy.startswith((TRY, NEAR)) and not message.cannot_start:
+        pool = self.pool_for(Shape(message.resources, message.locs, message.strategy, message.terms))
+        shape = pool.shape
+        if shape.strategy.startswith((TRY, NEAR)) and not message.cannot_start:
             pool.go_anywhere()
             return
         queue = list(pool.queue)
@@ -107,7 +108,9 @@ class Leasing(Endings):
         pool.told = {node: pool.held_at(node) for node in pool.told}
         for task in queue:
             what = describe(task, self.wires.me)
-            if message.cannot_start:
+            if shape.term(GROUP):
+                self.fail(task, PlacementGroupRemovedError(f"{what} did not run: {message.reason}"))
+            elif message.cannot_start:
                 self.fail(task, WorkerStartError(f"{what} did not run: {message.reason}"))
             else:
                 self.fail(task, UnschedulableError(f"{what} can never run: {message.reason}"))

@@ -187,7 +187,7 @@ class Departure:
         node = self._node
         for client, hello in list(node.clients.items()):
             if hello.role == "driver":  # it ends with us, and what it owned was nobody's to give away
-                node.mourning.driver_gone(client)
+                node.mourning.driver_gone(client, goes_on=True)
         for other in node.other_nodes():
             node.post(other, Leaving(self._heir))
         self.said = True

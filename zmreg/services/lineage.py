@@ -15,11 +15,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from zmreg.core.streams import ONE_ITEM
 from zmreg.core.tasks import Fail, RetryPolicy
 from zmreg.model.errors import ObjectLostError
 from zmreg.model.ids import counter_of, owner_of, short
 from zmreg.services.arguments import SHARE, KeptArguments
-from zmreg.services.calls import Dep, Task, TaskHome, describe
+from zmreg.services.calls import Dep, Task, TaskHome, Template, describe
 from zmreg.services.entries import FAILED, INLINE, PENDING, STORED, Borrowed, Entry, Plain, Stored
 from zmreg.services.peers import Peer
 from zmreg.wire import payload
@@ -193,6 +194,17 @@ class Lineage:
             if is_far and task.deps:  # what is here is lost only together with us
                 self.arguments.keep(recipe)
 
+    def keep_item(self, task: Task, entry: Entry, template: Template) -> None:
+        """An item of a generator was stored. It can be made again by itself, by a call under its own number."""
+        value = entry.value
+        if isinstance(value, Stored):
+            self._sweep()
+            recipe = Recipe(task, self._gone)
+            recipe.counter, recipe.template, recipe.siblings = entry.counter, template, ()
+            value.recipe = self._note(recipe)
+            if value.holder != self._tasks.wires.node and task.deps:
+                self.arguments.keep(recipe)
+
     def _recipe_of(self, task: Task) -> Recipe:
         """The one that an earlier value of the task has, or whoever has taken that value; else a new one."""
         self._sweep()
@@ -252,7 +264,11 @@ class Lineage:
 
     def _run_again(self, recipe: Recipe, entry: Entry) -> None:
         order = self._plan(recipe)
-        started = [self._revive(each) if same else self._repeat(each) for each, same in order[:-1]]
+        # An item's number says which one it is.
+        started = [
+            self._revive(each) if same or each.template.nreturns == ONE_ITEM else self._repeat(each)
+            for each, same in order[:-1]
+        ]
         task = self._rerun(recipe, entry)
         self._forget_bytes(entry, task)
         self._prepare(task, recipe)

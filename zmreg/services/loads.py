@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from zmreg.model.errors import ClusterError
 from zmreg.services.sessions import Word
 
 _AGAIN_S: Final = 1.0
@@ -52,6 +53,8 @@ class Load:
         self._session = Path(word.session)
         self._log = self._session / "logs" / f"load-{number}.log"
         self._over = threading.Event()
+        self._settled = threading.Event()
+        """It serves, or has failed, for the first time."""
         self._guard = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._how = ""
@@ -74,6 +77,7 @@ class Load:
             pause = min(_AGAIN_MOST_S, _AGAIN_S * 2 ** min(failures, 10))
             failures += 1
             self._how = how.strip()
+            self._settled.set()
             self._note("ended", 0, self._how)
             again = "as before" if self._how == self._told else self._how
             self._told = self._how
@@ -96,6 +100,7 @@ class Load:
             self._note("starting", process.pid, self._how)
             if ready.read(1):
                 self._how = self._told = ""
+                self._settled.set()
                 self._note("serves", process.pid, "")
                 self._tell(f"{self._target} is loaded and serves, pid {process.pid}")
             code = process.wait()
@@ -123,6 +128,13 @@ class Load:
             fresh.write_text(json.dumps({"target": self._target, "pid": pid, "state": state, "text": text}))
             fresh.rename(path)
 
+    def await_up(self, deadline: float) -> None:
+        """Until it serves. ClusterError when it has ended instead, or does not by the deadline (time.monotonic())."""
+        if not self._settled.wait(max(0.0, deadline - time.monotonic())):
+            raise ClusterError(f"{self._target} was not loaded in time; its log is {self._log}")
+        if self._how:
+            raise ClusterError(f"{self._target} was not loaded: {self._how}")
+
     def ask_to_end(self) -> None:
         """It withdraws what it serves, finishes what has come, and is not started again."""
         self._over.set()
@@ -145,6 +157,12 @@ class Loads:
 
     def __init__(self, targets: Sequence[str], word: Word, tell: Callable[[str], None]) -> None:
         self._loads = [Load(number, target, word, tell) for number, target in enumerate(targets)]
+
+    def await_up(self, timeout: float) -> None:
+        """Until all serve. ClusterError when one does not, within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        for load in self._loads:
+            load.await_up(deadline)
 
     def stop(self, timeout: float = END_S) -> None:
         """End them in peace, and by force after `timeout` seconds. Idempotent."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Container, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zmreg.model.ids import NODE_BYTES, node_of, owner_of
 from zmreg.model.messages import AskKept, NodeGone, ProcessDied
+from zmreg.store.begun import take_begun
 
 if TYPE_CHECKING:
     from zmreg.services.node import Node
@@ -54,10 +56,17 @@ class Mourning:
         node.perform(node.leases.worker_died(worker))
         node.restarting.worker_died(worker)
 
-    def driver_gone(self, driver: bytes) -> None:
-        """A driver that had a seat here has ended. If in peace, it has left to us what others need of its objects."""
+    def driver_gone(self, driver: bytes, goes_on: bool = False) -> None:
+        """A driver that had a seat here has ended. If in peace, it has left to us what others need of its objects.
+        `goes_on`: it has not, and may begin what it was sent."""
         left = driver in self._node.leaving
-        self._bury(ProcessDied(driver, None, None, b"", "the driver left" if left else "the driver died", "", left))
+        begun = take_begun(Path(self._node.config["session"]), driver)
+        self._bury(
+            ProcessDied(
+                driver, None, None, b"", "the driver left" if left else "the driver died", "", left,
+                begun=b"" if goes_on else begun,
+            )
+        )  # fmt: skip
 
     def _bury(self, word: ProcessDied, sealed: Iterable[bytes] = ()) -> None:
         node, process = self._node, word.process
@@ -94,6 +103,7 @@ class Mourning:
         if node.fetcher is not None:
             node.fetcher.process_died(process)
         node.head.process_died(process, word.reason, adopted)
+        node.placing.process_died(process)
         node.perform(node.leases.owner_died(process))
 
     def node_gone(self, word: NodeGone) -> None:
@@ -106,6 +116,7 @@ class Mourning:
         node.restarting.node_gone(gone)
         node.adoption.node_gone(prefix, bool(word.heir))
         node.head.node_gone(gone, word.reason, adopted)
+        node.placing.node_gone(gone)
         if node.topics is not None:
             node.topics.gone(gone)
         for owner in [each for each in node.leases.owners() if each.startswith(prefix)]:

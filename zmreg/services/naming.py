@@ -19,7 +19,6 @@ from zmreg.model.errors import (
     ActorUnavailableError,
     ClusterError,
     FunctionNotFoundError,
-    FunctionWithdrawnError,
     NoRouteError,
     WorkerDiedError,
 )
@@ -31,8 +30,8 @@ from zmreg.net.waiting import Waiter
 from zmreg.services.built_in import BUILT_IN, BuiltIn
 from zmreg.services.calls import Task, Template
 from zmreg.services.client import Client
-from zmreg.services.entries import PENDING, Entry
-from zmreg.services.hosts import CODE_TARGET, HostPeer
+from zmreg.services.entries import PENDING, Entry, Unrun, Verdict
+from zmreg.services.hosts import CODE_TARGET, HostPeer, target_of
 from zmreg.services.peers import Peer
 from zmreg.services.submit import submit_task, submit_to
 from zmreg.wire import codec
@@ -146,7 +145,7 @@ class Naming:
                 raise
             return submit_task(client, self._built_in.template(wanted), args, kwargs), built_in
         with client.lock:
-            target = _target(row)
+            target = target_of(row.name, row.version)
             template = self._templates.get(target)
             if template is None:
                 template = self._templates[target] = Template(row.name, target, Shape())
@@ -176,7 +175,9 @@ class Naming:
         """Have that host say the code of that function: bytes of `wire.payload.pack_code`."""
         with self._client.lock:
             peer = self._peer(row)
-        return submit_to(self._client, Template(row.name, CODE_TARGET, Shape()), peer, None, (_target(row),), {})
+        return submit_to(
+            self._client, Template(row.name, CODE_TARGET, Shape()), peer, None, (target_of(row.name, row.version),), {}
+        )
 
     def _taken(self, wanted: Wanted) -> tuple[FunctionRow, Peer]:
         """Whose turn it is, and the way there. Of some we know that they are gone before the node has said so."""
@@ -209,13 +210,15 @@ class Naming:
             self.table.remove(key_of(row))
 
 
-def _target(row: FunctionRow) -> str:
-    return f"{row.name}\0{row.version}"
+def was_refused(entry: Entry) -> bool:
+    """Whether a call by name was not begun, for certain."""
+    return isinstance(entry.value, Unrun)
 
 
-def was_lost(error: BaseException) -> bool:
-    """Whether a call by name ended with the process that was to run it, and not by what the function did."""
-    return isinstance(error, FunctionWithdrawnError) or type(error) in _LOST
+def was_lost(entry: Entry, error: BaseException) -> bool:
+    """Whether a call by name ended with the process that was to run it, and not by what the function did. `error`: what
+    it failed with; a function may have raised one like it."""
+    return was_refused(entry) or (isinstance(entry.value, Verdict) and type(error) in _LOST)
 
 
 _making = threading.Lock()
@@ -232,4 +235,4 @@ def naming(client: Client) -> Naming:
     return client.naming
 
 
-__all__ = ["Naming", "Wanted", "naming", "was_lost"]
+__all__ = ["Naming", "Wanted", "naming", "was_lost", "was_refused"]

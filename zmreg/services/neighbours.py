@@ -283,8 +283,10 @@ class Neighbours:
                     log.info("%s: node %s", type(effect).__name__, node.hex())
                     if isinstance(effect, fx.Joined):
                         self._node.head.node_came(node)
+                        on_demand.tell_plugins(self._node, node, self.is_head or self.members.head == node)
                     elif isinstance(effect, fx.HeadBack):
                         self.succession.back(node)
+                        on_demand.tell_plugins(self._node, node, True)
                     self._node.placing.room_changed()
                 case _:
                     assert_never(effect)

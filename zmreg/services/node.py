@@ -54,6 +54,7 @@ from zmreg.model.messages import (
     Resolve,
     Revive,
     Sealed,
+    SetPlugin,
     Subscribe,
     TakesNothing,
     Unborrow,
@@ -93,6 +94,7 @@ if TYPE_CHECKING:  # a node that listens on no network has no use for them, and 
     from zmreg.services.fetcher import Fetcher
     from zmreg.services.functions import NamedFunctions
     from zmreg.services.neighbours import Neighbours
+    from zmreg.services.plugins import Plugins
     from zmreg.services.registry import Registry
     from zmreg.services.topics import Topics
 
@@ -137,6 +139,7 @@ class Node(Loop):
         self.departure = Departure(self)
         self.named: NamedFunctions | None = None
         self.topics: Topics | None = None
+        self.plugins: Plugins | None = None
         self.clients: dict[bytes, Hello] = {}
         self.leaving: set[bytes] = set()
         self.visitors = Visitors(self)
@@ -227,7 +230,7 @@ class Node(Loop):
             self._route(sender, message)
 
     def _tick(self, now: float) -> None:
-        self.perform(self.leases.tick(now))
+        self.placing.tick(now)
         self.head.tick(now)
         self.store.tick(now)
         self.overdue.tick(now)
@@ -283,8 +286,8 @@ class Node(Loop):
                 views.hear(self, sender, message)
             case RegisterFunction() | WithdrawFunction() | WatchFunctions():
                 self.functions.hear(sender, message)
-            case Events() | EventsTaken() | Subscribe() | Unsubscribe() | WatchPatterns():
-                on_demand.on_topics(self, sender, message)
+            case Events() | EventsTaken() | Subscribe() | Unsubscribe() | WatchPatterns() | SetPlugin():
+                on_demand.hear(self, sender, message)
             case PlaceActor() | UnplaceActor() | KillProcess():
                 self.placing.for_the_head(message)
             case Repeatable():
@@ -295,7 +298,7 @@ class Node(Loop):
                 if self.neighbours is not None:
                     self.neighbours.on_word(sender, message)
             case _:
-                if not (self.restarting.hears(sender, message) or self.head.hears(sender, message)):
+                if not (on_demand.hears(self, sender, message) or self.head.hears(sender, message)):
                     self.protocol_errors += 1
 
     def _on_hello(self, sender: bytes, message: Hello) -> None:
@@ -315,6 +318,7 @@ class Node(Loop):
             Welcome(
                 self.me, str(self.store.arena), self.store.nbytes, self.settings.inline_limit_bytes,
                 self.settings.namespace, views.cpus(self),
+                self.plugins.living() if child is not None and self.plugins is not None else (),
             ),
         )  # fmt: skip
         if self.neighbours is not None:

@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zmreg.model.group_messages import GROUP_WORDS
+from zmreg.model.messages import Message, SetPlugin
+
 if TYPE_CHECKING:
+    from zmreg.services.groups import Groups
     from zmreg.services.node import Node
+    from zmreg.services.plugins import Plugins
     from zmreg.services.topics import TopicMessage, Topics
+
+
+def groups(node: Node) -> Groups:
+    """Its placement groups."""
+    if node.placing.groups is None:
+        from zmreg.services.groups import Groups
+
+        node.placing.groups = Groups(node)
+    return node.placing.groups
+
+
+def plugins(node: Node) -> Plugins:
+    """What its workers are to have."""
+    if node.plugins is None:
+        from zmreg.services.plugins import Plugins
+
+        node.plugins = Plugins(node)
+    return node.plugins
 
 
 def topics(node: Node) -> Topics:
@@ -18,6 +41,23 @@ def topics(node: Node) -> Topics:
     return node.topics
 
 
-def on_topics(node: Node, sender: bytes, message: TopicMessage) -> None:
-    """A word about events."""
-    topics(node).hear(sender, message)
+def tell_plugins(node: Node, other: bytes, may_lack_them: bool) -> None:
+    """Another node is there, and may not have heard of them."""
+    if may_lack_them and node.plugins is not None:
+        node.plugins.tell(other)
+
+
+def hear(node: Node, sender: bytes, message: TopicMessage | SetPlugin) -> None:
+    """A word about events, or about plugins."""
+    if isinstance(message, SetPlugin):
+        plugins(node).hear(sender, message)
+    else:
+        topics(node).hear(sender, message)
+
+
+def hears(node: Node, sender: bytes, message: Message) -> bool:
+    """A word about a restart of the cluster or about placement groups; False for any other."""
+    if isinstance(message, GROUP_WORDS):
+        groups(node).hear(sender, message)
+        return True
+    return node.restarting.hears(sender, message)

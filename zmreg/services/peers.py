@@ -13,11 +13,12 @@ from typing import Protocol
 
 from zmreg.core.actor_roll import WANTED_ENDS
 from zmreg.model.errors import ActorDiedError, ActorUnavailableError, OutOfMemoryError, ZmregError
-from zmreg.model.ids import object_id
+from zmreg.model.ids import counter_of, object_id
 from zmreg.model.messages import ActorState, ProcessDied
 from zmreg.net.waiting import Shield
 from zmreg.services.calls import Lane, Task, first_unusable, pending_inputs, riding_lane
 from zmreg.services.entries import Entry
+from zmreg.services.kinds import lets_go
 from zmreg.wire.payload import unpack_failure
 
 # Calls sent and not answered: so many small ones, or as long as it is so few any. An argument has 64 KiB at most, the
@@ -34,8 +35,8 @@ class PeerKeeper(Protocol):
     """Peers with lanes to settle at the end of this round, when every answer that has arrived was taken."""
     shield: Callable[[], Shield]
 
-    def fail(self, task: Task, error: ZmregError) -> None:
-        """The call gives no value."""
+    def fail(self, task: Task, error: ZmregError, unrun: bool = False) -> None:
+        """The call gives no value. `unrun`: it was not begun, for certain."""
 
     def fail_by_input(self, task: Task, bad: Entry) -> None:
         """An input failed, and so does the call."""
@@ -240,10 +241,10 @@ class Peer:
             self._left.append(self.lane)  # what comes from now on waits, and was never sent
             self.lane = None
 
-    def _refuse(self, task: Task) -> None:
+    def _refuse(self, task: Task, may_have_run: bool = False) -> None:
         """The actor is dead, or nobody can say where it is."""
         if self._end is not None:
-            self._keeper.fail(task, self._death_of(self._end))
+            self._keeper.fail(task, self._death_of(self._end), not may_have_run)
         elif self._headless is not None:
             self._keeper.fail(task, self._headless)
 
@@ -279,13 +280,11 @@ class Peer:
             self._keeper.drop_lane(lane.worker)
             tasks = list(lane.outstanding.values())
             lane.outstanding.clear()
-            begun = self._count_begun(lane, tasks)
-            for place, task in enumerate(tasks):
+            for task, may_have_run in zip(tasks, self._may_have_run(lane, tasks), strict=True):
                 task.lane = None
                 limit = task.template.max_retries
-                may_have_run = place < begun
                 if self._end is not None:
-                    self._refuse(task)
+                    self._refuse(task, may_have_run)
                 elif task.cancelled or (may_have_run and limit != -1 and task.attempt >= limit):
                     self._keeper.fail(task, self._unavailable(lane, task))
                 else:
@@ -295,6 +294,11 @@ class Peer:
         self.queue.extendleft(reversed(again))
         if self._next and self._moved is None:
             self._arrive()
+
+    def _may_have_run(self, lane: Lane, tasks: list[Task]) -> list[bool]:
+        """Of each of the sent calls."""
+        begun = self._count_begun(lane, tasks)
+        return [place < begun for place in range(len(tasks))]
 
     def _count_begun(self, lane: Lane, tasks: list[Task]) -> int:
         """How many of the sent calls, from the front, may have run."""
@@ -314,7 +318,9 @@ class Peer:
         for place, task in enumerate(tasks):
             if running == object_id(self.me, task.counter):
                 return place + 1
-        return 0  # that one was answered, so those after it had not begun
+        # That one was answered, so those after it had not begun; and of those before it, only calls that had let go of
+        # the actor may be unanswered (services/releasing.py).
+        return _last_waiting(tasks, counter_of(running)) + 1
 
     def _unavailable(self, lane: Lane, task: Task) -> ActorUnavailableError:
         died = self._died
@@ -324,3 +330,9 @@ class Peer:
             "run. Call again, or allow repeats with max_task_retries.",
             actor_id=self.actor_id.hex(),
         )
+
+
+def _last_waiting(tasks: list[Task], before: int) -> int:
+    """Place of the last call with a number below `before` that may wait without holding the actor; -1: none."""
+    places = [place for place, task in enumerate(tasks) if task.counter < before and lets_go(task.template.target)]
+    return places[-1] if places else -1

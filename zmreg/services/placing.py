@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, assert_never
 from zmreg.core import effects as fx
 from zmreg.core import placement
 from zmreg.core.claims import Totals
+from zmreg.core.labels import has_wishes
+from zmreg.model.group_messages import AskGroup
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
     ActorHosted,
@@ -25,9 +27,10 @@ from zmreg.model.messages import (
     WantLeases,
     WorkersAtCap,
 )
-from zmreg.model.specs import Shape
+from zmreg.model.specs import GROUP, Shape
 
 if TYPE_CHECKING:
+    from zmreg.services.groups import Groups
     from zmreg.services.node import Node
 
 
@@ -36,28 +39,75 @@ class Placing:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        node.leases.labels = node.settings.labels
         self._hosting: dict[bytes, tuple[str, bool]] = {}
         """Actors that wait for a worker here: their classes' names, and whether they may be restarted."""
+        self.groups: Groups | None = None
+        """Placement groups, with the first word about one."""
+
+    def tick(self, now: float) -> None:
+        """Time passes for the lease book, and for groups that wait."""
+        self.perform(self._node.leases.tick(now))
+        if self.groups is not None:
+            self.groups.look()
+
+    def process_died(self, process: bytes) -> None:
+        """Groups of its own are gone."""
+        if self.groups is not None:
+            self.groups.owner_died(process)
+
+    def crowned(self) -> None:
+        """Another head: it knows of no groups, and nothing is held for any."""
+        for group_id in self._node.leases.groups():
+            self.perform(self._node.leases.drop(group_id, (), True))
+
+    def no_place(self, place: Shape) -> str:
+        """At the head: why an actor of this shape has no place for good; empty while its group may come to its own."""
+        group = place.term(GROUP)
+        if group and self.groups is not None and bytes.fromhex(group) in self.groups.book.groups:
+            return ""
+        gone = f"its placement group {group} was removed: " if group else ""
+        return f"{gone}asked for [{place}], and no node of the cluster has that in total"
+
+    def node_gone(self, gone: bytes) -> None:
+        """Bundles there are lost."""
+        if self.groups is not None:
+            self.groups.node_gone(gone)
 
     def room_changed(self) -> None:
         """Another node came, went, or has told what it has free: who waits here may be served there."""
         if self._node.neighbours is not None:
             # The suspected ones too: no work goes there now, but what only they can run is not refused for that.
             others = (each for each in self._node.neighbours.members.records() if each.node != self._node.me)
-            totals: list[Totals] = [(dict(each.total), frozenset(each.locs)) for each in others]
+            totals: list[Totals] = [(dict(each.total), frozenset(each.locs), dict(each.labels)) for each in others]
             self._node.leases.others = totals
             self._offer_elsewhere()
 
     def on_want(self, owner: bytes, message: WantLeases) -> None:
-        shape = Shape(message.resources, message.locs, message.strategy)
-        if message.book:
+        shape = Shape(message.resources, message.locs, message.strategy, message.terms)
+        preferred = self._preferred(shape)
+        if preferred:
+            counts = tuple(message.count for _ in preferred)
+            self._node.post(
+                owner, TryNodes(shape.resources, shape.locs, shape.strategy, preferred, counts, shape.terms)
+            )
+        elif message.book:
             self.perform(self._node.leases.want(owner, shape, message.count, message.depth))
             self._offer_elsewhere()
-            return
+        else:
+            self._spread(owner, shape, message)
+
+    def _preferred(self, shape: Shape) -> tuple[bytes, ...]:
+        """Nodes that meet more wishes than ours: who can be served there is sent there, also if that means to wait."""
+        if not has_wishes(shape) or shape.strategy or self._node.neighbours is None:
+            return ()
+        return placement.preferred(self._node.neighbours.view(), shape)
+
+    def _spread(self, owner: bytes, shape: Shape, message: WantLeases) -> None:
         nodes = placement.everywhere(self._node.neighbours.view(), shape) if self._node.neighbours is not None else ()
         counts = tuple(message.count for _ in nodes)
         if nodes:
-            self._node.post(owner, TryNodes(shape.resources, shape.locs, shape.strategy, nodes, counts))
+            self._node.post(owner, TryNodes(shape.resources, shape.locs, shape.strategy, nodes, counts, shape.terms))
         else:  # our own book says why not
             self.perform(self._node.leases.want(owner, shape, message.count, message.depth))
 
@@ -72,7 +122,9 @@ class Placing:
                 offers = placement.elsewhere(others, shape, missing, self._node.leases.fits_node(shape))
                 if offers:
                     nodes, counts = zip(*offers, strict=True)
-                    self._node.post(owner, TryNodes(shape.resources, shape.locs, shape.strategy, nodes, counts))
+                    self._node.post(
+                        owner, TryNodes(shape.resources, shape.locs, shape.strategy, nodes, counts, shape.terms)
+                    )
 
     def choose_for_actor(self, place: Shape, placed: Mapping[bytes, int]) -> bytes | None:
         """The node that is to host an actor of this shape; None when no node can. `placed`: actors on each node."""
@@ -83,9 +135,9 @@ class Placing:
     def for_the_head(self, message: PlaceActor | UnplaceActor | KillProcess) -> None:
         """What the head, which may be us, wants of us as the node of an actor."""
         match message:
-            case PlaceActor(actor_id, class_name, place, hold, locs, restarts):
+            case PlaceActor(actor_id, class_name, place, hold, locs, restarts, terms):
                 self._hosting[actor_id] = class_name, restarts
-                self.perform(self._node.leases.host(actor_id, Shape(place, locs), Shape(hold, locs)))
+                self.perform(self._node.leases.host(actor_id, Shape(place, locs, terms=terms), Shape(hold, locs)))
             case UnplaceActor(actor_id):
                 self._hosting.pop(actor_id, None)
                 self.perform(self._node.leases.unhost(actor_id))
@@ -107,10 +159,13 @@ class Placing:
                 case fx.StartWorker():
                     if not self._node.stopping:
                         self._node.nursery.start()
-                case fx.StopWorker(worker):
-                    self._node.nursery.end(worker, time.monotonic(), self._ask_to_exit)
+                case fx.StopWorker(worker, reason):
+                    if reason:
+                        self._node.nursery.kill(worker, reason)
+                    else:
+                        self._node.nursery.end(worker, time.monotonic(), self._ask_to_exit)
                 case fx.Granted(owner, shape, worker, devices):
-                    word = LeaseGranted(shape.resources, shape.locs, shape.strategy, worker, devices)
+                    word = LeaseGranted(shape.resources, shape.locs, shape.strategy, worker, devices, shape.terms)
                     self._node.post(owner, word)
                 case fx.Recall(owner, worker):
                     self._node.post(owner, LeaseRecalled(worker))
@@ -121,14 +176,18 @@ class Placing:
                 case fx.Infeasible(owner, actor_id, shape, reason) | fx.CannotStart(owner, actor_id, shape, reason):
                     if owner is not None:
                         none_now = isinstance(effect, fx.CannotStart)
-                        if not none_now and self._node.neighbours is not None:
+                        if not none_now and self._node.neighbours is not None and not shape.term(GROUP):
                             reason = placement.why_not(self._node.neighbours.view(), shape)
-                        refusal = Unschedulable(shape.resources, shape.locs, shape.strategy, reason, none_now)
+                        refusal = Unschedulable(
+                            shape.resources, shape.locs, shape.strategy, reason, none_now, shape.terms
+                        )
                         self._node.post(owner, refusal)
                     if actor_id is not None:
                         self._node.tell(self._node.head_node(), ActorUnplaceable(actor_id, reason))
+                case fx.GroupUnknown(group_id):
+                    self._node.tell(self._node.head_node(), AskGroup(group_id))
                 case fx.AtCap(owner, shape):
-                    self._node.post(owner, WorkersAtCap(shape.resources, shape.locs, shape.strategy))
+                    self._node.post(owner, WorkersAtCap(shape.resources, shape.locs, shape.strategy, shape.terms))
                 case _:
                     assert_never(effect)
 

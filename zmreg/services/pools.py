@@ -123,7 +123,7 @@ class Pool:
         """State to a node the level anew."""
         self.told[node] = level
         shape = self.shape
-        self.wires.post(node, WantLeases(shape.resources, shape.locs, shape.strategy, level, depth, book))
+        self.wires.post(node, WantLeases(shape.resources, shape.locs, shape.strategy, level, depth, book, shape.terms))
 
     def held_at(self, node: bytes) -> int:
         """Leases of workers of that node."""
@@ -156,6 +156,9 @@ class Pool:
             self._stranded = True
             self.first = self.wires.node
             self.go_anywhere()
+        elif self.queue:  # our own node may have said no more than that name, and has to name another
+            self.told.pop(self.first, None)
+            self.ask(self.queue[0].depth)
 
     def go_anywhere(self) -> None:
         """The node of our choice is gone or does not serve us: what waits is placed by another strategy, or fails."""

@@ -31,4 +31,21 @@ def client() -> Client:
     return seat
 
 
-__all__ = ["client", "note_reference", "on_first_use", "unpack_failure"]
+def set_plugin(seat: Client, name: str, stamp: int, plugin: object, most_bytes: int) -> bytes:
+    """Have every node give it to the workers that start from now on (None: no such plugin any more); pickled, as
+    workers get it. MessageTooLargeError, SerializationError."""
+    from zmreg.model.errors import MessageTooLargeError  # late, as all of this: few programs do it
+    from zmreg.model.messages import SetPlugin
+    from zmreg.wire import payload
+
+    packed = payload.pack((name, stamp, plugin), [], what=f"the plugin {name!r}") if plugin is not None else b""
+    blob = packed if isinstance(packed, bytes) else packed.inline()
+    if len(blob) > most_bytes:
+        raise MessageTooLargeError(
+            f"the plugin {name!r} has {len(blob)} bytes, more than the {most_bytes} there may be"
+        )
+    seat.questions.say(lambda request: SetPlugin(request, name, stamp, blob))
+    return blob
+
+
+__all__ = ["client", "note_reference", "on_first_use", "set_plugin", "unpack_failure"]

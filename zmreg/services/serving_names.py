@@ -11,6 +11,7 @@ from zmreg.core.versions import read_version, show_version
 from zmreg.model.ids import object_id
 from zmreg.model.messages import CancelCall, FunctionRow, RegisterFunction, WithdrawFunction
 from zmreg.services.client import Client
+from zmreg.services.hosts import target_of, targets_of
 from zmreg.services.intake import Intake
 from zmreg.wire import codec
 
@@ -55,9 +56,8 @@ class ActorShelf:
 
     def withdraw_all(self, name: str, version: str | None) -> None:
         """The same, in that version or in any."""
-        for target in list(self._served):
-            if target.partition("\0")[0] == name and version in (None, target.partition("\0")[2]):
-                self.withdraw(target)
+        for target in targets_of(self._served, name, version):
+            self.withdraw(target)
 
 
 def register(
@@ -73,7 +73,7 @@ def register(
     if isinstance(client, Intake) and client.host is not None:
         actor_id, class_name, ordered, *_ = client.host.facts()
         row = row.but(actor=actor_id, actor_class=class_name, ordered=ordered)
-    target = f"{name}\0{version}"
+    target = target_of(name, version)
     had = shelf.get(target)
     shelf.serve(target, function)  # before anybody can have heard of it
     why = client.questions.say(lambda request: RegisterFunction(request, codec.encode(row), replace))

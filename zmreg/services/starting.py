@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -53,13 +53,16 @@ class Wish(Record):
     pub_port: int = 0
     advertise: str = ""
     name: str = ""
+    loads: tuple[str, ...] = ()
 
 
 class Plan(Record):
-    """What is to start. Both parts together are all that a node is told."""
+    """What is to start. The first two together are all that a node is told."""
 
     settings: Settings
     listening: Listening
+    loads: tuple[str, ...] = ()
+    """What its serving processes load, as "module:setup"."""
 
 
 def plan(wish: Wish, given: Mapping[str, Any], known: Mapping[str, Any]) -> Plan:
@@ -75,7 +78,7 @@ def plan(wish: Wish, given: Mapping[str, Any], known: Mapping[str, Any]) -> Plan
     accelerators.device_ids(values["num_gpus"])
     wish = wish.but(**{name: known[name] for name in _OF_FILES if name in known and not getattr(wish, name)})
     listening = _as_head(wish) if wish.head else _as_worker(wish)
-    return Plan(Settings(**values), listening)
+    return Plan(Settings(**values), listening, wish.loads or known.get("load", ()))
 
 
 _OF_FILES: Final = ("address", "key", "state_dir", "host", "port", "pub_port", "advertise", "name")
@@ -169,17 +172,13 @@ def _ask(number: int, _: FrameType | None) -> None:
 class Supervisor:
     """Runs one node after the other until one ends for a reason that another start would not mend."""
 
-    def __init__(
-        self, plan: Plan, ready: Callable[[Word], None], tell: Callable[[str], None], loads: Sequence[str] = ()
-    ) -> None:
-        """`ready(word)` is called each time a node is up, `tell(text)` when something went wrong. `loads`: what the
-        node's serving processes load, as "module:setup"."""
+    def __init__(self, plan: Plan, ready: Callable[[Word], None], tell: Callable[[str], None]) -> None:
+        """`ready(word)` is called each time a node is up, `tell(text)` when something went wrong."""
         self._plan = plan
         self._ready = ready
         self._tell = tell
         self._failures = 0
         self._launched: Launched | None = None
-        self._targets = loads
         self._loads: Loads | None = None
 
     def run(self) -> int:
@@ -215,8 +214,8 @@ class Supervisor:
         with (launched.session / "logs" / "node.log").open("rb") as log:
             word = sessions.read_word(launched.session)
             self._ready(word)
-            if self._targets:
-                self._loads = Loads(self._targets, word, self._tell)
+            if self._plan.loads:
+                self._loads = Loads(self._plan.loads, word, self._tell)
             code = launched.process.wait()
             self._stop_loads()
             if code not in (0, EXIT_FENCED):

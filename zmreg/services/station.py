@@ -64,7 +64,7 @@ from zmreg.net.sockets import Ends
 from zmreg.net.waiting import Interrupts, Shield, Waiter
 from zmreg.services import tidings
 from zmreg.services.callbacks import Callbacks
-from zmreg.services.calls import Lane
+from zmreg.services.calls import Collecting
 from zmreg.services.copying import Copying
 from zmreg.services.endings import check_grace
 from zmreg.services.entries import FAILED, Entry, Outbox, Stored
@@ -120,7 +120,7 @@ class Station:
         """What user code calls, and must not be left half done: `with seat.shield():`, around the lock."""
         self.send = self.ends.send
         """Send an encoded batch: (peer, frame) -> whether the connection took it."""
-        self.dirty: set[Lane] = set()
+        self.dirty: set[Collecting] = set()
         self.welcome: Welcome | None = None
         self.closed: ZmregError | None = None
         self._left = False

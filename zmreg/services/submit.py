@@ -16,11 +16,12 @@ from zmreg.services.once import UNCHANGING
 from zmreg.services.peers import Peer
 from zmreg.services.retreat import interrupted
 from zmreg.services.running import running
+from zmreg.services.streaming import STREAMING, new_stream
 from zmreg.services.tasks import Tasks
 from zmreg.wire import payload
 from zmreg.wire.packed import Packed
 
-_NOTHING = b"\x80\x05)."
+NOTHING = b"\x80\x05)."
 """An empty tuple, pickled."""
 
 WHOLE_ARGUMENTS = -1
@@ -46,7 +47,7 @@ def pack_arguments(
     bytes and strs each as one of its own, which later calls share (services/once.py).
     """
     if not args and not kwargs:
-        return _NOTHING, None, None
+        return NOTHING, None, None
     if kwargs and any(map(client.once.takes, kwargs.values())):
         args, kwargs = client.once.stand_in(client, args, kwargs)
     deps: list[Dep] | None = None
@@ -114,13 +115,17 @@ def new_task(client: Client, tasks: Tasks, template: Template, data: bytes) -> T
     """A task with its result entries. Under the lock."""
     nreturns = template.nreturns
     counter = tasks.next_number
-    task = Task(counter, template, data, client.depth)
     if nreturns == 1:
+        task = Task(counter, template, data, client.depth)
         tasks.next_number = counter + 1
         entry = Entry(client.me, counter)
         entry.task = task
         task.entries = (entry,)
+    elif nreturns == STREAMING:
+        task = new_stream(client, template, data)
+        counter = task.counter
     else:
+        task = Task(counter, template, data, client.depth)
         tasks.next_number = counter + max(1, nreturns)
         entries = tuple(Entry(client.me, counter + i) for i in range(nreturns))
         for entry in entries:

@@ -76,9 +76,12 @@ class Succession:
         far = self._node.head
         if isinstance(far, FarHead) and far.head != head:
             self._ask_in()  # first: before it knows us it takes no letters
+            self._neighbours.verdicts.tell_head(head)
             far.crowned(head)
-        elif not told:
-            return
+        else:
+            self._neighbours.verdicts.tell_head(head)
+            if not told:
+                return
         self._tell_clients(head, "")
 
     def former(self, effect: FormerHead) -> None:

@@ -46,7 +46,10 @@ from zmreg.services.peers import Peer
 from zmreg.services.pools import LEASE_IDLE_S, Pool
 from zmreg.services.resting import Resting
 from zmreg.services.sharing import Sharing
+from zmreg.services.streaming import Streams
 from zmreg.wire import batches, payload
+
+_EARLY = frozenset({batches.CANCELLED, batches.FAILED, batches.REFUSED})
 
 
 class Tasks(Leasing):
@@ -67,6 +70,7 @@ class Tasks(Leasing):
         self.finished = 0
         self.late_answers = 0
         self.lineage = Lineage(self)
+        self.streams = Streams(self)
         self.resting = Resting(self.start)
         self.on_input_lost: Callable[[Task, batches.Row], None] = lambda task, row: None
         """Told of a call that was not begun because its worker could not have an input (services/recovery.py)."""
@@ -164,7 +168,7 @@ class Tasks(Leasing):
             counter = row[0]
             task = outstanding.pop(counter, None)
             if task is None:
-                self.late_answers += 1
+                self.late_answers += not self.streams.took(lane, row)
                 continue
             lane.load -= task.est
             task.lane = None
@@ -199,7 +203,7 @@ class Tasks(Leasing):
         if failure is not None and self._retries(task, failure):
             return
         self.end(task)
-        if returns and returns[0][0] in (batches.CANCELLED, batches.FAILED) and self.ended_early(task, returns[0]):
+        if returns and returns[0][0] in _EARLY and self.ended_early(task, returns[0]):
             return
         for entry, (status, data, nbytes, type_name, contained) in zip(task.entries, returns, strict=False):
             if status == batches.SENT_AHEAD:

@@ -13,9 +13,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from zmreg.core.nodes import NodeState
 from zmreg.model.errors import ProtocolError
-from zmreg.model.messages import Fenced, Join, NodeGone, NodeRecord, TakesNothing
+from zmreg.model.messages import Fenced, Join, KnownDead, NodeGone, NodeRecord, TakesNothing
 from zmreg.net.mesh import Mesh
+from zmreg.services.head import Head
 from zmreg.services.succession import EXIT_FORMER_HEAD
 from zmreg.wire import codec
 
@@ -94,6 +96,30 @@ class Verdicts:
         log.error("fenced: %s", reason)
         self._node.exit_code = EXIT_FORMER_HEAD if self._neighbours.is_head else EXIT_FENCED
         self._node.stop()
+
+    # -- after a time without a head --------------------------------------------------------------------------------
+
+    def tell_head(self, head: bytes) -> None:
+        """Tell the head that we follow from now on, or again, who is dead: the last one may have said so in its last
+        moment, or we had to decide. Whoever is dead for one of us has to be dead for all."""
+        gone = self._neighbours.members.departed()
+        dead = [each for each in gone if each.state is NodeState.DEAD and not each.record.is_head]
+        if dead:
+            word = KnownDead(tuple(each.record.node for each in dead), tuple(each.reason for each in dead))
+            self._node.post(head, word)
+
+    def on_known_dead(self, sender: bytes, message: KnownDead) -> None:
+        """A member says so to us, the head."""
+        members, head = self._neighbours.members, self._node.head
+        if members.record(sender) is None or not isinstance(head, Head):
+            return
+        for node, reason in zip(message.nodes, message.reasons, strict=False):
+            if node in (self._node.me, sender) or members.state(node) in (NodeState.DEAD, NodeState.LEFT):
+                continue
+            if members.record(node) is not None:
+                self._sentence(node, reason)
+            else:
+                head.homecoming.bury(node, reason)
 
     # -- who takes nothing ------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from zmreg.model.ids import node_of, owner_of
 from zmreg.model.messages import Answer, Ask, NodeRecord
 from zmreg.model.specs import CPU, UNIT
 from zmreg.model.version import VERSION
+from zmreg.services import on_demand
 from zmreg.services.head import Head
 from zmreg.services.network_views import network
 from zmreg.services.object_views import cache, holders, links
@@ -33,11 +34,14 @@ if TYPE_CHECKING:
     from zmreg.model.record import Resources
     from zmreg.services.node import Node
 
-HEAD_TOPICS = frozenset({RESTART, "actor", "actors", "jobs"})
+HEAD_TOPICS = frozenset({RESTART, "actor", "actors", "groups", "jobs"})
 # A page of a log fits in one envelope (wire/codec.py) many times over.
 LOG_BYTES = 256 * 1024
 DRAIN = "drain"
 NODE_LOG = "node"
+WORKERS = "workers"
+# Asked of the node that the key begins with, if it does; else of the one that is asked.
+NODE_TOPICS = frozenset({DRAIN, WORKERS})
 
 
 def hear(node: Node, sender: bytes, question: Ask) -> None:
@@ -56,7 +60,7 @@ def _hear(node: Node, sender: bytes, question: Ask) -> None:
     if question.topic == RESTART:
         node.restarting.begin(sender, question.request)
         return
-    if question.topic == DRAIN and (other := bytes.fromhex(question.key.partition(" ")[0])) in node.other_nodes():
+    if question.topic in NODE_TOPICS and (other := bytes.fromhex(question.key.partition(" ")[0])) in node.other_nodes():
         node.ends.far(other, sender, codec.encode(question))
         return
 
@@ -154,8 +158,8 @@ def _row(record: NodeRecord, state: NodeState, reason: str) -> dict[str, Any]:
         "NodeManagerHostname": record.name, "NodeManagerAddress": record.host, "NodeManagerPort": record.port,
         "PubPort": record.pub_port, "Address": f"{record.host}:{record.port}", "IsHead": record.is_head,
         "Resources": _floats(record.total) if alive else {}, "Available": _floats(record.available) if alive else {},
-        "Locs": list(record.locs), "Role": role(record), "Pid": record.pid, "Python": record.python,
-        "Version": record.version, "ObjectStoreBytes": record.store_bytes,
+        "Locs": list(record.locs), "Labels": dict(record.labels), "Role": role(record), "Pid": record.pid,
+        "Python": record.python, "Version": record.version, "ObjectStoreBytes": record.store_bytes,
         "ObjectStoreUsedBytes": record.store_used_bytes, "Workers": record.workers, "Waiting": record.waiting,
     }  # fmt: skip
 
@@ -165,7 +169,7 @@ def _alone(node: Node) -> dict[str, Any]:
     record = NodeRecord(
         node.me, name, "127.0.0.1", 0, 0, True, platform.python_version(), VERSION, os.getpid(),
         tuple(sorted(node.total.items())), leases.available, node.settings.locs, node.store.nbytes,
-        node.store.used_bytes(), leases.workers, leases.waiting,
+        node.store.used_bytes(), leases.workers, leases.waiting, labels=tuple(sorted(node.settings.labels.items())),
     )  # fmt: skip
     return {**_row(record, NodeState.ALIVE, ""), "Address": ""}
 
@@ -179,7 +183,7 @@ def _available(node: Node) -> dict[str, float]:
 
 
 def _floats(resources: Resources) -> dict[str, float]:
-    return {name: units / UNIT for name, units in resources}
+    return {name: units / UNIT for name, units in resources if "_group_" not in name}
 
 
 def cpus(node: Node) -> float:
@@ -273,11 +277,12 @@ def _stats(node: Node) -> dict[str, Any]:
 _VIEWS: dict[str, Callable[[Node], Any]] = {
     "actors": _actors,
     "available": _available,
+    "groups": lambda node: on_demand.groups(node).rows(),
     "health": _health,
     "jobs": lambda node: node.head.jobs.rows() if isinstance(node.head, Head) else None,
     "network": network,
     "nodes": _nodes,
     "stats": _stats,
     "tasks": _tasks,
-    "workers": _workers,
+    WORKERS: _workers,
 }

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
-from zmreg.model.errors import ClusterError, FunctionWithdrawnError, SerializationError, ZmregError
+from zmreg.model.errors import ClusterError, SerializationError, ZmregError
 from zmreg.model.ids import ProcessId
 from zmreg.model.messages import (
     Blocked,
@@ -34,13 +34,15 @@ from zmreg.net.waiting import Waiter
 from zmreg.services import arrivals, execute
 from zmreg.services.bequest import bequeath
 from zmreg.services.client import set_current
-from zmreg.services.execute import ActorExit, InputMissing, Recent
+from zmreg.services.execute import ActorExit, InputMissing, Recent, Unserved
 from zmreg.services.helping import Helping
 from zmreg.services.hosting import make_host
 from zmreg.services.intake import ANSWER_ROWS, Intake, Item
 from zmreg.services.limits import Limited
 from zmreg.services.looping import Looping
+from zmreg.services.releasing import RESUME, Released, park
 from zmreg.services.running import running
+from zmreg.services.yielding import returns_of
 from zmreg.store.board import Board
 from zmreg.wire import batches, payload
 
@@ -166,7 +168,7 @@ class Worker(Intake):
         if isinstance(returns, bytes):
             self.recent.keep(task_id, returns)
         elif len(returns) == 1 and returns[0][0] != batches.INPUT_LOST:  # that one will come again
-            self.recent.keep(task_id, returns[0])
+            self.recent.keep(task_id, [*returns[0][:4], tuple(returns[0][4])])  # without what is handed out
         if callee.calls_left > 0 and callee.was_last():
             self._retire()
 
@@ -182,14 +184,7 @@ class Worker(Intake):
         caller, row = item
         if row[1] not in self.callees and not self._find(caller, row):
             return
-        task_id = caller + row[0].to_bytes(8, "big")
-        took, returns = self._run(self.callees[row[1]], caller, row, task_id)
-        if returns is not None:
-            answer = [row[0], int(took * 1e6), returns]
-            if not isinstance(returns, bytes):
-                answer = execute.result_row(self, caller, row[0], int(took * 1e6), returns)
-            self._answer(caller, answer)
-            self.answer_now()
+        _run_aside(self, self.callees[row[1]], item)
 
     def _run(
         self, callee: Callee, caller: bytes, row: batches.Row, task_id: bytes
@@ -222,14 +217,14 @@ class Worker(Intake):
                 packed = payload.pack(result, refs, what="the result of " + name)
                 if type(packed) is bytes and not refs and not arrivals.any():
                     return took, packed
-                row_of = execute.row_of(self, caller, task_id, packed, refs, type(result).__name__)
-                return took, [row_of]
-            advance = partial(self.graces.advance, task_id)
-            returns = execute.pack_returns(self, caller, task_id, result, row[3], name, advance)
+                return took, [execute.row_of(self, caller, task_id, packed, refs, type(result).__name__)]
+            returns = returns_of(self, caller, row, result, name, partial(self.graces.advance, task_id))
             return _perf() - start if type(result) is GeneratorType else took, returns
         except InputMissing:
             self.post(caller, GaveBack((row[0],), False))
             return 0.0, None
+        except Released as released:
+            return 0.0, park(self, caller, row, task_id, released)
         except (SystemExit, ActorExit):
             raise
         except BaseException as error:  # noqa: BLE001  the user's code may raise anything; it all goes to the owner
@@ -277,9 +272,12 @@ class Worker(Intake):
 
     def _find_method(self, caller: bytes, row: batches.Row) -> bool:
         assert self.host is not None
+        if row[1].endswith(RESUME):  # never among the callees: it would be shown on the board
+            _run_aside(self, Callee(self.host.method(row[1]), row[1]), (caller, row))
+            return False
         try:
             self.callees[row[1]] = Callee(self.host.method(row[1]), row[1])
-        except (AttributeError, FunctionWithdrawnError) as error:
+        except (AttributeError, Unserved) as error:
             self._answer(caller, [row[0], 0, self._failed(error, str(row[1]), row), ()])
             return False
         return True
@@ -379,7 +377,10 @@ def main(session: str, me: bytes, node: bytes) -> None:
     set_current(worker)
     code = 0
     try:
-        worker.connect("worker", timeout=30)
+        if plugins := worker.connect("worker", timeout=30).plugins:
+            from zmreg.services.plugged import begin  # late: few clusters have any
+
+            begin(plugins)
         worker.run()
     except SystemExit as error:
         worker.crash()
@@ -399,3 +400,15 @@ def exit_code_of(error: SystemExit) -> int:
         return error.code & 0xFF
     print(error.code, file=sys.stderr)
     return 1
+
+
+def _run_aside(worker: Worker, callee: Callee, item: Item) -> None:
+    """Run a call and answer it, while the board goes on to show what it shows."""
+    caller, row = item
+    took, returns = worker._run(callee, caller, row, caller + row[0].to_bytes(8, "big"))
+    if returns is not None:
+        answer = [row[0], int(took * 1e6), returns]
+        if not isinstance(returns, bytes):
+            answer = execute.result_row(worker, caller, row[0], int(took * 1e6), returns)
+        worker._answer(caller, answer)
+        worker.answer_now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -17,13 +18,17 @@ from zmreg.model.errors import ClusterError
 from zmreg.model.settings import Listening, Settings
 from zmreg.services import keys
 from zmreg.services.launch import Launched, launch
+from zmreg.services.loads import Loads
 from zmreg.services.sessions import read_word
 from zmreg.testing.wires import Link, Wires
+
+log = logging.getLogger("zmreg.testing")
 
 # Several stores share this machine's memory.
 STORE_BYTES = 256 << 20
 END_TIMEOUT_S = 10.0
 LEAVE_TIMEOUT_S = 60.0
+LOAD_TIMEOUT_S = 60.0
 # What no two nodes can have alike.
 _ONES_OWN = frozenset({"name", "port", "pub_port", "state_dir"})
 
@@ -55,10 +60,12 @@ class LocalCluster:
         self, nodes: Iterable[Mapping[str, Any]] = ({},), *, state_dir: str = "", wired: bool = False, seed: int = 0
     ) -> None:
         """Each of `nodes` has fields of `Settings` (`num_cpus`, `resources`, `locs`, `object_store_bytes`, ...) and of
-        `Listening` (`name`, `port`, ...). `state_dir`: where the head keeps what survives its restart.
+        `Listening` (`name`, `port`, ...), and may have `load`: "module:setup", or a list of such; each is loaded by a
+        process that serves next to the node, as with `zmreg start --load`.
+        `state_dir`: where the head keeps what survives its restart.
         `wired`: nodes reach each other through proxies, so that `link` can do harm; `seed` decides about chance there.
 
-        Raises ClusterError when a node does not come up; those that did are ended then.
+        Raises ClusterError when a node does not come up, or what it loads does not; those that did are ended then.
         """
         self._directory = Path(tempfile.mkdtemp(prefix="zmreg-test-"))
         self._state_dir = state_dir
@@ -66,6 +73,7 @@ class LocalCluster:
         self._wired = wired
         self._seed = seed
         self._wires: dict[str, Wires] = {}
+        self._loads: dict[str, Loads] = {}
         self._attached = False
         self._last_spec: dict[str, Any] = {}
         self.address = ""
@@ -79,8 +87,10 @@ class LocalCluster:
             raise
 
     def add_node(self, **spec: Any) -> TestNode:
-        """Start one more node; returns when it has joined."""
+        """Start one more node; returns when it has joined, and what it loads serves."""
         self._last_spec = dict(spec)
+        load = spec.pop("load", ())
+        targets = (load,) if isinstance(load, str) else tuple(load)
         listens = {name: spec.pop(name) for name in list(spec) if name in Listening.__dataclass_fields__}
         if not self.address:
             listens.setdefault("state_dir", self._state_dir)
@@ -105,6 +115,9 @@ class LocalCluster:
             wires.let_go()
             self._wires[node.node_id] = wires
         self.address = self.address or node.address
+        if targets:
+            loads = self._loads[node.node_id] = Loads(targets, word, log.info)
+            loads.await_up(LOAD_TIMEOUT_S)
         return node
 
     def scale(self, count: int, **spec: Any) -> list[TestNode]:
@@ -146,6 +159,7 @@ class LocalCluster:
     def kill_node(self, node_id: str) -> None:
         """kill -9 of the node's daemon. Returns when it is gone; its workers end by themselves."""
         self.signal_node(node_id, signal.SIGKILL)
+        self._stop_loads(node_id)
         if node_id in self._wires:  # its ports refuse from now on
             self._wires.pop(node_id).close()
         _, launched = self._nodes.pop(node_id)
@@ -158,6 +172,7 @@ class LocalCluster:
     def await_end(self, node_id: str, timeout: float = END_TIMEOUT_S) -> int:
         """Wait for a node that ends by itself (fenced); its exit code. TimeoutExpired when it does not in time."""
         code = self._find(node_id)[1].process.wait(timeout)
+        self._stop_loads(node_id)
         _, launched = self._nodes.pop(node_id)
         launched.wait_end(END_TIMEOUT_S)
         if node_id in self._wires:
@@ -167,9 +182,15 @@ class LocalCluster:
     def end_node(self, node_id: str) -> None:
         """Have the node leave in peace: what it has goes to others. Returns when it is gone, within a minute."""
         node, launched = self._find(node_id)
+        self._stop_loads(node_id)
         del self._nodes[node.node_id]
         launched.process.terminate()
         launched.wait_end(LEAVE_TIMEOUT_S)
+
+    def _stop_loads(self, node_id: str) -> None:
+        loads = self._loads.pop(node_id, None)
+        if loads is not None:
+            loads.stop()
 
     def _find(self, node_id: str) -> tuple[TestNode, Launched]:
         found = self._nodes.get(node_id)
@@ -182,6 +203,8 @@ class LocalCluster:
         if self._attached:
             zmreg.shutdown()
             self._attached = False
+        for node_id in list(self._loads):
+            self._stop_loads(node_id)
         for node, launched in self._nodes.values():  # all at once: nobody takes over anything from the others
             if launched.process.poll() is None:
                 os.kill(node.pid, signal.SIGCONT)  # a stopped one cannot end

@@ -5,6 +5,7 @@ where a dataclass a call costs 1.5 us). The layouts, short form first; the short
 
 call    [counter, target, payload]
         [counter, target, payload, nreturns, attempt, depth, deps]
+        [counter, target, payload, -1, attempt, depth, deps, [limit, skip, taken]] of a generator (core/streams.py)
             target    16-byte digest of a function, or the name of an actor's method
             payload   pickled arguments; empty when they are the dependency with where = -1
 dep     [where, kind, data, nbytes]; with STORED also the node where it was made
@@ -13,9 +14,11 @@ dep     [where, kind, data, nbytes]; with STORED also the node where it was made
                       FAILED_INPUT (data = packed failure; only for constructors, which are told by the node)
 result  [counter, microseconds, payload]
         [counter, microseconds, returns, held]
+        [number, 0, payload] or [number, 0, returns, ()] for an item of a generator: behind its call's counter
             returns   one [status, data, nbytes, type name, contained ids] a return value;
                       SENT_AHEAD for one that came before, in a PartReady;
-                      INPUT_LOST (data = object id, type name = why) when no node gave an input: it has not run
+                      INPUT_LOST (data = object id, type name = why) when no node gave an input: it has not run;
+                      REFUSED (data = packed failure) by a host that does not serve it: it has not run
             held      ids of borrowed refs that the worker still holds after the call
 """
 
@@ -29,7 +32,7 @@ from zmreg.model.errors import ProtocolError
 from zmreg.model.messages import CALLS_KIND, RESULTS_KIND
 
 INLINE, STORED, CHAINED, FAILED_INPUT = 0, 1, 2, 3
-OK_INLINE, OK_STORED, FAILED, CANCELLED, SENT_AHEAD, INPUT_LOST = 0, 1, 2, 3, 4, 5
+OK_INLINE, OK_STORED, FAILED, CANCELLED, SENT_AHEAD, INPUT_LOST, REFUSED = 0, 1, 2, 3, 4, 5, 6
 
 Row = list[Any]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-import threading
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,11 +17,10 @@ from zmreg.tools.cli.calling import plain, seat, shown, split, wrong_wishes
 from zmreg.tools.cli.common import AS_JSON, colour, say_json, which_cluster
 
 if TYPE_CHECKING:
+    from zmreg.api.events import Subscription
     from zmreg.flows.request import Run
     from zmreg.model.graphs import Step
 
-# How often the run is looked at, which does not know that it is.
-LOOK_S: Final = 0.05
 _OPTIONS: Final = ("timeout", "keep", "request_id", "bind_timeout", "queue_until")
 _FIELDS: Final = ("name", "fun", "args", "kwargs", "locs", "version", "timeout", "retries")
 _COLOURS: Final = {"DONE": "green", "FAILED": "red", "CANCELLED": "yellow"}
@@ -137,13 +137,16 @@ def request(
     options |= {name: value for name, value in how.items() if value is not None}
     if keep:
         options["keep"] = "all" if keep == "all" else split(keep)
-    with seat(address, key), wrong_wishes():
+    options.setdefault("request_id", os.urandom(8).hex())
+    with seat(address, key), wrong_wishes(), contextlib.ExitStack() as open_:
+        events = open_.enter_context(_events(options["request_id"])) if watch else None
         try:
             run = zmreg.start_request(steps, **options)
         except zmreg.errors.GraphError as error:
             raise click.UsageError(f"{file}: {error}") from None
         try:
-            _look(run, _say if watch else None)
+            if events is not None:
+                _watch(run, events)
             result = run.result()
         except KeyboardInterrupt:
             run.cancel()
@@ -162,23 +165,31 @@ def request(
                 click.echo(f"{name} ={chr(10) if chr(10) in text else ' '}{text}")
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+def _events(request_id: str) -> Subscription:
+    from zmreg.api.events import subscribe
+    from zmreg.flows.telling import run_topic
+
+    return subscribe(f"{run_topic(request_id)}.#")
 
 
-def _look(run: Run, say: Callable[[str], None] | None) -> None:
-    """Wait for its end; meanwhile say what has become of it."""
-    over = threading.Event()
-    run.when_done(over.set)
-    if say is None:
-        over.wait()
-        return
+def _watch(run: Run, events: Subscription) -> None:
+    """Until its end, say what becomes of it. An event says that there is news, and what it is the run's trace knows: an
+    event that did not get through is told with the next one, or at the end."""
+    from zmreg.model.errors import ClusterError, GetTimeoutError
+
     told: set[tuple[Any, ...]] = set()
-    ended = False
-    while not ended:
-        ended = over.wait(LOOK_S)
-        for line in _news(run, told):
-            say(line)
+    run.when_done(events.close)
+    for _ in events:
+        with contextlib.suppress(GetTimeoutError, ClusterError):  # all that has come, or the end
+            while True:
+                events.get(0)
+        _tell(run, told)
+    _tell(run, told)
+
+
+def _tell(run: Run, told: set[tuple[Any, ...]]) -> None:
+    for line in _news(run, told):
+        click.echo(line, err=True)
 
 
 def _look_back(run: Run) -> None:

@@ -31,6 +31,15 @@ def _amounts(_: click.Context, __: click.Parameter, text: str | None) -> dict[st
         raise click.BadParameter(f'{error}; write licence=2,disk=1 or {{"licence": 2}}') from None
 
 
+def _labels(_: click.Context, __: click.Parameter, text: str | None) -> dict[str, str] | None:
+    from zmreg.services.config import labels
+
+    try:
+        return None if text is None else labels(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write zone=a,disk=fast") from None
+
+
 def _size(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
     from zmreg.services.config import size
 
@@ -67,6 +76,7 @@ POSITIVE = click.FloatRange(min=0)
 @click.option("--num-gpus", type=POSITIVE, metavar="N", help="GPUs to hand out.")
 @click.option("--resources", callback=_amounts, metavar="AMOUNTS", help='licence=2,disk=1 or {"licence": 2}.')
 @click.option("--locs", metavar="NAMES", help="Names this machine has, e.g. gpu-box,model-a.")
+@click.option("--labels", callback=_labels, metavar="PAIRS", help="What label_selector= finds: zone=a,disk=fast.")
 @click.option(
     "--load",
     "loads",
@@ -116,13 +126,14 @@ def _wish(options: dict[str, Any], known: dict[str, Any]) -> Wish:
     return Wish(
         options["is_head"], address, options["key"] or "", options["state_dir"] or "", options["host"] or "",
         options["port"] or 0, options["pub_port"] or 0, options["advertise"] or "", options["name"] or "",
+        tuple(options["loads"]),
     )  # fmt: skip
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
     from zmreg.services.config import names
 
-    given = {name: options[name] for name in ("num_cpus", "num_gpus", "resources", "object_store_bytes")}
+    given = {name: options[name] for name in ("num_cpus", "num_gpus", "resources", "labels", "object_store_bytes")}
     given["locs"] = None if options["locs"] is None else names(options["locs"])
     return {name: value for name, value in given.items() if value is not None}
 
@@ -136,7 +147,7 @@ def _run(planned: Plan, options: dict[str, Any], ready: Callable[[Word], None]) 
             leave_address(options["address_file"], word.address)
         ready(word)
 
-    return Supervisor(planned, up, lambda text: click.echo(f"zmreg: {text}", err=True), options["loads"]).run()
+    return Supervisor(planned, up, lambda text: click.echo(f"zmreg: {text}", err=True)).run()
 
 
 # -- what is said ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,29 @@
+"""What kits need to know of processes: which one this is, who is gone, when this one's seat is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zmreg.services import watching
+from zmreg.services.seats import client
+
+
+def process_id() -> str:
+    """The id of this process in its cluster, hex; another one after another `zmreg.init`."""
+    return client().me.hex()
+
+
+def when_gone(tell: Callable[[str], object]) -> None:
+    """See `zmreg.services.watching.when_gone`."""
+    watching.when_gone(client(), tell)
+
+
+def at_the_end(tell: Callable[[], object]) -> None:
+    """See `zmreg.services.watching.at_the_end`."""
+    watching.at_the_end(client(), tell)
+
+
+def head_node() -> str:
+    """The id (hex) of the node that is the head, as far as this one knows; "" when there is none."""
+    rows = client().ask("nodes")
+    return next((row["NodeID"] for row in rows if row["IsHead"] and row["Alive"]), "")

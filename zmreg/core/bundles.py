@@ -1,0 +1,255 @@
+"""Placement groups, at the head: which bundle on which node, and how a group comes to all of its bundles or to none.
+
+One group at a time asks the nodes of its plan to hold its bundles. When all have said yes, all are told that it stands;
+when one says no, or dies, all are told to let go, and the group waits for another try. So two groups never each hold
+half of what both need. A node that dies takes its bundles along: the group asks for those anew, somewhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Final
+
+from zmreg.model.mesh_messages import NodeRecord
+from zmreg.model.record import Record, Resources
+
+PACK: Final = "PACK"
+SPREAD: Final = "SPREAD"
+STRICT_PACK: Final = "STRICT_PACK"
+STRICT_SPREAD: Final = "STRICT_SPREAD"
+STRATEGIES: Final = (PACK, SPREAD, STRICT_PACK, STRICT_SPREAD)
+
+
+class GroupState(StrEnum):
+    PENDING = "PENDING"
+    """It has nothing; tried again as nodes come and resources get free."""
+    CREATED = "CREATED"
+    RESCHEDULING = "RESCHEDULING"
+    """Some of its bundles were on a node that is gone."""
+
+
+class Prepare(Record):
+    """Ask `node` to hold these bundles, (index, amounts); answered by `prepared` with the same `turn`."""
+
+    node: bytes
+    group_id: bytes
+    turn: int
+    bundles: tuple[tuple[int, Resources], ...]
+
+
+class Commit(Record):
+    """Tell `node` that the group stands: its bundles may be used."""
+
+    node: bytes
+    group_id: bytes
+
+
+class Drop(Record):
+    """Tell `node` to let go of these bundles; with `removed` of the whole group, which will not come back."""
+
+    node: bytes
+    group_id: bytes
+    indexes: tuple[int, ...]
+    removed: bool
+
+
+GroupEffect = Prepare | Commit | Drop
+
+Wanted = Mapping[int, Resources]
+"""Bundles by their index."""
+
+
+def plan(
+    wanted: Wanted, strategy: str, nodes: Sequence[NodeRecord], held: Mapping[int, bytes] | None = None
+) -> dict[int, bytes] | None:
+    """A node for each bundle, by what is free on `nodes`; None when there is no way. `held`: bundles that have theirs.
+
+    PACK takes few nodes, SPREAD many; the strict ones exactly one, or one for each bundle.
+    """
+    held = held or {}
+    free = {node.node: dict(node.available) for node in nodes if not node.draining}
+    order = sorted(wanted, key=lambda index: (-sum(amount for _, amount in wanted[index]), index))
+    match strategy:
+        case "STRICT_SPREAD":
+            return _matched(order, wanted, {node: has for node, has in free.items() if node not in held.values()})
+        case "STRICT_PACK":
+            return _on_one(
+                order, wanted, {node: has for node, has in free.items() if not held or node in held.values()}
+            )
+        case "PACK":
+            beside = [node for node in free if node in held.values()]
+            whole = None if held else _on_one(order, wanted, free)
+            return whole or _greedy(order, wanted, free, beside, spread=False)
+        case _:
+            return _greedy(order, wanted, free, list(held.values()), spread=True)
+
+
+def _fits(amounts: Resources, free: Mapping[str, int]) -> bool:
+    return all(free.get(name, 0) >= amount for name, amount in amounts)
+
+
+def _on_one(order: Sequence[int], wanted: Wanted, free: Mapping[bytes, Mapping[str, int]]) -> dict[int, bytes] | None:
+    total: dict[str, int] = {}
+    for index in order:
+        for name, amount in wanted[index]:
+            total[name] = total.get(name, 0) + amount
+    node = next((node for node, has in free.items() if _fits(tuple(total.items()), has)), None)
+    return None if node is None else dict.fromkeys(order, node)
+
+
+def _greedy(
+    order: Sequence[int], wanted: Wanted, free: dict[bytes, dict[str, int]], used: list[bytes], spread: bool
+) -> dict[int, bytes] | None:
+    """Largest first; each on the node that has the most (`spread`: fewest) of the group's bundles so far."""
+    counts = {node: used.count(node) for node in free}
+    placed: dict[int, bytes] = {}
+    for index in order:
+        able = [node for node, has in free.items() if _fits(wanted[index], has)]
+        if not able:
+            return None
+        node = min(able, key=lambda node: counts[node] if spread else -counts[node])
+        placed[index] = node
+        counts[node] += 1
+        for name, amount in wanted[index]:
+            free[node][name] -= amount
+    return placed
+
+
+def _matched(order: Sequence[int], wanted: Wanted, free: Mapping[bytes, Mapping[str, int]]) -> dict[int, bytes] | None:
+    """Each bundle on a node of its own: a matching, found by letting earlier ones move aside."""
+    taken: dict[bytes, int] = {}
+
+    def find(index: int, tried: set[bytes]) -> bool:
+        for node, has in free.items():
+            if node not in tried and _fits(wanted[index], has):
+                tried.add(node)
+                if node not in taken or find(taken[node], tried):
+                    taken[node] = index
+                    return True
+        return False
+
+    if not all(find(index, set()) for index in order):
+        return None
+    return {index: node for node, index in taken.items()}
+
+
+class Group:
+    """One placement group. `places`: the nodes of the bundles that are held; `asked`: of those that are asked for."""
+
+    __slots__ = ("asked", "bundles", "detached", "group_id", "name", "owner", "places", "strategy", "unanswered")
+
+    def __init__(
+        self, group_id: bytes, owner: bytes, name: str, bundles: tuple[Resources, ...], strategy: str, detached: bool
+    ) -> None:
+        self.group_id, self.owner, self.name = group_id, owner, name
+        self.bundles, self.strategy, self.detached = bundles, strategy, detached
+        self.places: dict[int, bytes] = {}
+        self.asked: dict[int, bytes] = {}
+        self.unanswered: set[bytes] = set()
+
+    @property
+    def state(self) -> GroupState:
+        if len(self.places) == len(self.bundles):
+            return GroupState.CREATED
+        return GroupState.RESCHEDULING if self.places else GroupState.PENDING
+
+    @property
+    def missing(self) -> dict[int, Resources]:
+        return {index: each for index, each in enumerate(self.bundles) if index not in self.places}
+
+    def __repr__(self) -> str:
+        return f"<Group {self.group_id.hex()[-8:]} {self.state} {len(self.places)}/{len(self.bundles)}>"
+
+
+class GroupBook:
+    """The groups of a cluster."""
+
+    def __init__(self) -> None:
+        self.groups: dict[bytes, Group] = {}
+        self._busy: Group | None = None
+        """The one that asks nodes now."""
+        self._turn = 0
+
+    def create(self, group: Group) -> bool:
+        """Accept it; `look` finds it a place. False when its name is taken; said twice is said once."""
+        if group.group_id in self.groups:
+            return True
+        if group.name and self.named(group.name) is not None:
+            return False
+        self.groups[group.group_id] = group
+        return True
+
+    def named(self, name: str) -> Group | None:
+        """The group of that name."""
+        return next((each for each in self.groups.values() if each.name == name), None)
+
+    def look(self, nodes: Sequence[NodeRecord]) -> list[GroupEffect]:
+        """Have the first group that has bundles without a place, and finds one by what `nodes` say, ask for it."""
+        if self._busy is not None:
+            return []
+        for group in self.groups.values():
+            missing = group.missing
+            found = plan(missing, group.strategy, nodes, group.places) if missing else None
+            if found is not None:
+                self._turn += 1
+                self._busy, group.asked, group.unanswered = group, found, set(found.values())
+                return [
+                    Prepare(
+                        node, group.group_id, self._turn, tuple((i, missing[i]) for i in self._asked_of(group, node))
+                    )
+                    for node in sorted(group.unanswered)
+                ]
+        return []
+
+    def prepared(self, node: bytes, group_id: bytes, turn: int, agreed: bool) -> list[GroupEffect]:
+        """A node answers. A late one, to a turn that is over, was told to let go by then."""
+        group = self._busy
+        if group is None or group.group_id != group_id or turn != self._turn or node not in group.unanswered:
+            return []
+        group.unanswered.discard(node)
+        if not agreed:
+            return self._roll_back(group)
+        if group.unanswered:
+            return []
+        nodes = sorted(set(group.asked.values()))
+        group.places |= group.asked
+        group.asked, self._busy = {}, None
+        return [Commit(each, group_id) for each in nodes]
+
+    def node_gone(self, node: bytes) -> list[GroupEffect]:
+        """With the bundles it held."""
+        for group in self.groups.values():
+            group.places = {index: place for index, place in group.places.items() if place != node}
+        busy = self._busy
+        if busy is None or node not in busy.asked.values():
+            return []
+        return self._roll_back(busy, gone=node)
+
+    def remove(self, group_id: bytes, nodes: Iterable[bytes]) -> list[GroupEffect]:
+        """It is no more: all `nodes` are told, those who have none of it, too, as tasks may wait for it there."""
+        group = self.groups.pop(group_id, None)
+        if group is None:
+            return []
+        if self._busy is group:
+            self._busy = None
+        return [Drop(node, group_id, (), True) for node in nodes]
+
+    def owner_died(self, owner: bytes, nodes: Iterable[bytes]) -> list[GroupEffect]:
+        """Its groups are removed, the detached ones aside."""
+        theirs = [each for each in self.groups.values() if each.owner == owner and not each.detached]
+        nodes = list(nodes)
+        return [effect for group in theirs for effect in self.remove(group.group_id, nodes)]
+
+    def _asked_of(self, group: Group, node: bytes) -> list[int]:
+        return sorted(index for index, place in group.asked.items() if place == node)
+
+    def _roll_back(self, group: Group, gone: bytes = b"") -> list[GroupEffect]:
+        nodes = sorted(set(group.asked.values()) - {gone})
+        dropped: list[GroupEffect] = [
+            Drop(node, group.group_id, tuple(self._asked_of(group, node)), False) for node in nodes
+        ]
+        group.asked, group.unanswered, self._busy = {}, set(), None
+        # The next try is another's: one whose plan is refused again and again must not keep all others waiting.
+        self.groups[group.group_id] = self.groups.pop(group.group_id)
+        return dropped
