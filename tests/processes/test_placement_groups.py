@@ -170,6 +170,8 @@ class TestTwoZones:
         until(lambda: os.path.exists(go + ".begun"), "the task does not begin")
         kinds = {name: note.options(**at_a, priority=level) for name, level in (("l", -1), ("m", 0), ("h", 7))}
         refs = [kind.remote(notes, name) for _ in range(4) for name, kind in kinds.items()]
+        # By the time that everybody knows who waits at a node, those who have something there know what it wants back.
+        until(lambda: next(row["Waiting"] for row in zmreg.nodes() if row["NodeID"] == ids["a"]) >= 2, "nobody waits")
         Path(go).touch()
         zmreg.get([holding, *refs], timeout=30)
         assert Path(notes).read_text() == "hhhhmmmmllll"

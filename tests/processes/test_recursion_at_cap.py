@@ -46,6 +46,20 @@ def ends_with(ref: zmreg.ObjectRef, max_workers: int):
     return value
 
 
+@zmreg.remote(_generator_backpressure_num_objects=2)
+def items(n):
+    yield from range(n)
+
+
+@zmreg.remote
+def total(n):
+    return sum(ref.get() for ref in items.remote(n))
+
+
+def test_c9_row28_a_bound_holds_up_no_task_that_takes_the_items_where_they_are_made(small):
+    assert ends_with(total.remote(20), small) == 190
+
+
 @zmreg.remote
 def chain(n):
     return 0 if n == 0 else 1 + chain.remote(n - 1).get()

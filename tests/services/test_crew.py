@@ -127,3 +127,11 @@ def test_when_there_is_nothing_to_receive_any_more_the_threads_wait_for_calls(do
     for number in range(3):
         door.crew.put((number, None), True)
         assert door.next_ran()[0] == number
+
+
+def test_who_receives_has_left_before_the_door_is_taken_away(door: Door):
+    """At its end a serving process closed its sockets while that thread still polled them: a traceback each time."""
+    door.attended()
+    left = door.crew.attend(None)
+    assert left is not None and left.wait(PATIENCE_S)
+    assert door.crew.attend(None) is None, "nobody is there any more"

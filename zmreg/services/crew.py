@@ -27,10 +27,11 @@ QUICK_S = 100e-6
 class _Spot:
     """Of the one idle thread that receives."""
 
-    __slots__ = ("call", "thread", "waiter")
+    __slots__ = ("call", "left", "thread", "waiter")
 
     def __init__(self) -> None:
         self.waiter = Waiter()
+        self.left = threading.Event()
         self.thread = get_ident()
         self.call: Call | None = None
 
@@ -47,14 +48,16 @@ class Crew:
         self._receive: Callable[[Waiter], object] | None = None
         self._spot: _Spot | None = None
 
-    def attend(self, receive: Callable[[Waiter], object] | None) -> None:
+    def attend(self, receive: Callable[[Waiter], object] | None) -> threading.Event | None:
         """From now on have an idle thread of ours receive: `receive` returns when its waiter is done, or when there is
-        nothing to receive any more. None: have none do so."""
+        nothing to receive any more. None: have none do so. The event, if any: who received has left `receive`."""
         with self._guard:
             self._receive = receive
             spot, self._spot = self._spot, None
-        if spot is not None:
-            spot.waiter.finish()
+        if spot is None:
+            return None
+        spot.waiter.finish()
+        return spot.left
 
     def put(self, call: Call, quick: bool) -> None:
         """Have it run; from the thread that received it."""
@@ -88,7 +91,10 @@ class Crew:
                 if self._spot is None and self._receive is receive and self._calls.empty():
                     spot = self._spot = _Spot()
             if spot is not None:
-                receive(spot.waiter)
+                try:
+                    receive(spot.waiter)
+                finally:
+                    spot.left.set()
                 with self._guard:
                     if self._spot is spot:
                         self._spot = None

@@ -27,6 +27,8 @@ from zmreg.store.begun import Begun, begun_file
 from zmreg.wire import batches
 
 _perf = time.perf_counter
+# For who receives to leave the pump; it may be in a call that it took for quick.
+_LEAVE_S = 5.0
 
 
 class Desk:
@@ -74,7 +76,10 @@ class Desk:
 
     def attend(self, on: bool) -> None:
         """Whether this process does nothing but serve now: an idle thread receives calls, and runs the quick ones."""
-        self._crew.attend(self._client.pump.wait if on else None)
+        left = self._crew.attend(self._client.pump.wait if on else None)
+        if left is not None:  # it has to be gone before the pump's sockets are
+            self._client.pump.wake()
+            left.wait(_LEAVE_S)
 
     def drain(self, timeout: float) -> bool:
         """Wait until what has come is answered; False when that takes longer than `timeout` seconds."""
@@ -226,6 +231,7 @@ class Desk:
     def close(self) -> None:
         """Take no more; coroutines are cancelled, threads that run are left to end by themselves."""
         self.stop()
+        self.attend(False)
         self._crew.close()
         loop, self._loop = self._loop, None
         if loop is not None and self._thread is not None:
