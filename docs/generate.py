@@ -26,9 +26,11 @@ MISSING = "…"
 PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 # Brought up to date by `make docs`, but not compared in tests: neither a run of the benchmarks nor a new test may fail
 # the suite. That the tests named in the pages exist is checked by itself.
-NOT_COMPARED = frozenset({"figures", "proofs"})
+NOT_COMPARED = frozenset({"figures", "proofs", "api-ray", "api-others", "api-complaints", "api-seen"})
 # In the name of a test: the number of the fault that it proves something about.
 FAULT = re.compile(r"(?:^test|_)_?fault_?(\d+)_")
+# In the name of a test: a row of docs/api-table.md; a plain number there is `row24` or `core24`.
+API_ROW = re.compile(r"_(?:row|core)_?(\d+)(?=_)|_([CX]\d+)(?=_)", re.IGNORECASE)
 
 PROTOCOL_LIMITS = (
     ("wire.codec.MAX_ENVELOPE", "bytes"),
@@ -320,6 +322,28 @@ def proofs(old: str) -> Table:
     return Table(("#", "fault", "what happens", "proved by"), frozenset({"fault", "what happens"}), rows)
 
 
+def tests_by_row() -> dict[str, list[str]]:
+    """{row of docs/api-table.md: tests named after it}, by file and place."""
+    by_row: dict[str, list[str]] = {}
+    for name in tests_by_name():
+        for number, letter in API_ROW.findall(name):
+            by_row.setdefault(number or letter.upper(), []).append(name)
+    return by_row
+
+
+def api_proofs(old: str) -> Table:
+    """The rows of the interface, each with the first of the tests that are named after it."""
+    by_row = tests_by_row()
+
+    def proved(key: str) -> str:
+        found = by_row.get(key, [])
+        more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+        return (", ".join(map(code, found[:2])) + more) or "-"
+
+    rows = [(key, proved(key)) for key in read_table(old)]
+    return Table(("row", "asked", "what", "in zmreg", "proved by"), frozenset({"asked", "what", "in zmreg"}), rows)
+
+
 def figures(_old: str) -> str:
     """zmreg's own lines of the newest complete run of the benchmarks."""
     results = sorted(path for path in (ROOT / "benchmarks/results").glob("*.json") if "-partial" not in path.name)
@@ -393,6 +417,10 @@ PARTS: dict[str, Callable[[str], Table | str]] = {
     "scale-costs": scale_costs,
     "scale-simulated": scale_simulated,
     "proofs": proofs,
+    "api-ray": api_proofs,
+    "api-others": api_proofs,
+    "api-complaints": api_proofs,
+    "api-seen": api_proofs,
     "figures": figures,
 }
 

@@ -71,6 +71,22 @@ def test_row70_tasks_see_their_gpu_and_no_other(two_gpus: None) -> None:
     zmreg.kill(keeper)
 
 
+def test_row_69_a_bundles_gpus_are_for_who_is_in_it(two_gpus: None) -> None:
+    group = zmreg.placement_group([{"CPU": 1, "GPU": 1}, {"GPU": 0.5}])
+    assert group.wait(30) and group.bundle_specs == [{"CPU": 1.0, "GPU": 1.0}, {"GPU": 0.5}]
+    first, second = (zmreg.PlacementGroupSchedulingStrategy(group, index) for index in (0, 1))
+    for _ in range(2):
+        assert zmreg.get(on_gpu.options(scheduling_strategy=first).remote(), timeout=30)[:2] == ("0", ["0"])
+    actor = Half.options(scheduling_strategy=second).remote(SeenAtImport())
+    assert zmreg.get(actor.seen.remote(), timeout=30)[0] == ("1", "1")
+    outside = on_gpu.options(num_gpus=0.5).remote()
+    assert zmreg.get(outside, timeout=30)[:2] == ("1", ["1"]), "the other half"
+    whole = on_gpu.options(num_gpus=2).remote()
+    assert zmreg.wait([whole], timeout=0.2)[0] == []
+    zmreg.remove_placement_group(group)
+    assert zmreg.get(whole, timeout=30)[:2] == ("0,1", ["0", "1"])
+
+
 def test_row70_code_without_gpus_sees_none_on_such_a_node(two_gpus: None) -> None:
     assert zmreg.get(on_cpu.remote())[:2] == ("", [])
 

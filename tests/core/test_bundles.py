@@ -14,7 +14,7 @@ from zmreg.core.effects import Granted, GroupUnknown, Infeasible, StopWorker
 from zmreg.core.leases import LeaseBook
 from zmreg.model.mesh_messages import NodeRecord
 from zmreg.model.record import Resources
-from zmreg.model.specs import BUNDLE, CPU, GROUP, UNIT, Shape, grouped
+from zmreg.model.specs import BUNDLE, CPU, GPU, GROUP, UNIT, Shape, grouped
 
 OWNER = b"owner--A"
 
@@ -279,3 +279,74 @@ class TestAtANode:
         assert not any(isinstance(each, Granted) for each in leases.want(b"another!", self.shape(0), 1))
         (lent,) = leases.blocked(granted.worker)
         assert isinstance(lent, Granted) and lent.owner == b"another!"
+
+
+def gpus(count: float) -> Resources:
+    return ((GPU, round(count * UNIT)),)
+
+
+def test_row_69_a_plan_sees_that_no_share_of_a_gpu_lies_across_two() -> None:
+    halves = record(b"halves--", gpus(1)).but(devices=(UNIT // 2, UNIT // 2))
+    whole = record(b"whole---", gpus(1)).but(devices=(UNIT,))
+    for strategy in ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"):
+        assert plan({0: gpus(1)}, strategy, [halves]) is None
+        assert plan({0: gpus(1)}, strategy, [halves, whole]) == {0: b"whole---"}
+    assert plan({0: gpus(0.5), 1: gpus(0.5)}, "STRICT_PACK", [halves]) == {0: b"halves--", 1: b"halves--"}
+    assert plan({0: gpus(0.7), 1: gpus(0.3)}, "PACK", [halves]) is None
+
+
+class TestGpusAtANode:
+    GROUP_ID = b"group--1" + OWNER
+
+    def book(self, devices: int, *bundles: float) -> LeaseBook:
+        leases = LeaseBook({GPU: devices * UNIT}, frozenset(), 8)
+        for number in range(6):
+            leases.worker_started(b"worker%02d" % number)
+        assert leases.prepare(self.GROUP_ID, [(index, gpus(each)) for index, each in enumerate(bundles)])
+        leases.commit(self.GROUP_ID)
+        return leases
+
+    def granted(self, leases: LeaseBook, owner: bytes, units: float, index: int = -1, count: int = 1) -> list[Granted]:
+        shape = Shape(grouped((*gpus(units), (BUNDLE, 1)), self.GROUP_ID, index)).with_terms(
+            {GROUP: self.GROUP_ID.hex()}
+        )
+        effects = leases.want(owner, shape, count)
+        return [each for each in effects if isinstance(each, Granted)]
+
+    def test_row_69_each_bundle_has_its_devices_and_nobody_else_gets_them(self) -> None:
+        leases = self.book(3, 1, 1.5)
+        assert leases.free_devices() == (0, UNIT // 2, 0), "the larger one took a whole and a half"
+        assert [each.devices for each in self.granted(leases, b"in-one--", 1.5, 1)] == [("0", "1")]
+        assert [each.devices for each in self.granted(leases, b"in-zero-", 1, 0)] == [("2",)]
+        outside = leases.want(b"outside-", Shape.of_units({GPU: UNIT}), 1)
+        assert not any(isinstance(each, Granted) for each in outside)
+        (share,) = leases.want(b"shares--", Shape.of_units({GPU: UNIT // 2}), 1)
+        assert isinstance(share, Granted) and share.devices == ("1",)
+
+    def test_row_69_any_bundle_is_one_that_has_room(self) -> None:
+        leases = self.book(2, 1, 1)
+        (one, two) = self.granted(leases, b"any-----", 1, count=2)
+        assert sorted([one.devices, two.devices]) == [("0",), ("1",)]
+        assert self.granted(leases, b"another-", 1, 0) == []
+        effects = leases.returned(b"any-----", one.worker)
+        assert not any(isinstance(each, Granted) for each in effects) or one.devices == ("0",)
+
+    def test_row_69_shares_in_a_bundle_lie_on_its_device(self) -> None:
+        leases = self.book(2, 0.5, 1)
+        shares = self.granted(leases, b"shares--", 0.25, 1, count=5)
+        assert [each.devices for each in shares] == [("0",)] * 4
+        assert [each.devices for each in self.granted(leases, b"others--", 0.5, 0)] == [("1",)]
+
+    def test_row_69_what_a_removed_group_had_is_whole_again(self) -> None:
+        leases = self.book(2, 0.5, 1.5)
+        self.granted(leases, b"shares--", 0.25, count=3)
+        leases.drop(self.GROUP_ID, (), True)
+        assert leases.free_devices() == (UNIT, UNIT) and leases.statistics().available == gpus(2)
+
+    def test_row_69_no_room_on_the_devices_is_a_refusal_that_changes_nothing(self) -> None:
+        leases = self.book(2, 0.6)
+        other = b"group--2" + OWNER
+        assert leases.want(b"outside-", Shape.of_units({GPU: 6_000}), 1)
+        assert not leases.prepare(other, [(0, gpus(0.5))]), "0.8 are free, in two parts"
+        assert leases.free_devices() == (4_000, 4_000)
+        assert leases.prepare(other, [(0, gpus(0.4)), (1, gpus(0.4))])

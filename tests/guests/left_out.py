@@ -9,8 +9,6 @@ JOBLIB = {
     "test_nested_loop[[]back_compat_backend-zmreg]": "a process of loky that nobody has told of zmreg",
     "test_parallel_with_interactively_defined_functions*": "starts a script that registers no back end",
     "test_parallel_with_unpicklable_functions_in_args*": "starts a script that registers no back end",
-    "test_parallel_unordered_generator_returns_fastest_first[[]zmreg-4]": "calls of a quick function go "
-    "ahead to a worker, and one of them waits there when the call before it is suddenly slow",
 }
 
 DASK = {

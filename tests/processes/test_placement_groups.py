@@ -182,7 +182,6 @@ class TestTwoZones:
             ([], "PACK", "one bundle"),
             ([{}], "PACK", "empty"),
             ([CPU], "NEAR", "use one of"),
-            ([{"GPU": 1}], "PACK", "GPU"),
         ],
     )
     def test_row_69_what_makes_no_sense_is_said_at_once(

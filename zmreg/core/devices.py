@@ -36,6 +36,11 @@ class Devices:
         """Another node's, by what it has said is `free` of each: to try takings on, no more."""
         return cls({str(number): units for number, units in enumerate(free)})
 
+    @classmethod
+    def holding(cls, ids: tuple[str, ...], units: int) -> Devices:
+        """What `take(units)` gave, to be given on in parts."""
+        return cls(dict(_parts(ids, units)))
+
     def __bool__(self) -> bool:
         return bool(self._capacity)
 
@@ -45,6 +50,11 @@ class Devices:
     def copy(self) -> Devices:
         """To try takings on."""
         return Devices(self._capacity, self._free)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """In the order in which they were taken, or named."""
+        return tuple(self._capacity)
 
     @property
     def free(self) -> int:

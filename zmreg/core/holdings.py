@@ -18,7 +18,7 @@ from zmreg.core.effects import GroupUnknown, Infeasible, LeaseEffect, StopWorker
 from zmreg.core.graves import Graves
 from zmreg.core.seats import Claim, add
 from zmreg.model.record import Resources
-from zmreg.model.specs import BUNDLE, GROUP, UNIT, grouped
+from zmreg.model.specs import BUNDLE, GPU, GROUP, UNIT, grouped
 
 # Of BUNDLE, in each bundle: more than there can be processes on a node.
 _PLACES: Final = 100_000 * UNIT
@@ -57,6 +57,9 @@ class Holdings(Claims):
             add(trial, amounts, -1)
         if any(trial[name] < 0 for amounts in wanted.values() for name, _ in amounts):
             return False
+        gpus = {index: units for index, amounts in wanted.items() for name, units in amounts if name == GPU}
+        if gpus and not self._seats.racks.set_aside(group_id.hex(), gpus):
+            return False
         for amounts in wanted.values():
             add(self._seats.available, amounts, -1)
         self._bundles[group_id] = {**held, **wanted}
@@ -80,6 +83,7 @@ class Holdings(Claims):
         standing = self._standing.get(group_id, set())
         for index in list(held) if removed else [each for each in indexes if each in held and each not in standing]:
             amounts = held.pop(index)
+            self._seats.racks.let_go(group_id.hex(), index)
             add(self._seats.available, amounts)
             if index in standing:
                 for name, amount in _names(group_id, index, amounts):

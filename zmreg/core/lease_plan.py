@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import merge
 
-from zmreg.core.devices import Devices
 from zmreg.core.effects import AtCap, LeaseEffect
+from zmreg.core.racks import Racks, gpu_wish
 from zmreg.core.seats import Claim, Seat, Seats, add
-from zmreg.model.specs import GPU, Shape
+from zmreg.model.specs import Shape
 
 
 class Queue:
@@ -83,18 +83,18 @@ def _key_of(claim: Claim) -> tuple[int, int, int, int]:
 class Outlook:
     """A scratch copy of what is left, to try decisions on before they are booked."""
 
-    __slots__ = ("_admitted", "_devices", "_kept_back", "_left", "_seats")
+    __slots__ = ("_admitted", "_kept_back", "_left", "_racks", "_seats")
 
-    def __init__(self, seats: Seats, left: Mapping[str, int] | None = None, devices: Devices | None = None) -> None:
+    def __init__(self, seats: Seats, left: Mapping[str, int] | None = None, racks: Racks | None = None) -> None:
         self._left = dict(seats.available if left is None else left)
-        self._devices = (seats.devices if devices is None else devices).copy()
+        self._racks = (seats.racks if racks is None else racks).copy()
         self._seats = seats
         self._kept_back: dict[str, int] | None = None
         # Verdicts by id of the shape (the book interns them): of a thousand alike that wait, one is looked at.
         self._admitted: dict[int, bool] = {}
 
     def copy(self) -> Outlook:
-        return Outlook(self._seats, self._left, self._devices)
+        return Outlook(self._seats, self._left, self._racks)
 
     def admits(self, claim: Claim) -> bool:
         place = claim.place
@@ -102,27 +102,27 @@ class Outlook:
         if verdict is None:
             kept = self._kept_back or {}
             verdict = all(self._left.get(name, 0) - kept.get(name, 0) >= amount for name, amount in place.resources)
-            verdict = verdict and (not self._devices or self._devices.fits(place.amount(GPU)))
+            verdict = verdict and (not self._racks or self._racks.fits(place))
             self._admitted[id(place)] = verdict
         return verdict
 
     def lacking(self, claim: Claim) -> set[str]:
         """What there is too little of; GPU also when enough is free, but in shares that lie on several devices."""
         lacking = {name for name, amount in claim.place.resources if self._left.get(name, 0) < amount}
-        if self._devices and not self._devices.fits(claim.place.amount(GPU)):
-            lacking.add(GPU)
+        if self._racks and not self._racks.fits(claim.place):
+            lacking.add(gpu_wish(claim.place)[0])
         return lacking
 
     def take(self, claim: Claim) -> None:
         if claim.hold.resources:
             add(self._left, claim.hold.resources, -1)
-            if self._devices:
-                self._devices.take(claim.hold.amount(GPU))
+            if self._racks:
+                self._racks.take(claim.hold)
             self._admitted.clear()
 
     def give(self, seat: Seat) -> None:
         add(self._left, seat.charge())
-        self._devices.give_back(seat.devices, seat.gpu_units)
+        self._racks.give_back(seat.lot, seat.devices, seat.gpu_units)
         self._admitted.clear()
 
     def keep_back(self, claim: Claim, workers_possible: bool) -> None:
@@ -136,13 +136,13 @@ class Outlook:
             self._admitted.clear()
 
     def _attainable(self, claim: Claim, workers_possible: bool) -> bool:
-        most, devices = dict(self._left), self._devices.copy()
+        most, racks = dict(self._left), self._racks.copy()
         for seat in self._seats.by_worker.values():
             if seat.yields:
                 workers_possible = True
                 add(most, seat.charge())
-                devices.give_back(seat.devices, seat.gpu_units)
-        attainable = claim.place.fits(most) and (not devices or devices.fits(claim.place.amount(GPU)))
+                racks.give_back(seat.lot, seat.devices, seat.gpu_units)
+        attainable = claim.place.fits(most) and (not racks or racks.fits(claim.place))
         return workers_possible and attainable
 
 

@@ -32,6 +32,7 @@ from zmreg.core.graves import Graves
 from zmreg.core.holdings import Holdings
 from zmreg.core.lease_plan import Lenders, Outlook, Supply, without_hope
 from zmreg.core.seats import Claim
+from zmreg.model.ids import owner_of
 from zmreg.model.specs import CPU, GPU, GROUP, Shape, to_amount
 
 # After a failed start: 0.1 s, doubled up to 5 s. A pids limit or full memory does not end within milliseconds.
@@ -211,6 +212,14 @@ class LeaseBook(Holdings):
         """What the worker's lease or actor holds of each resource, as users type amounts; empty for an idle one."""
         seat = self._seats.by_worker.get(worker)
         return {} if seat is None or seat.claim is None else seat.claim.hold.to_floats()
+
+    def holder(self, worker: bytes) -> bytes:
+        """Who has the worker's lease, or owns its actor; empty when nobody has."""
+        seat = self._seats.by_worker.get(worker)
+        claim = None if seat is None else seat.claim
+        if claim is None:
+            return b""
+        return claim.owner or (owner_of(claim.actor_id) if claim.actor_id is not None else b"")
 
     def use_of(self, worker: bytes) -> str:
         """What a worker is to the book: "idle", "leased", "actor", "blocked" or "stopping"; empty if it is unknown."""

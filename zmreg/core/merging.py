@@ -46,6 +46,10 @@ class Merge(Generic[T]):
         left = self.buffer - len(self._queues[edge])
         return max(left, 0 if self.mode == INTERLEAVE else 1)
 
+    def waiting(self, edge: int) -> int:
+        """How many items of that edge wait."""
+        return len(self._queues[edge])
+
     @property
     def spilled(self) -> int:
         """Items that wait beyond the buffer."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from zmreg.core.devices import Devices
+from zmreg.core.racks import OWN, Lot, Racks, gpu_wish
 from zmreg.model.specs import CPU, GPU, Shape
 
 _GROUPS_CPU: Final = f"{CPU}_group_"
@@ -77,6 +78,8 @@ class Seat:
     idle_since: float | None = None
     devices: tuple[str, ...] = ()
     """The GPUs that go with what it holds."""
+    lot: Lot = OWN
+    """Where these are from."""
     told: bool = False
     """It was given GPUs once, and has to hear when it has none."""
 
@@ -104,7 +107,7 @@ class Seat:
     @property
     def gpu_units(self) -> int:
         """What it takes of its devices, blocked or not."""
-        return self.claim.hold.amount(GPU) if self.claim is not None and self.devices else 0
+        return gpu_wish(self.claim.hold)[1] if self.claim is not None and self.devices else 0
 
     def news(self) -> tuple[str, ...] | None:
         """What its process has to be told of GPUs before it runs anything; None: it knows."""
@@ -126,16 +129,16 @@ class Seats:
 
     Invariants:
     - available = total - the sum of all charges; below zero only after `set_blocked(worker, False)`.
-    - what is free of the devices is what is available of GPU: both are booked in the same breath.
+    - what is free of the node's own devices is what is available of GPU: both are booked in the same breath.
     - an actor gets only a worker that was never leased, an owner also one that was leased in the same environment;
     - an idle worker is in `fresh` or in `used`, never in both.
     """
 
-    __slots__ = ("_serial", "available", "by_worker", "devices", "fresh", "mixed", "used")
+    __slots__ = ("_serial", "available", "by_worker", "fresh", "mixed", "racks", "used")
 
     def __init__(self, total: Mapping[str, int]) -> None:
         self.available = dict(total)
-        self.devices = Devices.of(total.get(GPU, 0))
+        self.racks = Racks(Devices.of(total.get(GPU, 0)))
         self.by_worker: dict[bytes, Seat] = {}
         self.fresh: dict[bytes, Seat] = {}  # idle ones that were never leased
         self.used: dict[bytes, Seat] = {}  # other idle ones; the last one is given first: its caches are the warmest
@@ -195,8 +198,8 @@ class Seats:
         claim.seats[worker] = seat
         claim.at_cap_told = False
         add(self.available, seat.charge(), -1)
-        if self.devices:
-            seat.devices = self.devices.take(claim.hold.amount(GPU))
+        if self.racks:
+            seat.lot, seat.devices = self.racks.take(claim.hold)
         return seat
 
     def vacate(self, seat: Seat) -> None:
@@ -204,7 +207,7 @@ class Seats:
         if seat.claim is None:
             return
         add(self.available, seat.charge())
-        self.devices.give_back(seat.devices, seat.gpu_units)
+        self.racks.give_back(seat.lot, seat.devices, seat.gpu_units)
         seat.devices = ()
         del seat.claim.seats[seat.worker]
         seat.claim.yielded = self.next_serial()

@@ -26,9 +26,13 @@ class Answer(Sentence):
 
 
 class LogLines(Sentence):
-    """node -> driver: what a worker printed; `skipped` bytes were over the rate cap."""
+    """node -> client, client -> client: what `task` (an id, or empty) printed; `skipped` bytes were over the rate cap.
+
+    A worker passes on what its calls have printed, as what the task has printed that made them.
+    """
 
     KIND: ClassVar[int] = 72
     source: str
     text: str
     skipped: int
+    task: bytes

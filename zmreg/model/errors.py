@@ -325,9 +325,11 @@ class NoRouteError(ZmregError, LookupError):
 
 
 class PipelineError(ZmregError):
-    """A pipeline is wrong, or a stage of it failed. `.stage`: its name."""
+    """A stage failed: `.stage` its name, at its item number `.index` (from 0; -1: at none), `.preview`, for `.cause`."""
 
-    stage: str = ""
+    stage = preview = node = remote_traceback = ""
+    index = -1
+    cause: BaseException | None = None
 
 
 class PhaseError(ZmregError):

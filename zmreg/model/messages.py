@@ -27,14 +27,7 @@ from zmreg.model.actor_messages import (
 )
 from zmreg.model.ask_messages import Answer, Ask, LogLines
 from zmreg.model.event_messages import Events, EventsTaken, PatternNews, Subscribe, Unsubscribe, WatchPatterns
-from zmreg.model.far_messages import (
-    ActorHosted,
-    ActorUnplaceable,
-    KillProcess,
-    PlaceActor,
-    TryNodes,
-    UnplaceActor,
-)
+from zmreg.model.far_messages import ActorHosted, ActorUnplaceable, KillProcess, PlaceActor, TryNodes, UnplaceActor
 from zmreg.model.fetch_messages import FetchCredit, FetchObject, FetchRefused, FetchStop, FetchWait
 from zmreg.model.function_messages import FunctionNews, FunctionRow, RegisterFunction, WatchFunctions, WithdrawFunction
 from zmreg.model.group_messages import GroupWord
@@ -56,16 +49,7 @@ from zmreg.model.mesh_messages import (
     TakesNothing,
 )
 from zmreg.model.record import Resources, Sentence, Terms
-from zmreg.model.ref_messages import (
-    Adopt,
-    Borrow,
-    BorrowSettled,
-    Holds,
-    Lost,
-    Resolve,
-    Resolved,
-    Unborrow,
-)
+from zmreg.model.ref_messages import Adopt, Borrow, BorrowSettled, Holds, Lost, Resolve, Resolved, Unborrow
 from zmreg.model.replica_messages import AskReplay, AskSnapshot, Beacon, Delta, SnapshotPart
 from zmreg.model.restart_messages import EndWorkers, WorkersEnded
 from zmreg.model.store_messages import (
@@ -185,6 +169,8 @@ __all__ = [
     "SetPlugin",
     "Steal",
     "Subscribe",
+    "StreamClosed",
+    "StreamCredit",
     "TakesNothing",
     "KnownDead",
     "Unborrow",
@@ -364,10 +350,12 @@ class NeedDefinition(Sentence):
 
 
 class Steal(Sentence):
-    """owner -> worker: give back up to `count` of my tasks that you have not started, newest first."""
+    """owner -> worker: give back up to `count` of my tasks that you have not started, newest first. `riders`: also
+    those that take the result of a call of yours."""
 
     KIND: ClassVar[int] = 32
     count: int
+    riders: bool = False
 
 
 class GaveBack(Sentence):

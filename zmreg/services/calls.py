@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from typing import Protocol
 
+from zmreg.core.standstill import Standstill
 from zmreg.core.tasks import Death
 from zmreg.model.ids import object_id, short
 from zmreg.model.messages import Definition, Message, UseDevices
@@ -166,6 +167,9 @@ class Wires(Protocol):
     def request_turn(self) -> None:
         """Have `turn()` run soon."""
 
+    def look_soon(self) -> None:
+        """Have the tasks' tick come within milliseconds, once: some calls may stand behind one that is slow."""
+
     def now(self) -> float:
         """Monotonic seconds."""
 
@@ -175,7 +179,7 @@ class Lane:
 
     __slots__ = (
         "buffer", "buffered_bytes", "closed", "devices", "home", "idle_since", "known", "load", "outstanding", "parked",
-        "recalled", "stealing", "wires", "worker",
+        "progress", "recalled", "stealing", "still", "wires", "worker",
     )  # fmt: skip
 
     def __init__(self, wires: Wires, worker: bytes, home: TaskHome, known: set[bytes]) -> None:
@@ -194,6 +198,9 @@ class Lane:
         shows that this was heard, and whoever has the worker next may say something else by another way."""
         self.recalled = False
         self.stealing = False
+        self.progress = Standstill()
+        self.still = False
+        """Everything unstarted is asked back from it: the call that it is in takes much longer than was expected."""
         self.idle_since = 0.0
 
     @property

@@ -114,7 +114,8 @@ class Groups:
         if node.neighbours is not None:
             return node.neighbours.view()
         now, total = node.leases.statistics(), node.leases.total()
-        return [NodeRecord(node.me, "", "", 0, 0, True, "", "", 0, total, now.available, (), 0, 0, 0, 0)]
+        return [NodeRecord(node.me, "", "", 0, 0, True, "", "", 0, total, now.available, (), 0, 0, 0, 0,
+                devices=node.leases.free_devices())]
 
     def _perform(self, effects: Iterable[bundles.GroupEffect]) -> None:
         for effect in effects:

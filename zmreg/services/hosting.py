@@ -41,6 +41,7 @@ _KINDS = {kind[1:] for kind in (RELEASE, RESUME, BATCH)}
 class Host(Protocol):
     """An actor that lives here."""
 
+    worker: Worker
     instance: Any
     actor_id: bytes
     handle: bytes
@@ -94,7 +95,9 @@ def make_host(worker: Worker, construct: Construct) -> Host | None:
         args, kwargs = constructor_arguments(worker, construct, name, deps)
         host = _kind(cls, construct, groups)(worker, construct)
         worker.host = host
+        _label(host, cls.__name__)
         host.create(cls, args, kwargs)
+        _label(host, cls.__name__)
     except ActorExit:
         worker.tell_node(ActorExiting(construct.actor_id))
         worker.ending = True
@@ -109,6 +112,20 @@ def make_host(worker: Worker, construct: Construct) -> Host | None:
         worker.sharing.keep(ref() for ref in arrivals.take())
     worker.tell_node(Constructed(construct.actor_id, b""))
     return host
+
+
+def _label(host: Host, name: str) -> None:
+    """What an actor prints is labelled with its class, or as it shows itself once it is made."""
+    speech = host.worker.speech
+    if speech is None:
+        return
+    if host.instance is not None and type(host.instance).__repr__ is not object.__repr__:
+        try:
+            name = repr(host.instance)
+        except Exception as error:  # noqa: BLE001  the user's code may raise anything; its class will do
+            log.debug("repr() of an actor of class %s raised %r", name, error)
+    speech.label = name
+    speech.at_rest = host.actor_id, name
 
 
 def _kind(cls: type, construct: Construct, groups: Grouped | None) -> Callable[[Worker, Construct], SyncHost]:

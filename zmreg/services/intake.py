@@ -141,7 +141,7 @@ class Intake(Client):
             self.idle.finish()
 
     def _on_steal(self, sender: bytes, message: Steal) -> None:
-        self.post(sender, GaveBack(self._take_back(sender, message.count), False))
+        self.post(sender, GaveBack(self._take_back(sender, message.count, message.riders), False))
 
     def _take_back(self, sender: bytes, count: int, riders: bool = False) -> tuple[int, ...]:
         """Unstarted calls of `sender`, newest first. Those that ride on an input of this worker stay, unless `riders`;

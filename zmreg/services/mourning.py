@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from zmreg.model.ids import NODE_BYTES, node_of, owner_of
 from zmreg.model.messages import AskKept, NodeGone, ProcessDied
+from zmreg.services.spoken import tell
 from zmreg.store.begun import take_begun
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Mourning:
     def worker_died(self, death: Death) -> None:
         """A worker of ours is gone."""
         node, worker = self._node, death.worker
-        node.show(death.label, death.output)
+        for output in death.output:
+            tell(node, death.name, death.pid, output)
         if not death.was_ready:
             node.perform(node.leases.worker_start_failed(f"{death.reason}\n{death.log_tail}".strip()))
             return

@@ -37,7 +37,6 @@ from zmreg.model.messages import (
     KillProcess,
     LeaseReturned,
     Leaving,
-    LogLines,
     Lost,
     Message,
     NodeGone,
@@ -83,8 +82,8 @@ from zmreg.services.mourning import Mourning
 from zmreg.services.nursery import Nursery
 from zmreg.services.overdue import Overdue
 from zmreg.services.placing import Placing
-from zmreg.services.printed import Output
 from zmreg.services.restarting import Restarting
+from zmreg.services.spoken import tell
 from zmreg.services.storekeeper import Storekeeper
 from zmreg.services.visitors import Visitors
 from zmreg.services.zygote import end_descendants, remove_session
@@ -239,18 +238,12 @@ class Node(Loop):
         self.tell_output()
 
     def tell_output(self) -> None:
-        """Show the drivers what workers have printed, as fast as the cap allows."""
+        """Send on what workers have printed, as fast as the cap allows."""
         settings = self.settings
         limit = int(settings.log_bytes_per_s * TICK_S) if settings.log_to_driver else 0
         for output in self.nursery.printed.news(limit, settings.log_bytes_per_worker):
-            self.show(self.nursery.children[output.worker].label(), output)
-
-    def show(self, label: str, output: Output) -> None:
-        """Show the drivers what a worker printed."""
-        if self.settings.log_to_driver and (output.text or output.skipped):
-            for client, hello in self.clients.items():
-                if hello.role == "driver":
-                    self.post(client, LogLines(label, output.text, output.skipped))
+            child = self.nursery.children[output.worker]
+            tell(self, child.name, child.pid, output)
 
     def post(self, peer: bytes, message: Message) -> bool:
         """Send one message, to a process of any node."""

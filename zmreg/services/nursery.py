@@ -59,8 +59,9 @@ class Death:
     words: LastWords
     reason: str
     log_tail: str
-    output: Output
-    label: str
+    output: list[Output]
+    name: str
+    pid: int
     memory_bytes: int = 0
     """As in Child."""
 
@@ -191,8 +192,8 @@ class Nursery:
         (self._session / worker.hex()).unlink(missing_ok=True)
         self._died(
             Death(
-                worker, child.ready, exit_code, sig, words, child.killed or why, tail, output, child.label(),
-                child.memory_bytes,
+                worker, child.ready, exit_code, sig, words, child.killed or why, tail, output, child.name,
+                child.pid, child.memory_bytes,
             )
         )  # fmt: skip
 

@@ -54,6 +54,8 @@ class Pool:
         self._waiting_since = 0.0
         self._stranded = False
         """The node that the strategy names is gone."""
+        self._doubtful = False
+        """A worker has nothing to do while another has calls ahead, too few to be worth taking if all goes well."""
 
     def place(self, task: Task) -> None:
         """Send to the lane with the least work ahead, or queue and ask the node for leases."""
@@ -178,14 +180,43 @@ class Pool:
             busiest.stealing = True
             busiest.flush()
             self.wires.post(busiest.worker, Steal((len(busiest.outstanding)) // 2))
+        elif busiest is not None and not self._doubtful:
+            self._doubtful = True
+            self.wires.look_soon()
+
+    def _look(self, now: float) -> None:
+        """Take back what stands behind calls that take much longer than their functions did until now.
+
+        Where a call was not expected to be short, what is behind it was sent in spite of that (`_comes_ahead`).
+        """
+        going_on = False
+        for lane in self.lanes:
+            if len(lane.outstanding) < 2 or lane.stealing or lane.closed or lane.recalled:
+                continue
+            first = next(iter(lane.outstanding.values()))
+            if first.est > AHEAD_US:
+                continue
+            if lane.progress.lasts(first.counter, first.est, now):
+                lane.stealing = lane.still = True
+                lane.flush()
+                self.wires.post(lane.worker, Steal(len(lane.outstanding), riders=True))
+            else:
+                going_on = True
+        self._doubtful = going_on and any(not lane.outstanding for lane in self.lanes)
+        if self._doubtful:
+            self.wires.look_soon()
 
     def gave_back(self, lane: Lane, counters: tuple[int, ...], blocked: bool) -> None:
-        """The worker has not started these and never will. A blocked worker is sent nothing until it answers."""
-        lane.stealing = False
+        """The worker has not started these and never will. One that is blocked or stands still is sent nothing until
+        it answers."""
+        held_up = blocked or lane.still
+        lane.stealing = lane.still = False
         tasks = [task for counter in counters if (task := lane.answered(counter)) is not None]
         # Its words may cross: a worker that has answered everything does not wait any more, and no answer is to come.
-        lane.closed = blocked and bool(lane.outstanding)
-        if blocked:
+        lane.closed = held_up and bool(lane.outstanding)
+        if held_up:
+            for task in lane.parked:
+                task.lane = None  # or it would not be looked at again when its inputs are there
             tasks += lane.parked
             lane.parked.clear()
         for task in tasks:
@@ -258,7 +289,8 @@ class Pool:
                 self.give_back(lane)
 
     def tick(self, now: float, idle_s: float = LEASE_IDLE_S) -> None:
-        """Return leases that nobody used for `idle_s` seconds."""
+        """Return leases that nobody used for `idle_s` seconds, and look after those that stand still."""
+        self._look(now)
         for lane in list(self.lanes):
             if not lane.outstanding and not lane.parked and not self.queue and now - lane.idle_since >= idle_s:
                 self.give_back(lane)

@@ -1,4 +1,7 @@
-"""What workers print: one log file each, read on by whole lines, under a rate cap and a size cap."""
+"""What workers print: one log file each, read on by whole lines, under a rate cap and a size cap.
+
+Marks in a log say which call printed what follows (services/voice.py).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import os
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+
+from zmreg.services.voice import marks, without_marks
 
 # Read in steps of this size; more than four of them behind, the rest is skipped and counted.
 _STEP_BYTES = 64 * 1024
@@ -19,11 +24,14 @@ _DEAD_KEPT = 20
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Text that a worker printed, and how many bytes behind it are not told."""
+    """Text that a call of a worker printed, and how many bytes behind it are not told."""
 
     worker: bytes
     text: str
     skipped: int
+    task: bytes = b""
+    """Empty when it is not known."""
+    label: str = ""
 
 
 class Printed:
@@ -32,6 +40,8 @@ class Printed:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._read: dict[bytes, int] = {}
+        self._marks: dict[bytes, tuple[bytes, str]] = {}
+        """The mark in force where a log is read: (task, label)."""
         self._dead: deque[Path] = deque()
 
     def path(self, worker: bytes) -> Path:
@@ -50,40 +60,72 @@ class Printed:
         news = []
         for worker in self._read:
             with contextlib.suppress(OSError):
-                output = self._next(worker, min(limit_bytes, _STEP_BYTES), whole_lines=True)
-                limit_bytes -= len(output.text)
-                if output.text or output.skipped:
-                    news.append(output)
-                if self.path(worker).stat().st_size > keep_bytes:
+                outputs = self._next(worker, min(limit_bytes, _STEP_BYTES), whole_lines=True)
+                limit_bytes -= sum(len(output.text) for output in outputs)
+                news += outputs
+                if (size := self.path(worker).stat().st_size) > keep_bytes:
+                    if lost := size - self._read[worker]:
+                        self._skip(worker, size)
+                        news.append(Output(worker, "", lost, *self._marks.get(worker, (b"", ""))))
                     os.truncate(self.path(worker), 0)
                     self._read[worker] = 0
         return news
 
-    def _next(self, worker: bytes, limit_bytes: int, whole_lines: bool) -> Output:
+    def _next(self, worker: bytes, limit_bytes: int, whole_lines: bool) -> list[Output]:
         path, start = self.path(worker), self._read[worker]
         unread = path.stat().st_size - start
         data = b""
         if unread > 0 and limit_bytes > 0:
-            with path.open("rb") as log:
-                log.seek(start)
-                data = log.read(min(unread, limit_bytes))
+            data = _part(path, start, min(unread, limit_bytes))
         if whole_lines and (end := data.rfind(b"\n") + 1 or (len(data) >= _STEP_BYTES and len(data))) < len(data):
             data = data[:end]  # the rest of the line is still to come
-        skipped = unread - len(data) if unread > _BACKLOG_STEPS * _STEP_BYTES else 0
-        self._read[worker] = start + len(data) + skipped
-        return Output(worker, data.decode(errors="replace"), skipped)
+        self._read[worker] = start + len(data)
+        outputs = self._told(worker, data)
+        if unread > _BACKLOG_STEPS * _STEP_BYTES and (skipped := self._skip(worker, start + unread)):
+            last = outputs.pop() if outputs else Output(worker, "", 0)
+            outputs.append(Output(worker, last.text, skipped, last.task, last.label))
+        return outputs
 
-    def end(self, worker: bytes) -> Output:
+    def _told(self, worker: bytes, data: bytes) -> list[Output]:
+        """The texts of several calls, each with whose it is."""
+        outputs = []
+        for task, label, text in marks(data):
+            if task:
+                self._marks[worker] = task, label
+            if text:
+                whose = self._marks.get(worker, (b"", ""))
+                outputs.append(Output(worker, text.decode(errors="replace"), 0, *whose))
+        return outputs
+
+    def _skip(self, worker: bytes, end: int) -> int:
+        """Leave out what is unread up to the last whole line before `end`. Returns how many bytes these are.
+
+        Whose the next line is says the last mark there; when there is none in the last part, nobody knows.
+        """
+        start = self._read[worker]
+        searched = max(start, end - _STEP_BYTES)
+        data = _part(self.path(worker), searched, end - searched)
+        whole = data.rfind(b"\n") + 1 or len(data)
+        last = (b"", "")
+        for task, label, _ in marks(data[:whole]):
+            last = (task, label) if task else last
+        if last[0] or searched > start:
+            self._marks[worker] = last
+        self._read[worker] = searched + whole
+        return self._read[worker] - start
+
+    def end(self, worker: bytes) -> list[Output]:
         """The worker is dead: what it printed last, complete line or not."""
-        output = Output(worker, "", 0)
+        outputs: list[Output] = []
         if worker in self._read:
             with contextlib.suppress(OSError):
-                output = self._next(worker, _STEP_BYTES, whole_lines=False)
+                outputs = self._next(worker, _STEP_BYTES, whole_lines=False)
             del self._read[worker]
+            self._marks.pop(worker, None)
         self._dead.append(self.path(worker))
         while len(self._dead) > _DEAD_KEPT:
             self._dead.popleft().unlink(missing_ok=True)
-        return output
+        return outputs
 
     def tail(self, worker: bytes) -> str:
         """The last lines of a log."""
@@ -91,7 +133,13 @@ class Printed:
             with self.path(worker).open("rb") as log:
                 log.seek(0, os.SEEK_END)
                 log.seek(max(0, log.tell() - _TAIL_BYTES))
-                lines = log.read().decode(errors="replace").splitlines()
+                lines = without_marks(log.read()).decode(errors="replace").splitlines()
         except OSError:
             return ""
         return "\n".join(lines[-_TAIL_LINES:])
+
+
+def _part(path: Path, start: int, size: int) -> bytes:
+    with path.open("rb") as log:
+        log.seek(start)
+        return log.read(size)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zmreg.core.standstill import STILL_S
 from zmreg.model.errors import ClusterError, ForkedContextError, ProtocolError, ZmregError
 from zmreg.model.ids import ProcessId
 from zmreg.model.messages import (
@@ -74,6 +75,7 @@ from zmreg.services.questions import Questions
 from zmreg.services.recovery import Recovery
 from zmreg.services.sharing import Sharing
 from zmreg.services.shelf import Shelf
+from zmreg.services.spoken import Ancestry
 from zmreg.services.tasks import Tasks
 from zmreg.services.unread import report
 from zmreg.wire import batches, codec, payload
@@ -86,6 +88,8 @@ if TYPE_CHECKING:
 
 # While leases are held, somebody must look at the clock to give idle ones back.
 _TICK_S = 0.25
+# Turns between two looks at that clock while messages keep coming. A power of two.
+_LOOK_TURNS = 64
 # A wait this short is not worth telling the node that the CPU is free.
 _BLOCKED_AFTER_S = 0.001
 
@@ -149,6 +153,7 @@ class Station:
         """Closed because the user said shutdown(): the next API call starts a new cluster."""
         self.callbacks = Callbacks()
         self.once = Once()
+        self.ancestry = Ancestry()
         self.show_log: Callable[[LogLines], None] = lambda message: None
         self.detached: list[Entry] = []
         """Lifelines of detached actors made here: what their constructors got lives as long as this process."""
@@ -157,6 +162,8 @@ class Station:
         self.ask = self.questions.ask
         self._ticked = 0.0
         self._turns = 0
+        self._tick_s = _TICK_S
+        self._unlooked = _LOOK_TURNS - 1
         self.handlers: dict[type, Handler] = self._routes()
 
     def _routes(self) -> dict[type, Handler]:
@@ -280,6 +287,11 @@ class Station:
         """Something collects: have it sent soon."""
         self.pump.request_turn()
 
+    def look_soon(self) -> None:
+        """The next tick comes within milliseconds."""
+        self._tick_s = self.pump.tick_s = STILL_S
+        self._unlooked = 0
+
     def now(self) -> float:
         """Monotonic seconds."""
         return time.monotonic()
@@ -300,14 +312,16 @@ class Station:
                 self.sharing.settle_departed()
         if self.tasks.unread:
             self._report_unread()
-        if self.pump.timed_out or not self._turns & 63:
+        if self.pump.timed_out or not self._turns & self._unlooked:
             now = time.monotonic()
-            if now - self._ticked > _TICK_S:
+            if now - self._ticked > self._tick_s:
                 self._ticked = now
                 with self.lock:
+                    self._tick_s, self._unlooked = _TICK_S, _LOOK_TURNS - 1
+                    self.pump.tick_s = -1.0
                     self.tasks.tick(now)
-                    leases = any(pool.lanes for pool in self.tasks.pools.values())
-                    self.pump.tick_s = _TICK_S if leases or self.tasks.resting else -1.0
+                    if self.tasks.resting or any(pool.lanes for pool in self.tasks.pools.values()):
+                        self.pump.tick_s = self._tick_s
 
     def _say(self) -> None:
         with self.lock:
@@ -379,7 +393,7 @@ class Station:
         self.protocol_errors += 1
 
     def _on_grant(self, message: LeaseGranted) -> None:
-        self.pump.tick_s = _TICK_S
+        self.pump.tick_s = self._tick_s
         self.tasks.on_grant(message)
 
     def _recalled(self, worker: bytes) -> None:

@@ -133,7 +133,9 @@ def new_task(client: Client, tasks: Tasks, template: Template, data: bytes) -> T
         task.entries = entries
     if client.on_wait is not None:  # a worker: which of its calls submits is known by thread and coroutine
         call = running.get()
-        task.parent = call[0] if call is not None else client.parent
+        task.parent = parent = call[0] if call is not None else client.parent
+        if parent is not client.ancestry.latest:
+            client.ancestry.note(counter, parent)
     tasks.live[counter] = task
     return task
 

@@ -42,6 +42,8 @@ from zmreg.services.limits import Limited
 from zmreg.services.looping import Looping
 from zmreg.services.releasing import RESUME, Released, park
 from zmreg.services.running import running
+from zmreg.services.spoken import pass_on
+from zmreg.services.voice import Speech, give_voice
 from zmreg.services.yielding import returns_of
 from zmreg.store.board import Board
 from zmreg.wire import batches, payload
@@ -94,6 +96,7 @@ class Worker(Intake):
         self.handlers[WorkersAtCap] = lambda _, m: self.helping.on_cap(m)
         self.on_await = self._on_await
         self.looping = Looping()
+        self.speech: Speech | None = None
 
     # -- the main thread --------------------------------------------------------------------------------------------
 
@@ -375,6 +378,8 @@ def main(session: str, me: bytes, node: bytes) -> None:
     """The life of a worker process, right after the fork."""
     worker = Worker(Path(session), ProcessId(me), ProcessId(node))
     set_current(worker)
+    worker.show_log = partial(pass_on, worker)
+    worker.speech = give_voice(worker)
     code = 0
     try:
         if plugins := worker.connect("worker", timeout=30).plugins:

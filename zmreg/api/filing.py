@@ -1,0 +1,7 @@
+"""Values as bytes, for what is built on this room."""
+
+from __future__ import annotations
+
+from zmreg.services.filing import content, from_bytes, to_bytes
+
+__all__ = ["content", "from_bytes", "to_bytes"]

@@ -1,0 +1,241 @@
+"""Running figures of results: count, mean, standard deviation, extremes; by phase, container and metric; the best rows.
+
+Nothing here grows with the number of rows. What is no finite number is left out and counted, never taken for 0.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Real
+from typing import Final
+
+Measures = tuple[str, str, dict[str, float | None]]
+"""(phase, container, metrics) of one row; None stands for what is there and is no number."""
+
+# Rows that are kept for each metric at either end. Who wants the best 10 is well served.
+MOST_RANKED: Final = 100
+# Groups of their own; later containers of a phase are taken together, so that a sink of a million names stays small.
+MOST_GROUPS: Final = 10_000
+OTHERS: Final = "(others)"
+
+_PHASES: Final = ("phase", "phase_name")
+_CONTAINERS: Final = ("container_id", "container")
+_NAMES: Final = frozenset((*_PHASES, *_CONTAINERS))
+
+
+class Moments:
+    """Welford's running mean and variance, with extremes."""
+
+    __slots__ = ("count", "greatest", "ignored", "least", "mean", "squares")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+        self.squares = 0.0
+        """Sum of the squared distances from the mean."""
+        self.least = math.inf
+        self.greatest = -math.inf
+        self.ignored = 0
+
+    def add(self, value: float) -> None:
+        """One more; it is finite."""
+        self.count += 1
+        distance = value - self.mean
+        self.mean += distance / self.count
+        self.squares += distance * (value - self.mean)
+        if value < self.least:
+            self.least = value
+        if value > self.greatest:
+            self.greatest = value
+
+    def merge(self, other: Moments) -> None:
+        """Take in what another one has seen (Chan's formula)."""
+        self.ignored += other.ignored
+        if not other.count:
+            return
+        count = self.count + other.count
+        distance = other.mean - self.mean
+        self.mean += distance * other.count / count
+        self.squares += other.squares + distance * distance * self.count * other.count / count
+        self.least, self.greatest = min(self.least, other.least), max(self.greatest, other.greatest)
+        self.count = count
+
+    def figures(self) -> dict[str, float | int | None]:
+        """count, mean, std (of a sample; None below two), min, max, ignored."""
+        seen = self.count > 0
+        std = math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else None
+        return {
+            "count": self.count, "mean": self.mean if seen else None, "std": std,
+            "min": self.least if seen else None, "max": self.greatest if seen else None, "ignored": self.ignored,
+        }  # fmt: skip
+
+
+class Ranking:
+    """The rows with the least and the greatest values of one metric, earlier ones first among equals."""
+
+    __slots__ = ("_greatest", "_least")
+
+    def __init__(self) -> None:
+        # (key, number of the row, its measures), best first; the number decides before measures are ever compared.
+        self._least: list[tuple[float, int, Measures]] = []
+        self._greatest: list[tuple[float, int, Measures]] = []
+
+    def add(self, value: float, number: int, row: Measures) -> None:
+        """One more; numbers grow."""
+        for kept, key in ((self._least, value), (self._greatest, -value)):
+            if len(kept) < MOST_RANKED:
+                insort(kept, (key, number, row))
+            elif key < kept[-1][0]:
+                kept.pop()
+                insort(kept, (key, number, row))
+
+    def best(self, count: int, ascending: bool) -> Iterator[tuple[float, int, Measures]]:
+        """(value, number, row) of the `count` greatest, or least; at most MOST_RANKED."""
+        for key, number, row in (self._least if ascending else self._greatest)[:count]:
+            yield (key if ascending else -key), number, row
+
+
+class Aggregates:
+    """All figures of one sink. Rows are added in the order in which they are written."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._counts: dict[str, dict[str, int]] = {}
+        self._moments: dict[tuple[str, str], dict[str, Moments]] = {}
+        self._rankings: dict[str, Ranking] = {}
+
+    def add(self, measures: Measures) -> None:
+        """The next row."""
+        phase, container, metrics = measures
+        key = phase, container
+        groups = self._moments.get(key)
+        if groups is None:
+            if len(self._moments) >= MOST_GROUPS:
+                key = phase, OTHERS
+            groups = self._moments.setdefault(key, {})
+        counts = self._counts.setdefault(phase, {})
+        counts[key[1]] = counts.get(key[1], 0) + 1
+        for name, value in metrics.items():
+            moments = groups.get(name)
+            if moments is None:
+                moments = groups[name] = Moments()
+            if value is None or not math.isfinite(value):
+                moments.ignored += 1
+                continue
+            moments.add(value)
+            ranking = self._rankings.get(name)
+            if ranking is None:
+                ranking = self._rankings[name] = Ranking()
+            ranking.add(value, self.rows, measures)
+        self.rows += 1
+
+    def phases(self) -> dict[str, dict[str, object]]:
+        """{phase: {"count", "metrics": {metric: figures}, "containers": {name: {"count", "metrics"}}}}."""
+        return {
+            phase: {
+                "count": sum(counts.values()),
+                "metrics": _figures(self._merged(phase)),
+                "containers": {
+                    name: {"count": count, "metrics": _figures(self._moments[phase, name])}
+                    for name, count in counts.items()
+                },
+            }
+            for phase, counts in self._counts.items()
+        }
+
+    def metrics(self) -> dict[str, dict[str, float | int | None]]:
+        """{metric: figures} over everything."""
+        return _figures(self._merged())
+
+    def averages(self) -> dict[str, float]:
+        """{metric: mean}; a metric without a number is left out."""
+        return {name: moments.mean for name, moments in self._merged().items() if moments.count}
+
+    def top(self, metric: str, count: int, ascending: bool = False) -> list[dict[str, object]]:
+        """The best rows by one metric; rows without it are not there. `index`: which row it was, from 0."""
+        ranking = self._rankings.get(metric)
+        if ranking is None:
+            return []
+        return [
+            {"phase": row[0], "container": row[1], "metric": metric, "value": value, "index": number, "metrics": row[2]}
+            for value, number, row in ranking.best(count, ascending)
+        ]
+
+    def best_containers(self, metric: str, count: int, ascending: bool = False) -> list[dict[str, object]]:
+        """Containers by their mean of one metric over all phases; earlier ones first among equals."""
+        merged: dict[str, Moments] = {}
+        for (_, container), groups in self._moments.items():
+            if metric in groups and groups[metric].count:
+                merged.setdefault(container, Moments()).merge(groups[metric])
+        ranked = sorted(merged.items(), key=lambda each: each[1].mean if ascending else -each[1].mean)
+        return [{"container": name, "mean": each.mean, "count": each.count} for name, each in ranked[:count]]
+
+    def summary(self, metric: str | None = None, count: int = 10, ascending: bool = False) -> dict[str, object]:
+        """Everything at the end of a run. `metric`: what is ranked by; None: the first that a row had."""
+        by = metric if metric is not None else next(iter(self._rankings), None)
+        return {
+            "count": self.rows,
+            "phases": self.phases(),
+            "ranked_by": by,
+            "top_performers": [] if by is None else self.top(by, count, ascending),
+            "average_metrics": self.averages(),
+            "best_containers": [] if by is None else self.best_containers(by, count, ascending),
+        }
+
+    def _merged(self, phase: str | None = None) -> dict[str, Moments]:
+        found: dict[str, Moments] = {}
+        for key, groups in self._moments.items():
+            if phase is None or key[0] == phase:
+                for name, moments in groups.items():
+                    found.setdefault(name, Moments()).merge(moments)
+        return found
+
+
+def measures_of(row: Mapping[str, object]) -> Measures:
+    """What a row is counted by.
+
+    Phase and container stand under `phase` or `phase_name`, `container_id` or `container`, else they are "". Metrics
+    are the numbers of `row["metrics"]`, else of `row["result"]["metrics"]`, else of `row["result"]`, else of the row
+    itself. Words and whole structures are none; None is one that is missing.
+    """
+    found: object = row.get("metrics")
+    if not isinstance(found, Mapping):
+        result = row.get("result")
+        if isinstance(result, Mapping):
+            nested = result.get("metrics")
+            found = nested if isinstance(nested, Mapping) else result
+        else:
+            found = row
+    return _text(row, _PHASES), _text(row, _CONTAINERS), dict(_numbers(found.items()))
+
+
+def _numbers(items: Iterable[tuple[object, object]]) -> Iterator[tuple[str, float | None]]:
+    for name, value in items:
+        kind = type(value)
+        if kind is float or kind is int:
+            if name not in _NAMES:
+                yield str(name), _float(value)
+        elif value is None:
+            yield str(name), None
+        elif kind is not str and kind is not bool and isinstance(value, Real):
+            yield str(name), _float(value)
+
+
+def _float(value: object) -> float | None:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (OverflowError, ValueError, TypeError):
+        return None
+
+
+def _text(row: Mapping[str, object], names: tuple[str, str]) -> str:
+    for name in names:
+        if (found := row.get(name)) is not None:
+            return str(found)
+    return ""
+
+
+def _figures(groups: Mapping[str, Moments]) -> dict[str, dict[str, float | int | None]]:
+    return {name: moments.figures() for name, moments in groups.items()}
