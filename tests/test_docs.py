@@ -139,11 +139,12 @@ def test_every_fault_has_a_proof_named_after_it_or_is_not_promised() -> None:
 
 
 # Rows of the project's list of the interface: Ray's, other systems', complaints, and what was seen to go wrong in Ray.
-API_ROWS = [*map(str, range(1, 82)), *(f"{kind}{n + 1}" for kind, count in (("X", 36), ("C", 45), ("S", 7)) for n in range(count))]
+API_ROWS = [str(number) for number in range(1, 82)]
+API_ROWS += [f"{kind}{n + 1}" for kind, count in (("X", 36), ("C", 45), ("S", 7)) for n in range(count)]
 
 
 def test_every_row_of_the_interface_has_a_proof_or_says_that_it_is_not_there() -> None:
-    """What was asked for now or soon (M, S), complained of (C), or seen in Ray. Tests by their names, or in the text."""
+    """What was asked for now or soon (M, S), complained of (C), or seen in Ray. Tests by name, or in the text."""
     page, by_row = text_of(ROOT / "docs/api-table.md"), generate.tests_by_row()
     parts = [found[3] for found in generate.PART.finditer(page)]
     rows = {key: row for part in parts for key, row in generate.read_table(part).items()}
@@ -152,7 +153,8 @@ def test_every_row_of_the_interface_has_a_proof_or_says_that_it_is_not_there() -
     without = {key for key, row in asked.items() if key not in by_row and "`test_" not in row["in zmreg"]}
     told = {key for key, row in rows.items() if row["in zmreg"].startswith("**Not there**")}
     assert without == told
-    assert not [key for key, row in rows.items() if key in by_row and "`test_" not in row["proved by"]], "run `make docs`"
+    stale = [key for key, row in rows.items() if key in by_row and "`test_" not in row["proved by"]]
+    assert not stale, "run `make docs`"
 
 
 def test_names_of_our_modules_in_the_pages_exist() -> None:

@@ -13,6 +13,7 @@ from zmreg.model import errors
 
 if TYPE_CHECKING:
     from zmreg.api.actors import ActorClass, ActorHandle, get_actor, kill, method
+    from zmreg.api.annotating import annotate
     from zmreg.api.calling import acall, call, describe, functions
     from zmreg.api.cluster import (
         available_resources,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
         placement_group_table,
         remove_placement_group,
     )
-    from zmreg.api.locations import replicate, scatter, who_has
+    from zmreg.api.locations import has_what, replicate, scatter, who_has
     from zmreg.api.named import register, serve, withdraw
     from zmreg.api.plugins import register_worker_plugin, unregister_worker_plugin, upload_file
     from zmreg.api.pool import Pool
@@ -56,11 +57,26 @@ if TYPE_CHECKING:
     from zmreg.api.streams import ObjectRefGenerator
     from zmreg.api.upkeep import drain_node, interrupt, restart, wait_for_actors, wait_for_nodes
     from zmreg.flows import sync
+    from zmreg.flows.collectors import DistributedResultCollector
     from zmreg.flows.lowering import Graph
+    from zmreg.flows.outputs import (
+        cleanup,
+        copy_output,
+        get_phase_output,
+        get_phase_outputs,
+        phase_ref,
+        store_phase_output,
+    )
+    from zmreg.flows.phases import Phase, RunResult, distribute_phases, run
+    from zmreg.flows.pipeline import Pipeline
+    from zmreg.flows.pipeline_run import PipelineRun, PipelineSession
     from zmreg.flows.pools import ActorPool
     from zmreg.flows.queues import Queue
     from zmreg.flows.request import GraphResult, Run, arequest, request, start_request
+    from zmreg.flows.sinks import ResultStreamer, Sink
+    from zmreg.flows.stages import DeadLetter, Stage, stage
     from zmreg.flows.variables import get_dataset, list_datasets, publish_dataset, unpublish_dataset
+    from zmreg.flows.workflows import Coordinator
     from zmreg.model.graphs import Lit, Ref, RPCCommand, Step
 
 from zmreg.model.version import VERSION
@@ -71,6 +87,8 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "ActorPool",
+    "Coordinator",
+    "DistributedResultCollector",
     "Event",
     "Executor",
     "NodeAffinitySchedulingStrategy",
@@ -82,8 +100,11 @@ __all__ = [
     "Pool",
     "Queue",
     "RemoteFunction",
+    "ResultStreamer",
+    "Sink",
     "Subscription",
     "acall",
+    "annotate",
     "as_completed",
     "available_resources",
     "call",
@@ -104,6 +125,7 @@ __all__ = [
     "get_gpu_ids",
     "get_placement_group",
     "get_runtime_context",
+    "has_what",
     "init",
     "interrupt",
     "is_initialized",
@@ -150,11 +172,28 @@ __all__ = [
     "Ref",
     "RPCCommand",
     "Step",
+    "DeadLetter",
+    "Pipeline",
+    "PipelineRun",
+    "PipelineSession",
+    "Stage",
+    "stage",
+    "Phase",
+    "RunResult",
+    "cleanup",
+    "copy_output",
+    "distribute_phases",
+    "get_phase_output",
+    "get_phase_outputs",
+    "phase_ref",
+    "run",
+    "store_phase_output",
 ]
 
 # Where each name lives; the same for type checkers above. A test holds the two, and __all__, together.
 _HOMES = {
     "zmreg.api.actors": ("ActorClass", "ActorHandle", "get_actor", "kill", "method"),
+    "zmreg.api.annotating": ("annotate",),
     "zmreg.api.calling": ("acall", "call", "describe", "functions"),
     "zmreg.api.cluster": (
         "available_resources",
@@ -185,7 +224,7 @@ _HOMES = {
         "placement_group_table",
         "remove_placement_group",
     ),
-    "zmreg.api.locations": ("replicate", "scatter", "who_has"),
+    "zmreg.api.locations": ("has_what", "replicate", "scatter", "who_has"),
     "zmreg.api.named": ("register", "serve", "withdraw"),
     "zmreg.api.plugins": ("register_worker_plugin", "unregister_worker_plugin", "upload_file"),
     "zmreg.api.pool": ("Pool",),
@@ -198,11 +237,26 @@ _HOMES = {
     "zmreg.api.streams": ("ObjectRefGenerator",),
     "zmreg.api.upkeep": ("drain_node", "interrupt", "restart", "wait_for_actors", "wait_for_nodes"),
     "zmreg.flows": ("sync",),
+    "zmreg.flows.collectors": ("DistributedResultCollector",),
     "zmreg.flows.lowering": ("Graph",),
+    "zmreg.flows.outputs": (
+        "cleanup",
+        "copy_output",
+        "get_phase_output",
+        "get_phase_outputs",
+        "phase_ref",
+        "store_phase_output",
+    ),
+    "zmreg.flows.phases": ("Phase", "RunResult", "distribute_phases", "run"),
+    "zmreg.flows.pipeline": ("Pipeline",),
+    "zmreg.flows.pipeline_run": ("PipelineRun", "PipelineSession"),
     "zmreg.flows.pools": ("ActorPool",),
     "zmreg.flows.queues": ("Queue",),
     "zmreg.flows.request": ("GraphResult", "Run", "arequest", "request", "start_request"),
+    "zmreg.flows.sinks": ("ResultStreamer", "Sink"),
+    "zmreg.flows.stages": ("DeadLetter", "Stage", "stage"),
     "zmreg.flows.variables": ("get_dataset", "list_datasets", "publish_dataset", "unpublish_dataset"),
+    "zmreg.flows.workflows": ("Coordinator",),
     "zmreg.model.graphs": ("Lit", "RPCCommand", "Ref", "Step"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -215,6 +269,16 @@ if not TYPE_CHECKING:  # who saw it would take any name for a good one
             raise AttributeError(f"module 'zmreg' has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(home), name)
         return value
+
+
+def load_ipython_extension(shell: object) -> None:
+    """`%load_ext zmreg`: cells that begin with `%%zmreg` run on every worker."""
+    import_module("zmreg.integrations.notebook").load(shell)
+
+
+def unload_ipython_extension(shell: object) -> None:
+    """`%unload_ext zmreg`."""
+    import_module("zmreg.integrations.notebook").unload(shell)
 
 
 def __dir__() -> list[str]:

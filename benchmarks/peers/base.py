@@ -41,6 +41,8 @@ class Feature(Enum):
     GRAPHS = "graphs of calls that are handed over as one"
     TRACING = "a switch for tracing such graphs"
     LEDGER = "a head with or without a state directory"
+    PIPELINES = "streams that pass through stages"
+    SINKS = "files of results that any process writes into"
 
 
 class Peer:
@@ -139,6 +141,12 @@ class Peer:
     def stream(self, function: Callable[[int], object], count: int, bound: int | None) -> Iterable[Handle]:
         """The handles of what a generator yields, as they come; at most `bound` lie there untaken (Feature.STREAMS)."""
         raise self._lacks("stream")
+
+    def pipeline(
+        self, functions: Sequence[Callable[[Any], object]], items: Iterable[Any], apart: bool
+    ) -> Iterable[Any]:
+        """What comes out of these stages, all in one process or each in one of its own (Feature.PIPELINES)."""
+        raise self._lacks("pipeline")
 
     def actors(self, count: int) -> list[Call]:
         """Create `count` actors (jobs.Counter) spread over the workers; returns their `inc` methods."""

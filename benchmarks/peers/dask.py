@@ -23,6 +23,7 @@ class Dask(Peer):
     # As nodes serve its worker processes: each keeps its own results, and they fetch from each other.
     features = frozenset(Feature) - {
         Feature.ONCE, Feature.REGISTRY, Feature.NAMES, Feature.TRACING, Feature.LEDGER, Feature.STREAMS,
+        Feature.PIPELINES,
     }  # fmt: skip
     max_rounds = 2
 

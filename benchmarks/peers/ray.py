@@ -19,7 +19,13 @@ class Ray(Peer):
     name = "ray"
     module = "ray"
     distribution = "ray"
-    features = frozenset(Feature) - {Feature.REGISTRY, Feature.NAMES, Feature.TRACING, Feature.LEDGER}
+    features = frozenset(Feature) - {
+        Feature.REGISTRY,
+        Feature.NAMES,
+        Feature.TRACING,
+        Feature.LEDGER,
+        Feature.PIPELINES,
+    }
     max_rounds = 2
 
     def __init__(self) -> None:

@@ -104,6 +104,15 @@ class Zmreg(Peer):
         handles: Iterable[Handle] = self.lib.remote(function).options(**options).remote(count)
         return handles
 
+    def pipeline(
+        self, functions: Sequence[Callable[[Any], object]], items: Iterable[Any], apart: bool
+    ) -> Iterable[Any]:
+        pipe = self.lib.Pipeline()
+        for function in functions:
+            pipe |= function
+        outputs: Iterable[Any] = pipe.stream(items, buffer=64, fuse=not apart)
+        return outputs
+
     def map(self, function: Callable[[Any], object], items: Sequence[Any]) -> list[Any]:
         return list(self.lib.map(function, items))
 

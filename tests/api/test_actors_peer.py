@@ -53,6 +53,8 @@ class Wires:
 
     def request_turn(self) -> None: ...
 
+    def look_soon(self) -> None: ...
+
     def now(self) -> float:
         return 0.0
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import zmreg
+from tests.processes.drivers import Driver
 from zmreg.model.errors import ActorDiedError, StaleRefError
 from zmreg.services.seats import client
+from zmreg.testing import LocalCluster
 
 T = 30
 
@@ -68,3 +72,34 @@ def test_row34_an_actor_outlives_the_idle_worker_that_made_it():
         for each in weak:
             while not isinstance(each.inc.remote().exception(timeout=T), ActorDiedError):
                 assert time.monotonic() < deadline, "the last handle is gone, the actor is not"
+
+
+CALLER = """
+import pickle
+zmreg.init(address={address!r}, log_to_driver=False)
+handle = pickle.loads(bytes.fromhex({handle!r}))
+say("first", zmreg.get(handle.inc.remote(), timeout=30))
+while not os.path.exists({gate!r}):
+    time.sleep(0.01)
+say("stale", typed(lambda: zmreg.get(handle.inc.remote(), timeout=30)))
+say("second", zmreg.get(zmreg.get_actor("x29").inc.remote(), timeout=30))
+zmreg.shutdown()
+"""
+
+
+def test_X29_a_handle_as_bytes_is_good_in_any_program_and_never_reaches_a_successor(tmp_path: Path):
+    """Ids of actors are used once, so that who has an old one cannot take the next of that name for it."""
+    with LocalCluster([{"num_cpus": 1}, {"num_cpus": 1}]) as cluster:
+        cluster.attach()
+        first = Counter.options(name="x29").remote(10)
+        handle = pickle.dumps(zmreg.get_actor("x29")).hex()
+        gate = tmp_path / "gate"
+        text = CALLER.format(address=cluster.nodes[1].address, handle=handle, gate=str(gate))
+        with Driver(text) as caller:
+            assert caller.after("first") == "11"
+            zmreg.kill(first)
+            second = Counter.options(name="x29").remote(0)
+            gate.touch()
+            assert caller.after("stale") == "ActorDiedError"
+            assert caller.after("second") == "1"
+            assert zmreg.get(second.inc.remote(), timeout=T) == 2

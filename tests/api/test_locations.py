@@ -255,6 +255,26 @@ def test_X5_replicate_keeps_a_copy_that_is_there_already(nodes: list[TestNode]) 
     assert b.node_id in zmreg.who_has(ref)[ref]
 
 
+def test_X6_who_has_what_seen_from_values_and_from_nodes(nodes: list[TestNode]) -> None:
+    _, a, b = nodes
+    large, small, tiny = made_at(a, 3 * MB), made_at(a, 2 * MB), zmreg.put(1)
+    mine = zmreg.put(bytes(MB))
+    known = {large.hex(), small.hex()}
+    eventually(lambda: known <= zmreg.has_what(a.node_id)[a.node_id].keys(), BOUND_S)
+    found = zmreg.has_what()
+    assert set(found) == {node.node_id for node in nodes}
+    assert [key for key in found[a.node_id] if key in known] == [large.hex(), small.hex()], "the largest first"
+    assert found[a.node_id][large.hex()] == large.meta.nbytes
+    assert mine.hex() in found[nodes[0].node_id] and not known & found[b.node_id].keys()
+    assert tiny.hex() not in {key for rows in found.values() for key in rows}, "it rides in messages"
+    assert len(zmreg.has_what([a.node_id], limit=1)[a.node_id]) == 1
+    with pytest.raises(ClusterError, match="no living node"):
+        zmreg.has_what("beef")
+    gone = large.hex()
+    del large
+    eventually(lambda: gone not in zmreg.has_what(a.node_id)[a.node_id], BOUND_S)
+
+
 def test_X5_scatter_spreads_values_or_puts_them_everywhere(nodes: list[TestNode]) -> None:
     head, a, b = nodes
     refs = zmreg.scatter([bytes([n]) * MB for n in range(6)])

@@ -7,6 +7,7 @@ import collections
 import concurrent.futures
 import itertools
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -479,6 +480,16 @@ def test_X3_concurrent_futures_as_completed_and_a_callback_that_submits():
 # -- progress ---------------------------------------------------------------------------------------------------------
 
 
-def test_X9_progress_is_a_plain_line_and_gives_the_values(capfd):
+def test_X9_progress_is_a_plain_line_without_tqdm_and_gives_the_values(capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     assert zmreg.progress([after.remote(0, n) for n in range(5)]) == [0, 1, 2, 3, 4]
     assert "5/5 done" in capfd.readouterr().err
+
+
+def test_X9_progress_is_a_bar_where_tqdm_is_installed_and_raises_what_get_raises(capfd):
+    assert zmreg.progress([after.remote(0, n) for n in range(5)]) == [0, 1, 2, 3, 4]
+    assert "5/5" in (told := capfd.readouterr().err) and "100%" in told
+    failing = zmreg.remote(lambda: 1 / 0).remote()
+    with pytest.raises(ZeroDivisionError):
+        zmreg.progress([after.remote(0, 1), failing])
+    assert "2/2" in capfd.readouterr().err

@@ -318,7 +318,7 @@ def test_row28_memory_is_flat_however_many_there_are() -> None:
 # -- 27: replays ------------------------------------------------------------------------------------------------------
 
 
-def test_row27_and_64_a_replay_goes_on_where_the_dead_worker_stopped(tmp_path: Path) -> None:
+def test_row27_fault64_a_replay_goes_on_where_the_dead_worker_stopped(tmp_path: Path) -> None:
     @zmreg.remote(max_retries=1)
     def dies(path: str) -> Iterator[Any]:
         for i in range(6):
@@ -372,7 +372,7 @@ def test_row27_an_error_that_may_be_retried_gives_no_item_twice(tmp_path: Path) 
     assert values(flaky.remote(str(tmp_path / "failed"))) == [0, 1, 2, 3]
 
 
-def test_row64_a_producer_that_dies_for_good_leaves_its_items_and_a_typed_error() -> None:
+def test_fault64_a_producer_that_dies_for_good_leaves_its_items_and_a_typed_error() -> None:
     @zmreg.remote(max_retries=0)
     def dies() -> Iterator[int]:
         yield 1

@@ -177,7 +177,7 @@ def test_row26_a_named_handle_knows_which_methods_stream() -> None:
     made.close(T)
 
 
-def test_row64_an_actor_that_is_killed_leaves_its_items_and_a_typed_error(tmp_path: Path) -> None:
+def test_fault64_an_actor_that_is_killed_leaves_its_items_and_a_typed_error(tmp_path: Path) -> None:
     made = zmreg.remote(Plain).remote()
     generator = made.marking.remote(str(tmp_path))
     until_ready(generator, 2)

@@ -433,6 +433,31 @@ def test_row6_bad_retry_options(options, kind):
         zmreg.remote(**options)(lambda: None)
 
 
+# -- 8: names --------------------------------------------------------------------------------------------------------
+
+
+def test_row8_names_are_shown_and_mean_nothing_else():
+    @zmreg.remote(name="alike", enable_task_events=False)
+    def one():
+        return 1
+
+    @zmreg.remote(name="alike")
+    class Two:
+        def two(self):
+            return 2
+
+    @zmreg.remote(num_cpus=0.1)
+    def endless():
+        time.sleep(60)
+
+    two, ended = Two.remote(), endless.options(name="shown").remote()
+    assert zmreg.get([one.remote(), one.options(name="alike").remote()], timeout=30) == [1, 1]
+    assert zmreg.get(two.two.options(name="alike", enable_task_events=False).remote(), timeout=30) == 2
+    ended.cancel()
+    with pytest.raises(errors.TaskCancelledError, match="shown"):
+        ended.get(timeout=30)
+
+
 # -- row 9: strategies ------------------------------------------------------------------------------------------------
 
 

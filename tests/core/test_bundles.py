@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zmreg.core.bundles import Commit, Drop, Group, GroupBook, GroupEffect, GroupState, Prepare, plan
-from zmreg.core.effects import Granted, GroupUnknown, Infeasible, StopWorker
+from zmreg.core.bundles import Commit, Drop, Group, GroupBook, GroupEffect, GroupState, HoldBack, Prepare, plan
+from zmreg.core.effects import Granted, GroupUnknown, Infeasible, Recall, StopWorker
 from zmreg.core.leases import LeaseBook
+from zmreg.model.ids import NODE_BYTES
 from zmreg.model.mesh_messages import NodeRecord
 from zmreg.model.record import Resources
 from zmreg.model.specs import BUNDLE, CPU, GPU, GROUP, UNIT, Shape, grouped
@@ -91,6 +92,7 @@ class World:
         self.down: dict[bytes, list[GroupEffect]] = {node: [] for node in self.nodes}
         self.up: list[tuple[bytes, bytes, int, bool]] = []
         self.ids: list[bytes] = []
+        self.now = 0.0
 
     def perform(self, effects: list[GroupEffect]) -> None:
         for effect in effects:
@@ -105,7 +107,7 @@ class World:
 
     def look(self) -> None:
         rows = [record(node, leases.statistics().available) for node, leases in self.nodes.items()]
-        self.perform(self.book.look(rows))
+        self.perform(self.book.look(rows, self.now))
 
     def deliver(self, node: bytes) -> None:
         if self.down[node]:
@@ -127,6 +129,17 @@ class World:
     def kill(self, node: bytes) -> None:
         del self.nodes[node], self.down[node]
         self.perform(self.book.node_gone(node))
+
+    def crown(self) -> None:
+        """Another head: what was under way is lost, and it knows the groups and not where they are."""
+        known, self.book = list(self.book.groups.values()), GroupBook()
+        self.down, self.up = {node: [] for node in self.nodes}, []
+        for each in known:
+            self.book.create(Group(each.group_id, OWNER, "", each.bundles, each.strategy, each.detached))
+        for node, leases in self.nodes.items():
+            for group_id, standing, prepared in leases.groups():
+                self.book.claim(node, group_id, standing, prepared)
+        self.perform(self.book.all_home())
 
     def settle(self) -> None:
         for _ in range(200):
@@ -153,7 +166,7 @@ class World:
     st.lists(st.integers(1, 3), min_size=1, max_size=4),
     st.lists(
         st.tuples(
-            st.sampled_from("cldaark"), st.integers(0, 7), st.lists(st.integers(1, 3), min_size=1, max_size=3),
+            st.sampled_from("cldaarkh"), st.integers(0, 7), st.lists(st.integers(1, 3), min_size=1, max_size=3),
             st.sampled_from(["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]),
         ),
         max_size=40,
@@ -175,6 +188,8 @@ def test_row_69_all_bundles_or_none_whatever_happens(
             world.answer()
         elif what == "r" and world.ids:
             world.perform(world.book.remove(world.ids[number % len(world.ids)], list(world.nodes)))
+        elif what == "h":
+            world.crown()
         elif what == "k" and len(alive) > 1:
             world.kill(alive[number % len(alive)])
         world.check()
@@ -226,6 +241,47 @@ def test_row_69_a_node_that_dies_takes_its_bundles_and_only_these_are_asked_for_
     assert group.state is GroupState.RESCHEDULING
     world.settle()
     assert group.state is GroupState.CREATED and group.places[0] == kept and group.places[1] not in (kept, lost)
+
+
+def test_row_69_another_head_finishes_what_the_last_one_had_begun_to_say() -> None:
+    world = World(1, 1)
+    whole = world.create([1, 1], "STRICT_SPREAD")
+    world.look()
+    for node in world.nodes:
+        world.deliver(node)
+        world.answer()
+    world.deliver(b"node0000")  # it stands here, and the other one has not heard so
+    world.crown()
+    assert world.book.groups[whole].state is GroupState.CREATED
+    assert world.down == {b"node0000": [], b"node0001": [Commit(b"node0001", whole)]}
+
+
+def test_row_69_another_head_lets_go_of_a_group_that_was_half_asked_for_and_of_one_that_is_unknown() -> None:
+    world = World(1, 1, 1)
+    world.create([1, 1], "STRICT_SPREAD")
+    world.look()
+    world.deliver(b"node0000")
+    assert world.nodes[b"node0002"].prepare(b"unknown-", [(0, cpus(1))])
+    (index,) = world.held(b"node0000", world.ids[0])
+    world.crown()
+    assert world.down[b"node0000"] == [Drop(b"node0000", world.ids[0], (index,), False)]
+    assert world.down[b"node0002"] == [Drop(b"node0002", b"unknown-", (), True)]
+
+
+def test_row_69_a_claim_that_comes_before_its_order_is_kept_for_it() -> None:
+    book = GroupBook()
+    book.claim(b"node0000", b"group000" + OWNER, (0,), ())
+    assert book.create(Group(b"group000" + OWNER, OWNER, "", (cpus(1),), "PACK", False))
+    assert book.all_home() == [] and book.groups[b"group000" + OWNER].state is GroupState.CREATED
+
+
+def test_row_69_groups_of_programs_on_a_node_that_dies_end_but_for_detached_ones() -> None:
+    book = GroupBook()
+    for number, detached in enumerate((False, True)):
+        book.create(Group(b"group%03d" % number + OWNER, OWNER, "", (cpus(1),), "PACK", detached))
+    effects = book.node_gone(OWNER[:NODE_BYTES] + b"--", [b"node0000"])
+    assert effects == [Drop(b"node0000", b"group000" + OWNER, (), True)]
+    assert [each.detached for each in book.groups.values()] == [True]
 
 
 class TestAtANode:
@@ -350,3 +406,62 @@ class TestGpusAtANode:
         assert not leases.prepare(other, [(0, gpus(0.5))]), "0.8 are free, in two parts"
         assert leases.free_devices() == (4_000, 4_000)
         assert leases.prepare(other, [(0, gpus(0.4)), (1, gpus(0.4))])
+
+
+class TestHoldingBack:
+    GROUP_ID = b"group--1" + OWNER
+
+    def full(self) -> tuple[LeaseBook, list[Granted]]:
+        """A node of two CPUs, and an owner with more than enough to do."""
+        leases = LeaseBook({CPU: 2 * UNIT}, frozenset(), 8)
+        for number in range(3):
+            leases.worker_started(b"worker%02d" % number)
+        return leases, [each for each in leases.want(OWNER, Shape.of(1), 9) if isinstance(each, Granted)]
+
+    def test_row_69_what_comes_free_is_the_groups_and_leases_are_called_back(self) -> None:
+        leases, granted = self.full()
+        effects = leases.hold_back(self.GROUP_ID, cpus(2), 10.0)
+        assert {each.worker for each in effects if isinstance(each, Recall)} == {each.worker for each in granted}
+        assert leases.hold_back(self.GROUP_ID, cpus(2), 10.0) == [], "they come back once"
+        for each in granted:
+            assert not any(isinstance(effect, Granted) for effect in leases.returned(OWNER, each.worker))
+        assert not leases.prepare(b"another-", [(0, cpus(1))])
+        assert leases.prepare(self.GROUP_ID, [(0, cpus(2))])
+        leases.commit(self.GROUP_ID)
+        assert leases.total() == tuple(
+            sorted((*cpus(2), *grouped((*cpus(2), (BUNDLE, 100_000 * UNIT)), self.GROUP_ID, 0)))
+        )
+
+    def test_row_69_what_the_group_leaves_is_lent_and_what_nobody_fetches_as_well(self) -> None:
+        leases, (first, second) = self.full()
+        assert len(leases.hold_back(self.GROUP_ID, cpus(1), 10.0)) == 1
+        assert not any(isinstance(each, Granted) for each in leases.returned(OWNER, first.worker))
+        assert any(isinstance(each, Granted) for each in leases.returned(OWNER, second.worker)), "one is not held back"
+        assert not any(isinstance(each, Granted) for each in leases.tick(9.0))
+        assert any(isinstance(each, Granted) for each in leases.tick(10.0))
+
+    def test_row_69_a_removed_group_holds_nothing_back(self) -> None:
+        leases, (first, _) = self.full()
+        leases.hold_back(self.GROUP_ID, cpus(2), 10.0)
+        leases.returned(OWNER, first.worker)
+        assert any(isinstance(each, Granted) for each in leases.drop(self.GROUP_ID, (), True))
+
+    def test_row_69_who_waits_long_is_given_what_comes_free_for_a_while_and_again_after_ever_longer_pauses(
+        self,
+    ) -> None:
+        book, group_id = GroupBook(), self.GROUP_ID
+        book.create(Group(group_id, OWNER, "", (cpus(1), cpus(2)), "PACK", False))
+        busy = [each.but(available=cpus(0)) for each in nodes(2, 1)]
+        held = [now for now in range(100) if book.look(busy, float(now))]
+        assert held == [5, 20, 40, 70]
+        assert book._hold_back(busy, 200.0) == [
+            HoldBack(b"node0000", group_id, cpus(2), 10.0), HoldBack(b"node0001", group_id, cpus(1), 10.0)
+        ]  # fmt: skip
+        assert [type(each) for each in book.look(nodes(2, 1), 201.0)] == [Prepare, Prepare]
+
+    def test_row_69_nothing_is_held_back_for_what_no_end_of_others_would_make_room_for(self) -> None:
+        book = GroupBook()
+        book.create(Group(self.GROUP_ID, OWNER, "", (cpus(2),), "PACK", False))
+        taken = grouped((*cpus(1), (BUNDLE, UNIT)), b"another-" + OWNER, 0)
+        has = [each.but(total=(*each.total, *taken)) for each in nodes(2)]
+        assert not any(book.look([each.but(available=cpus(1)) for each in has], float(now)) for now in range(100))

@@ -94,6 +94,23 @@ def test_row_10_an_idle_worker_of_another_environment_makes_room_at_the_cap() ->
     assert sorted(map(str, world.holders())) == sorted(map(str, [c1, env("x")])), "its own is there still"
 
 
+def test_row_14_a_program_that_has_ended_leaves_no_idle_worker_and_others_keep_theirs() -> None:
+    """The environment of a program that shares its cluster begins with its own id (services/environments.py)."""
+    mine, other = b"node0001", b"node0002"
+    leases = book(cpus=4)
+    shapes = [(mine, env(mine.hex())), (mine, env(mine.hex() + "0f")), (other, env(other.hex()))]
+    for number, (owner, shape) in enumerate(shapes):
+        leases.want(owner, shape, 1)
+        assert leases.worker_started(b"worker%d" % number) == [Granted(owner, shape, b"worker%d" % number)]
+        leases.want(owner, shape, 0)
+        leases.returned(owner, b"worker%d" % number)
+    leases.want(other, shapes[2][1], 1)
+    assert leases.owner_died(mine) == [StopWorker(b"worker0"), StopWorker(b"worker1")]
+    leases.want(other, shapes[2][1], 0)
+    leases.returned(other, b"worker2")
+    assert leases.jobs_ended(b"node") == [StopWorker(b"worker2")]
+
+
 def test_row_10_a_busy_worker_of_another_environment_is_called_back_at_the_cap() -> None:
     world = World(book(max_workers=1))
     world.want(A, env("x"), 1)

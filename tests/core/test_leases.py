@@ -516,3 +516,12 @@ def test_row71_a_node_that_is_drained_calls_everything_back_and_gives_nothing():
     assert book.want(b"owner001", Shape.of(), 4) == [] and book.tick(10.0) == []
     assert book.unserved() == [(b"owner001", Shape.of(), 3)], "others may serve it"
     assert book.returned(b"owner001", b"worker01") == [StopWorker(b"worker01")]
+
+
+def test_row73_the_holder_of_a_worker_is_its_leases_owner_or_its_actors_owner() -> None:
+    leases = book(workers=2)
+    assert leases.holder(worker(1)) == b"" and leases.holder(b"unknown") == b""
+    (leased,) = granted_workers(leases.want(A, c1, 1))
+    (hosted,) = leases.host(B + bytes(8), c1, c0)
+    assert isinstance(hosted, Hosted)
+    assert leases.holder(leased) == A and leases.holder(hosted.worker) == B

@@ -1,4 +1,4 @@
-"""Programs as Ray's own tutorials have them, with another import and nothing else (core-api: a Ray program ports so)."""
+"""Programs as Ray's own tutorials have them, with another import and nothing else: all rows of core-api together."""
 
 from __future__ import annotations
 
@@ -336,7 +336,7 @@ def test_what_the_program_knows_of_itself(ray: ModuleType):
 
     node, task, resources = ray.get(who.remote())
     assert node in [each["NodeID"] for each in ray.nodes() if each["Alive"]] and task
-    assert resources["CPU"] == 1.0 == resources.get("CPU")
+    assert resources["CPU"] == 1.0
     assert ray.cluster_resources()["CPU"] == 2.0 >= ray.available_resources().get("CPU", 0.0)
 
 

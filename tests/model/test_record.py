@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from typing import ClassVar
 
@@ -67,3 +68,30 @@ def test_defaults_class_variables_and_but() -> None:
     with pytest.raises(TypeError, match="colour"):
         Sized("a").but(colour="red")
     assert Sized.__match_args__ == ("name", "size")
+
+
+class Checked(Record):
+    """Looks at what it is given."""
+
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ValueError(f"size={self.size} is negative")
+
+
+def test_values_are_looked_at_each_time_one_is_made() -> None:
+    assert Checked(2).but(size=3).size == 3
+    for _ in range(2):
+        with pytest.raises(ValueError, match="size=-1"):
+            Checked(-1)
+    with pytest.raises(ValueError, match="size=-2"):
+        Checked(2).but(size=-2)
+
+
+def test_help_knows_the_fields_before_there_is_an_instance() -> None:
+    class Fresh(Record):
+        name: str
+        size: int = 1
+
+    assert str(inspect.signature(Fresh)) == "(name, size=1)"

@@ -436,9 +436,9 @@ def test_row73_what_workers_print_appears_on_the_drivers_stderr_with_a_prefix():
         driver.after("down")
         assert driver.end() == 0
         lines = driver.stderr().splitlines()
-        assert f"(worker pid={pid}) hello from a task" in lines
-        assert f"(worker pid={pid}) an error line" in lines
-        assert f"(worker pid={pid}) in two parts" in lines, "a line that came in pieces is shown whole"
+        assert f"(talk pid={pid}) hello from a task" in lines
+        assert f"(talk pid={pid}) an error line" in lines
+        assert f"(talk pid={pid}) in two parts" in lines, "a line that came in pieces is shown whole"
         assert any(line.endswith(") last words") for line in lines), "what a worker says before it dies is not lost"
 
 

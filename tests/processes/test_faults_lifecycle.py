@@ -151,6 +151,22 @@ def test_C36_a_clean_shutdown_prints_nothing():
         assert driver.left(5.0) == []
 
 
+def test_C36_answers_that_come_while_a_program_leaves_are_no_error():
+    source = """
+    for _ in range(3):
+        zmreg.init(num_cpus=2)
+        work = zmreg.remote(time.sleep)
+        refs = [work.remote(0.002) for _ in range(400)]
+        refs[50].get(timeout=20)
+        zmreg.shutdown()
+    say("down")
+    """.replace("\n    ", "\n")
+    with Driver(source) as driver:
+        driver.after("down")
+        assert driver.end() == 0
+        assert driver.stderr() == ""
+
+
 @pytest.mark.parametrize("way", ["sys.exit(3)", "raise SystemExit(3)", "os._exit(3)", "end"])
 def test_fault16_a_driver_that_exits_with_calls_in_flight(way):
     source = f"""

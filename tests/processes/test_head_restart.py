@@ -230,8 +230,13 @@ def test_a_head_that_keeps_nothing_starts_anew(tmp_path: Path) -> None:
         cluster.attach(b.node_id)
         old = Counter.options(name="old", **DETACHED_AT_B).remote()
         assert old.add.remote().get(timeout=10) == 1
+        group = zmreg.placement_group([{"CPU": 1}])
+        inside = Counter.options(scheduling_strategy=zmreg.PlacementGroupSchedulingStrategy(group)).remote()
+        assert inside.add.remote().get(timeout=10) == 1 and group.wait(10)
         cluster.kill_node(head.node_id)
         cluster.add_node(contact="", port=port)
+        with pytest.raises(zmreg.errors.PlacementGroupRemovedError):
+            until(lambda: group.ready().get(timeout=20) is None, "the group stays", 10.0)
         assert Counter.options(name="old", **DETACHED_AT_B).remote().add.remote().get(timeout=20) == 1
         with pytest.raises(zmreg.errors.ActorDiedError, match="unknown here"):
             until(lambda: old.add.remote().get(timeout=20) is None, "the new head knows it", 10.0)

@@ -96,7 +96,7 @@ def test_row28_a_callers_death_ends_a_parked_producer_on_another_node(nodes: Loc
     producer.close(T)
 
 
-def test_row64_the_death_of_its_node_is_a_replay_behind_what_was_taken(nodes: LocalCluster, tmp_path: Path) -> None:
+def test_fault64_the_death_of_its_node_is_a_replay_behind_what_was_taken(nodes: LocalCluster, tmp_path: Path) -> None:
     @zmreg.remote(max_retries=1)
     def counting(marks: str) -> Iterator[Any]:
         for i in range(30):

@@ -60,10 +60,15 @@ def test_what_was_kept_is_there_for_the_next_head(tmp_path: Path) -> None:
     first.node(b"a" * 8, True)
     first.node(b"b" * 8, True)
     first.node(b"b" * 8, False)
+    first.group(b"group 1", b"one")
+    first.group(b"group 2", b"two")
+    first.group(b"group 1", b"")
+    first.group(b"group 0", b"three")
     assert settled(first) == ""
     first.close()
 
     second = open_ledger(tmp_path, CLUSTER, b"next\0\0\0\0")
+    assert second.groups == [b"two", b"three"], "in the order they came"
     assert (second.epoch, second.former) == (2, NODE)
     assert second.actors == [
         (order(1, "counter"), stand(1)),

@@ -1,4 +1,4 @@
-"""What was sent ahead to a worker whose call is suddenly slow comes back (design.md section 4, rule 3), without processes."""
+"""What was sent ahead to a worker whose call is suddenly slow comes back (design.md section 4, rule 3): pure."""
 
 from __future__ import annotations
 

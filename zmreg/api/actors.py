@@ -196,6 +196,11 @@ class ActorHandle(Generic[T]):
     def __repr__(self) -> str:
         return f"<ActorHandle[{self._facts[1]}] {self._facts[0][-4:].hex()}>"
 
+    def _repr_html_(self) -> str:
+        from zmreg.api.look import of_actor  # late: for notebooks alone
+
+        return of_actor(self)
+
 
 class ActorClass(Generic[T]):
     """A class whose instances live on workers. Made by `@zmreg.remote`."""

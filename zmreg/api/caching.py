@@ -1,4 +1,4 @@
-"""Functions whose calls are remembered: equal code and equal inputs give the ref that there is, anywhere in the cluster.
+"""Functions whose calls are remembered: equal code and inputs give the ref that there is, anywhere in the cluster.
 
 Opt-in: `@zmreg.remote(cache=True)`. The function must be one whose result follows from its arguments alone. Each call
 asks an actor first, which is a round trip; calls of other functions know nothing of it.
@@ -6,11 +6,13 @@ asks an actor first, which is a round trip; calls of other functions know nothin
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from zmreg.api import options as opts
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef
 from zmreg.services.memo import key_of
@@ -25,6 +27,8 @@ MOST_RESULTS: Final = 10_000
 MOST_BYTES: Final = 1 << 30
 _guard = threading.Lock()
 _handles: dict[str, ActorHandle[Any]] = {}
+_making: dict[bytes, ObjectRef[Any]] = {}
+"""Results of this process that the actor does not know yet."""
 
 
 class Memo:
@@ -71,40 +75,56 @@ class CachedFunction(RemoteFunction[..., Any]):
 
     def options(self, **options: Any) -> RemoteFunction[..., Any]:
         """The same function with other options; `cache=False` makes it a plain one."""
-        from zmreg.api import options as opts
-
-        cached = options.pop("cache", True)
+        remembers = options.pop("cache", True)
         plain = RemoteFunction.options(self, **options)
-        if not cached:
+        if not remembers:
             return plain
         opts.check_cached(plain._options)
         return CachedFunction(self._function, plain._options, self._body)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, RemoteFunction.__reduce__(self)[1]
+        return cached, RemoteFunction.__reduce__(self)[1]
 
     def __repr__(self) -> str:
         return f"<CachedFunction {self._name}>"
 
 
-def _again(function: Callable[..., Any], options: dict[str, Any]) -> CachedFunction:
+def cached(function: Callable[..., Any], options: dict[str, Any]) -> CachedFunction:
+    """Raises ValueError for a function that gives several values."""
+    opts.check_cached(options)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ValueError(f"cache=True is for functions with one value, and {function.__name__} is a generator")
     return CachedFunction(function, options)
 
 
 def remembered(key: bytes, make: Callable[[], ObjectRef[Any]]) -> ObjectRef[Any]:
-    """The ref that is known under `key`; else what `make` gives, which is then known once it is there.
+    """The ref that is known under `key`; else what `make` gives, which is known to this process from now on, and to
+    all once it is there.
 
-    An error is no result: it is forgotten, and the next call runs. Two that ask at the same time may both run.
+    An error is no result: it is forgotten, and the next call runs. Two processes that ask at the same time both run.
     """
     memo = _memo()
+    with _guard:
+        mine = _making.get(key)
+    if mine is not None and not mine.failed():
+        return mine
     found: list[ObjectRef[Any]] = memo.find.remote(key).get()
     if found and not found[0].failed():
         return found[0]
     ref = make()
+    with _guard:
+        _making[key] = ref
+
+    def forget(_: object) -> None:
+        with _guard:
+            if _making.get(key) is ref:
+                del _making[key]
 
     def note(done: ObjectRef[Any]) -> None:
-        if not done.failed():
-            memo.keep.remote(key, [done], done.meta.nbytes)
+        if done.failed():
+            forget(done)
+        else:
+            memo.keep.remote(key, [done], done.meta.nbytes).add_done_callback(forget)
 
     ref.add_done_callback(note)
     return ref
@@ -127,5 +147,6 @@ def _memo() -> ActorHandle[Any]:
             }  # fmt: skip
             made: ActorClass[Any] = ActorClass(Memo, options)
             _handles.clear()
+            _making.clear()
             handle = _handles[seat] = made.remote()
     return handle

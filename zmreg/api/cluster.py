@@ -5,11 +5,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import sys
 import threading
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zmreg.api.environments import check_env, prepared
@@ -17,13 +15,13 @@ from zmreg.api.locations import replicate
 from zmreg.api.refs import ObjectRef
 from zmreg.api.streams import ObjectRefGenerator
 from zmreg.model.errors import ClusterError, GetTimeoutError
-from zmreg.model.messages import LogLines
-from zmreg.model.settings import Settings
+from zmreg.model.record import Record
 from zmreg.services import client as seats
 from zmreg.services.client import Client
 from zmreg.services.seats import client, on_first_use
 
 if TYPE_CHECKING:
+    from zmreg.model.settings import Settings
     from zmreg.services.embedding import Attached, Embedded
 
 T = TypeVar("T")
@@ -34,8 +32,7 @@ _embedded: Embedded | Attached | None = None
 _ending = False
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterInfo:
+class ClusterInfo(Record):
     """What `init` returns: where the cluster is. A context manager that calls `shutdown` at the end."""
 
     address: str
@@ -53,6 +50,11 @@ class ClusterInfo:
 
     def __repr__(self) -> str:
         return f"<Cluster {self.node_id[:8]} [{self.num_cpus:g} cpus]>"
+
+    def _repr_html_(self) -> str:
+        from zmreg.api.look import of_cluster  # late: for notebooks alone
+
+        return of_cluster(self)
 
 
 def init(  # noqa: PLR0913  the public face (design.md 11)
@@ -96,8 +98,8 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
             if _embedded is None or ignore_reinit_error or not _different(_embedded.wanted, wanted, info):
                 return info
             raise RuntimeError(
-                f"zmreg.init() was called before, with {_different(_embedded.wanted, wanted, info)} otherwise; call "
-                "zmreg.shutdown() first, or pass ignore_reinit_error=True to keep the running cluster"
+                f"zmreg.init() was called before, with other arguments: {_different(_embedded.wanted, wanted, info)}; "
+                "call zmreg.shutdown() first, or pass ignore_reinit_error=True to keep the running cluster"
             )
         if _embedded is not None and _embedded.client.pid == os.getpid():
             _embedded.close()  # its node is gone: threads and sockets are still there
@@ -105,7 +107,10 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
         _embedded = _come(wanted)
         if runtime_env:
             _equip(_embedded, runtime_env)
-        _embedded.client.show_log = _print_log if log_to_driver else _show_nothing
+        if log_to_driver:
+            from zmreg.services import screen  # late: for drivers
+
+            screen.turn_on(_embedded.client, wanted.get("log_dedup_s"))
         return _info(_embedded.client)
 
 
@@ -128,7 +133,8 @@ def _come(wanted: Mapping[str, Any]) -> Embedded | Attached:
                 "leave it out, or pass address='local' for a cluster of your own"
             )
         return attach(found, dict(wanted))
-    defaults = {name: value for name, value in known.items() if name in Settings.__dataclass_fields__}
+    fields = _fields()
+    defaults = {name: value for name, value in known.items() if name in fields}
     forward = wanted["log_to_driver"] and defaults.get("log_to_driver", True)
     if found is not None:  # a node that joins for this program alone offers nothing of this machine unless asked to
         defaults = {"num_cpus": 0.0, "num_gpus": 0.0}
@@ -152,12 +158,12 @@ def _different(old: Mapping[str, Any], new: Mapping[str, Any], running: ClusterI
     return ", ".join(f"{name}={old.get(name)!r} (now {new.get(name)!r})" for name in names)
 
 
-_OF_A_DRIVER = ("address", "key", "log_to_driver", "runtime_env")
+_OF_A_DRIVER = ("address", "key", "log_to_driver", "log_dedup_s", "runtime_env")
 """Arguments that are for us, and not for a node that starts."""
 
 
 def _check(wanted: Mapping[str, Any]) -> None:
-    fields = set(Settings.__dataclass_fields__)
+    fields = _fields()
     for name in wanted:
         if name not in fields and name not in _OF_A_DRIVER:
             raise TypeError(f"init() got an unexpected keyword argument {name!r}; it takes {', '.join(sorted(fields))}")
@@ -166,7 +172,14 @@ def _check(wanted: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={wanted[name]} is negative")
 
 
+def _fields() -> set[str]:
+    from zmreg.model.settings import Settings  # late, as in all that begins here: it takes milliseconds to define
+
+    return set(Settings.__dataclass_fields__)
+
+
 def _settings(values: Mapping[str, Any]) -> Settings:
+    from zmreg.model.settings import Settings
     from zmreg.services import accelerators
 
     found = {"num_cpus": float(os.cpu_count() or 1), "num_gpus": float(accelerators.count()), **values}
@@ -207,17 +220,6 @@ def is_initialized() -> bool:
     """Whether this process has a seat in a living cluster."""
     seat = seats.current()
     return seat is not None and seat.closed is None and seat.pid == os.getpid()
-
-
-def _show_nothing(_: LogLines) -> None:
-    """Asked for: log_to_driver=False."""
-
-
-def _print_log(message: LogLines) -> None:
-    for line in message.text.splitlines():
-        print(f"({message.source}) {line}", file=sys.stderr)
-    if message.skipped:
-        print(f"({message.source}) ... {message.skipped} bytes not shown: over the rate cap", file=sys.stderr)
 
 
 on_first_use(init)
@@ -407,8 +409,9 @@ def cancel(
 def nodes() -> list[dict[str, Any]]:
     """One dict a node: NodeID, Alive, Resources, Locs, ...; this machine's first, those that are gone last (Alive is
     False then, and Reason says why)."""
-    listing: list[dict[str, Any]] = client().ask("nodes")
-    return listing
+    from zmreg.api.look import NodeList  # late: html is for notebooks
+
+    return NodeList(client().ask("nodes"))
 
 
 def cluster_resources() -> dict[str, float]:

@@ -7,6 +7,7 @@ import itertools
 import queue
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -232,8 +233,16 @@ def _input(arg: Any, inputs: list[Any]) -> Any:
 
 
 def progress(refs: Iterable[ObjectRef[T]], every_s: float = 2.0) -> list[T]:
-    """Wait for refs with a line on stderr every `every_s` seconds; their values, in order."""
+    """Wait for refs and show how many are there; their values, in order.
+
+    With tqdm installed it is a bar, else a line on stderr every `every_s` seconds. Raises, at the end, what `get` does.
+    """
     wanted = list(refs)
+    if (bar := _bar(len(wanted))) is not None:
+        with bar:
+            for _ in as_completed(wanted):
+                bar.update(1)
+        return get(wanted)
     start = last = time.monotonic()
     for count, _ in enumerate(as_completed(wanted), 1):
         now = time.monotonic()
@@ -242,3 +251,14 @@ def progress(refs: Iterable[ObjectRef[T]], every_s: float = 2.0) -> list[T]:
             rate = count / max(now - start, 1e-9)
             print(f"{count}/{len(wanted)} done, {rate:.1f}/s, {now - start:.1f} s", file=sys.stderr)
     return get(wanted)
+
+
+def _bar(total: int) -> Any:
+    """A bar of tqdm, in a notebook one of its widgets; None where it is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it tells of widgets that are not installed; the plain bar does as well
+            from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=total, file=None if "IPython" in sys.modules else sys.stderr, unit="call")

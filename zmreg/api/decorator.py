@@ -63,5 +63,9 @@ def _make(target: Any, options: dict[str, Any]) -> Any:
         return ActorClass(target, options)
     if callable(target):
         opts.check_task_options(options)
+        if options.get("cache"):
+            from zmreg.api.caching import cached  # late: few are
+
+            return cached(target, options)
         return RemoteFunction(target, options)
     raise TypeError(f"zmreg.remote takes a function or a class, not {type(target).__name__}: {target!r:.80}")

@@ -111,14 +111,14 @@ def joined(
     modules: tuple[Package, ...] = (),
     group: Membership | None = None,
 ) -> Environment:
-    """`base` with these over it, and in this placement group, or in none."""
+    """`base` with these over it, of its job, and in this placement group, or in none."""
     both = tuple(sorted({**dict(base.variables), **dict(variables)}.items()))
     working_dir, modules = working_dir or base.working_dir, modules or base.modules
     digests = [working_dir.digest if working_dir else "", *(each.digest for each in modules)]
     member = (group.group_id, group.captures) if group is not None else None
     text = repr((both, digests, member)).encode(errors="surrogateescape")
-    key = blake2b(text, digest_size=8).hexdigest() if both or any(digests) or member else ""
-    return Environment(key, both, working_dir, modules, group)
+    content = blake2b(text, digest_size=8).hexdigest() if both or any(digests) or member else ""
+    return Environment(base.job + content, both, working_dir, modules, group, base.job)
 
 
 def _package(seat: Client, source: Path, excludes: tuple[str, ...], inside: str) -> Package:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import itertools
+import os
 import sys
 import threading
 import time
-import uuid
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -330,7 +330,7 @@ def _setup_of(initializer: Callable[..., object] | None, initargs: tuple[Any, ..
     if initializer is None and not has_managers:
         return None
     authkey = bytes(sys.modules["multiprocessing.process"].current_process().authkey) if has_managers else b""
-    return Setup(uuid.uuid4().hex if initializer is not None else "", initializer, initargs, authkey)
+    return Setup(os.urandom(16).hex() if initializer is not None else "", initializer, initargs, authkey)
 
 
 def _is_plain(fn: Any) -> bool:

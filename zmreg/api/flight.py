@@ -5,13 +5,13 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef
 from zmreg.model.function_messages import FunctionRow
 from zmreg.model.ids import node_of
+from zmreg.model.record import Record
 from zmreg.services.client import Waiter
 from zmreg.services.entries import FAILED, INLINE, PENDING, Entry
 from zmreg.services.filling import Filling, is_template
@@ -23,8 +23,7 @@ Local = Mapping[str, RemoteFunction[..., Any]]
 """Functions that nobody has to serve: they run as tasks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Landed:
+class Landed(Record):
     """A call that has ended. Exactly one of `ref` and `error` is there."""
 
     key: str

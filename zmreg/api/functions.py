@@ -140,6 +140,8 @@ class RemoteFunction(Generic[P, R]):
         """The same function with other options, for one call or many; the original stays as it is."""
         if "max_calls" in options:
             raise ValueError("max_calls belongs to the function: @zmreg.remote(max_calls=...), not options(...)")
+        if options.get("cache"):
+            raise ValueError("cache belongs to the function: @zmreg.remote(cache=True), not options(cache=True)")
         opts.check_task_options(options)
         return RemoteFunction(self._function, {**self._options, **options}, self._body)
 
@@ -156,6 +158,11 @@ class RemoteFunction(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<RemoteFunction {self._name}>"
+
+    def _repr_html_(self) -> str:
+        from zmreg.api.look import of_function  # late: for notebooks alone
+
+        return of_function(self)
 
 
 if TYPE_CHECKING:

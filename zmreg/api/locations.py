@@ -1,4 +1,4 @@
-"""Where values are, and having them in several places: who_has, replicate, scatter."""
+"""Where values are, and having them in several places: who_has, has_what, replicate, scatter."""
 
 from __future__ import annotations
 
@@ -31,6 +31,25 @@ def who_has(refs: ObjectRef[Any] | Iterable[ObjectRef[Any]]) -> dict[ObjectRef[A
         seat.look_at(ref._entry)
     found = _holders(seat, [ref._entry for ref in wanted])
     return {ref: [node.hex() for node in found.get(ref._entry.object_id, ())] for ref in wanted}
+
+
+def has_what(nodes: str | Iterable[str] | None = None, limit: int = 1_000) -> dict[str, dict[str, int]]:
+    """{node id: {object id (hex, as `ref.hex()`): bytes}}, the largest first and `limit` of each node at most.
+
+    `nodes`: ids as in `zmreg.nodes()`; by default all that live. Of other nodes it is what this one has heard, as with
+    `who_has`; with `registry_scope="large"` or `"owner"` that is not all of it. Values that ride in messages are in no
+    store. Raises ClusterError for a node that is not there, ValueError for a limit below 0.
+    """
+    if limit < 0:
+        raise ValueError(f"limit={limit}: a number of rows is 0 or more")
+    seat = client()
+    alive = [row["NodeID"] for row in seat.ask("nodes") or () if row["Alive"]]
+    wanted = alive if nodes is None else [nodes] if isinstance(nodes, str) else list(nodes)
+    for node in wanted:
+        if node not in alive:
+            raise ClusterError(f"no living node {node} is in the cluster; zmreg.nodes() lists them")
+    rows: dict[str, list[list[Any]]] = {node: seat.ask("held", f"{node},{limit}") or [] for node in wanted}
+    return {node: {object_id.hex(): nbytes for object_id, nbytes in rows[node]} for node in wanted}
 
 
 def _holders(seat: Client, entries: Iterable[Entry]) -> Holders:

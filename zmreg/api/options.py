@@ -24,11 +24,13 @@ TASK_OPTIONS: dict[str, Any] = {
     "max_calls": None,
     "retry_exceptions": False,
     "name": None,
+    "enable_task_events": True,
     "version": None,
     "scheduling_strategy": None,
     "runtime_env": None,
     "label_selector": None,
     "priority": 0,
+    "cache": False,
 }
 ACTOR_OPTIONS: dict[str, Any] = {
     "num_cpus": None,
@@ -37,6 +39,7 @@ ACTOR_OPTIONS: dict[str, Any] = {
     "memory": None,
     "locs": (),
     "name": None,
+    "enable_task_events": True,
     "namespace": None,
     "get_if_exists": False,
     "lifetime": None,
@@ -58,6 +61,7 @@ METHOD_OPTIONS: dict[str, Any] = {
     "max_task_retries": None,
     "retry_exceptions": None,
     "name": None,
+    "enable_task_events": True,
     "concurrency_group": None,
     "release": False,
     "batch": None,
@@ -72,7 +76,7 @@ def check_names(given: Iterable[str], known: Mapping[str, Any], what: str) -> No
             import difflib  # late: only a misspelt name needs it
 
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f"; did you mean {near[0]}?" if near else "."
             raise ValueError(f"unknown option {name!r} for {what}{hint} Valid options: {', '.join(sorted(known))}")
 
 
@@ -89,6 +93,14 @@ def check_task_options(options: Mapping[str, Any]) -> None:
 
         check_version(options["version"])
     exceptions_of(options.get("retry_exceptions", False))
+    if not isinstance(options.get("cache", False), bool):
+        raise TypeError(f"cache must be a bool, not {options['cache']!r}")
+
+
+def check_cached(options: Mapping[str, Any]) -> None:
+    """ValueError for a function whose results cannot be remembered: each call has one value."""
+    if options.get("num_returns") not in (None, 1):
+        raise ValueError(f"cache=True is for functions with one value, and not num_returns={options['num_returns']!r}")
 
 
 def check_actor_options(options: Mapping[str, Any]) -> None:

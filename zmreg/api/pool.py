@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import itertools
-import multiprocessing
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +38,7 @@ class AsyncResult(Generic[T]):
         """The value, or what the call raised. multiprocessing.TimeoutError after `timeout` seconds."""
         self.wait(timeout)
         if not self._outcome.done():
-            raise multiprocessing.TimeoutError
+            raise _timeout()
         return self._outcome.result()
 
     def wait(self, timeout: float | None = None) -> None:
@@ -166,7 +165,7 @@ class IMapIterator(Generic[T]):
             try:
                 slot.exception(timeout)
             except TimeoutError:
-                raise multiprocessing.TimeoutError from None
+                raise _timeout() from None
             with self._guard:
                 self._slots.popleft()
             self._items = iter(slot.result())
@@ -345,6 +344,12 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"<zmreg.Pool state={self._state}>"
+
+
+def _timeout() -> Exception:
+    from multiprocessing import TimeoutError as Late  # late: it brings sockets and selectors along
+
+    return Late()
 
 
 def _error_of(future: concurrent.futures.Future[Any]) -> BaseException | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from zmreg.model.record import Record
 from zmreg.services import arrivals
 from zmreg.services.client import EntryRef
 from zmreg.services.client import current as current_client
-from zmreg.services.entries import FAILED, PENDING, STATE_NAMES, Entry, Stored
+from zmreg.services.entries import FAILED, PENDING, STATE_NAMES, Entry, Stored, error_line
 from zmreg.services.seats import client, note_reference
 from zmreg.services.submit import resubmit
 
@@ -24,8 +24,7 @@ T = TypeVar("T")
 _BLOCKED_AFTER_S = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectMeta:
+class ObjectMeta(Record):
     """What is known of an object without fetching it. Sizes in bytes, durations in seconds."""
 
     state: str
@@ -195,8 +194,16 @@ class ObjectRef(EntryRef, Generic[T]):
 
     def __repr__(self) -> str:
         entry = self._entry
-        size = f", {entry.nbytes} bytes" if entry.nbytes else ""
-        return f"<ObjectRef {entry.object_id[-4:].hex()} [{STATE_NAMES[entry.state]}{size}]>"
+        error = error_line(entry)
+        what = f", {entry.type_name}" if entry.type_name and not error else ""
+        size = f", {entry.nbytes} bytes" if entry.nbytes and not error else ""
+        text = f": {error}" if error else ""
+        return f"<ObjectRef {entry.object_id[-4:].hex()} [{STATE_NAMES[entry.state]}{what}{size}{text}]>"
+
+    def _repr_html_(self) -> str:
+        from zmreg.api.look import card, facts_of  # late: for notebooks alone
+
+        return card(f"ObjectRef {self.hex()}", facts_of(self._entry))
 
 
 async def notified(listen: Callable[[Callable[[], None]], object], timeout: float | None = None) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zmreg.model.ids import PROCESS_ID_BYTES
+from zmreg.model.record import Record
 from zmreg.model.specs import LABEL, ON, SPREAD, TRY, WISH
 
 if TYPE_CHECKING:
     from zmreg.api.groups import PlacementGroup
 
 
-@dataclass(frozen=True, slots=True)
-class NodeAffinitySchedulingStrategy:
+class NodeAffinitySchedulingStrategy(Record):
     """On the node with this id (hex, as in `zmreg.nodes()`), also if that means to wait for room there.
 
     `soft`: elsewhere, but only when that node is gone or can never serve the request; not when it is merely busy.
@@ -33,8 +32,7 @@ class NodeAffinitySchedulingStrategy:
             raise ValueError(f"node_id={self.node_id!r} is no id of a node; zmreg.nodes() has them as 'NodeID'")
 
 
-@dataclass(frozen=True, slots=True)
-class NodeLabelSchedulingStrategy:
+class NodeLabelSchedulingStrategy(Record):
     """On nodes whose labels are as `hard` says; on those that meet most of `soft` where such nodes could serve it.
 
     Each is {name: wanted} with `x`, `!x`, `in(a, b)` or `!in(a, b)`. UnschedulableError when no node is as `hard` says.
@@ -48,8 +46,7 @@ class NodeLabelSchedulingStrategy:
         selected(self.soft or {}, WISH, "soft")
 
 
-@dataclass(frozen=True, slots=True)
-class PlacementGroupSchedulingStrategy:
+class PlacementGroupSchedulingStrategy(Record):
     """In a placement group: in the bundle of that index, or in any (-1).
 
     `placement_group_capture_child_tasks`: what the task or actor calls and creates is in the group, too, unless it says

@@ -118,6 +118,11 @@ class ObjectRefGenerator(Generic[T]):
         state = "ended" if stream.flow.over else "running"
         return f"<ObjectRefGenerator {self._done.hex()[-8:]} [{state} | {len(stream.ready)} items ready]>"
 
+    def _repr_html_(self) -> str:
+        from zmreg.api.look import of_generator  # late: for notebooks alone
+
+        return of_generator(self)
+
 
 # -- options ----------------------------------------------------------------------------------------------------------
 

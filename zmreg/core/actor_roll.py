@@ -33,12 +33,6 @@ SOUND_S: Final = 5.0
 CRASHES_AT_ONCE: Final = 5
 _FIRST_PAUSE_S: Final = 0.2
 
-# Why an actor is dead, when somebody wanted it so.
-KILLED: Final = b"killed"
-RELEASED: Final = b"exited: the last handle is gone"
-LEFT: Final = b"exited by itself"
-WANTED_ENDS: Final = frozenset({KILLED, RELEASED, LEFT})
-
 MOVING: Final = "MOVING"
 """What subscribers hear of a living actor that is about to change its place: send it nothing until it is ALIVE."""
 

@@ -14,10 +14,7 @@ from collections.abc import Container, Iterable
 from typing import Final
 
 from zmreg.core.actor_roll import (
-    KILLED,
-    LEFT,
     MOVES,
-    RELEASED,
     RESTART_PAUSE_S,
     Actor,
     ActorMove,
@@ -37,6 +34,7 @@ from zmreg.core.effects import (
     UnhostActor,
 )
 from zmreg.core.lifecycle import Lifecycle, named
+from zmreg.model.actor_messages import KILLED, LEFT, RELEASED
 from zmreg.model.ids import short
 from zmreg.model.specs import ActorEntry
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping
+from math import isfinite
 from numbers import Real
-from typing import Final
+from typing import Final, cast
 
 Measures = tuple[str, str, dict[str, float | None]]
 """(phase, container, metrics) of one row; None stands for what is there and is no number."""
@@ -75,21 +76,28 @@ class Moments:
 class Ranking:
     """The rows with the least and the greatest values of one metric, earlier ones first among equals."""
 
-    __slots__ = ("_greatest", "_least")
+    __slots__ = ("_greatest", "_least", "above", "below")
 
     def __init__(self) -> None:
         # (key, number of the row, its measures), best first; the number decides before measures are ever compared.
         self._least: list[tuple[float, int, Measures]] = []
         self._greatest: list[tuple[float, int, Measures]] = []
+        self.below = math.inf
+        """What is less gets into the ranks, and what is more than `above`: most rows need not be added at all."""
+        self.above = -math.inf
 
     def add(self, value: float, number: int, row: Measures) -> None:
         """One more; numbers grow."""
-        for kept, key in ((self._least, value), (self._greatest, -value)):
-            if len(kept) < MOST_RANKED:
-                insort(kept, (key, number, row))
-            elif key < kept[-1][0]:
-                kept.pop()
-                insort(kept, (key, number, row))
+        if value < self.below:
+            insort(self._least, (value, number, row))
+            del self._least[MOST_RANKED:]
+            if len(self._least) == MOST_RANKED:
+                self.below = self._least[-1][0]
+        if value > self.above:
+            insort(self._greatest, (-value, number, row))
+            del self._greatest[MOST_RANKED:]
+            if len(self._greatest) == MOST_RANKED:
+                self.above = -self._greatest[-1][0]
 
     def best(self, count: int, ascending: bool) -> Iterator[tuple[float, int, Measures]]:
         """(value, number, row) of the `count` greatest, or least; at most MOST_RANKED."""
@@ -117,18 +125,20 @@ class Aggregates:
             groups = self._moments.setdefault(key, {})
         counts = self._counts.setdefault(phase, {})
         counts[key[1]] = counts.get(key[1], 0) + 1
+        rankings = self._rankings
         for name, value in metrics.items():
             moments = groups.get(name)
             if moments is None:
                 moments = groups[name] = Moments()
-            if value is None or not math.isfinite(value):
+            if value is None or not isfinite(value):
                 moments.ignored += 1
                 continue
             moments.add(value)
-            ranking = self._rankings.get(name)
+            ranking = rankings.get(name)
             if ranking is None:
-                ranking = self._rankings[name] = Ranking()
-            ranking.add(value, self.rows, measures)
+                ranking = rankings[name] = Ranking()
+            if value < ranking.below or value > ranking.above:
+                ranking.add(value, self.rows, measures)
         self.rows += 1
 
     def phases(self) -> dict[str, dict[str, object]]:
@@ -200,27 +210,36 @@ def measures_of(row: Mapping[str, object]) -> Measures:
     are the numbers of `row["metrics"]`, else of `row["result"]["metrics"]`, else of `row["result"]`, else of the row
     itself. Words and whole structures are none; None is one that is missing.
     """
-    found: object = row.get("metrics")
-    if not isinstance(found, Mapping):
-        result = row.get("result")
-        if isinstance(result, Mapping):
-            nested = result.get("metrics")
-            found = nested if isinstance(nested, Mapping) else result
-        else:
-            found = row
-    return _text(row, _PHASES), _text(row, _CONTAINERS), dict(_numbers(found.items()))
+    found = _mapping(row.get("metrics"))
+    if found is None and (result := _mapping(row.get("result"))) is not None:
+        nested = _mapping(result.get("metrics"))
+        found = result if nested is None else nested
+    return _text(row, _PHASES), _text(row, _CONTAINERS), _numbers((row if found is None else found).items())
 
 
-def _numbers(items: Iterable[tuple[object, object]]) -> Iterator[tuple[str, float | None]]:
+def _mapping(value: object) -> Mapping[str, object] | None:
+    """The type first: asking an abstract class takes half a microsecond, and this is asked of every row."""
+    kind = type(value)
+    if kind is dict or (kind is not str and value is not None and isinstance(value, Mapping)):
+        return cast("Mapping[str, object]", value)
+    return None
+
+
+def _numbers(items: Iterable[tuple[object, object]]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
     for name, value in items:
         kind = type(value)
-        if kind is float or kind is int:
+        if kind is float:
             if name not in _NAMES:
-                yield str(name), _float(value)
+                found[str(name)] = value  # type: ignore[assignment]
+        elif kind is int:
+            if name not in _NAMES:
+                found[str(name)] = _float(value)
         elif value is None:
-            yield str(name), None
-        elif kind is not str and kind is not bool and isinstance(value, Real):
-            yield str(name), _float(value)
+            found[str(name)] = None
+        elif kind is not str and kind is not bool and kind is not dict and isinstance(value, Real):
+            found[str(name)] = _float(value)
+    return found
 
 
 def _float(value: object) -> float | None:

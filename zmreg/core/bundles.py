@@ -3,6 +3,10 @@
 One group at a time asks the nodes of its plan to hold its bundles. When all have said yes, all are told that it stands;
 when one says no, or dies, all are told to let go, and the group waits for another try. So two groups never each hold
 half of what both need. A node that dies takes its bundles along: the group asks for those anew, somewhere else.
+
+Another head knows the groups that were written down, and the nodes say which bundles they hold (`claim`). When all have
+(`all_home`), a group has what stands. What was only set aside stands with it if the former head may have said so to
+others by then: when anything of the group stands, or nothing is missing. Otherwise it is let go.
 """
 
 from __future__ import annotations
@@ -12,9 +16,17 @@ from enum import StrEnum
 from typing import Final
 
 from zmreg.core.devices import Devices
+from zmreg.core.graves import Graves
+from zmreg.model.ids import NODE_BYTES
 from zmreg.model.mesh_messages import NodeRecord
 from zmreg.model.record import Record, Resources
 from zmreg.model.specs import GPU
+
+# A group that has waited so long is given what comes free on the nodes of a plan for HOLD_FOR_S. Then others are served
+# for a while, each time longer: an actor may hold for ever what the plan counts on.
+HOLD_AFTER_S: Final = 5.0
+HOLD_FOR_S: Final = 10.0
+_LONGEST_PAUSE_S: Final = 300.0
 
 PACK: Final = "PACK"
 SPREAD: Final = "SPREAD"
@@ -56,7 +68,16 @@ class Drop(Record):
     removed: bool
 
 
-GroupEffect = Prepare | Commit | Drop
+class HoldBack(Record):
+    """Have `node` keep for the group what comes free of these amounts, for `seconds`."""
+
+    node: bytes
+    group_id: bytes
+    amounts: Resources
+    seconds: float
+
+
+GroupEffect = Prepare | Commit | Drop | HoldBack
 
 Wanted = Mapping[int, Resources]
 """Bundles by their index."""
@@ -156,10 +177,31 @@ def _matched(order: Sequence[int], wanted: Wanted, free: Mapping[bytes, _Room]) 
     return {index: node for node, index in taken.items()}
 
 
+def _at_rest(node: NodeRecord) -> NodeRecord:
+    """The record as it would be if all ended that runs there outside of placement groups."""
+    free = dict(node.total)
+    for name, amount in node.total:
+        kind, _, group = name.partition("_group_")
+        if group and "_" not in group and kind in free:
+            free[kind] -= amount
+    return node.but(available=tuple(sorted(free.items())), devices=())
+
+
+def _sum(bundles: Iterable[Resources]) -> Resources:
+    total: dict[str, int] = {}
+    for amounts in bundles:
+        for name, amount in amounts:
+            total[name] = total.get(name, 0) + amount
+    return tuple(sorted(total.items()))
+
+
 class Group:
     """One placement group. `places`: the nodes of the bundles that are held; `asked`: of those that are asked for."""
 
-    __slots__ = ("asked", "bundles", "detached", "group_id", "name", "owner", "places", "strategy", "unanswered")
+    __slots__ = (
+        "asked", "bundles", "detached", "group_id", "hold_at", "kept", "name", "owner", "pause", "places", "strategy",
+        "unanswered",
+    )  # fmt: skip
 
     def __init__(
         self, group_id: bytes, owner: bytes, name: str, bundles: tuple[Resources, ...], strategy: str, detached: bool
@@ -169,6 +211,11 @@ class Group:
         self.places: dict[int, bytes] = {}
         self.asked: dict[int, bytes] = {}
         self.unanswered: set[bytes] = set()
+        self.kept = True
+        """Nobody is asked for a group that has yet to be written down."""
+        self.hold_at: float | None = None
+        """When it is next given what comes free; None: it does not wait."""
+        self.pause = HOLD_AFTER_S
 
     @property
     def state(self) -> GroupState:
@@ -191,7 +238,12 @@ class GroupBook:
         self.groups: dict[bytes, Group] = {}
         self._busy: Group | None = None
         """The one that asks nodes now."""
+        self._held_until = 0.0
+        """Until when nodes hold something back for one that waits."""
+        self.removed = Graves()
         self._turn = 0
+        self._strays: dict[tuple[bytes, bytes], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        """By node and group: claims for groups that are not known. Their orders may still be said again."""
 
     def create(self, group: Group) -> bool:
         """Accept it; `look` finds it a place. False when its name is taken; said twice is said once."""
@@ -200,18 +252,51 @@ class GroupBook:
         if group.name and self.named(group.name) is not None:
             return False
         self.groups[group.group_id] = group
+        for node, group_id in [each for each in self._strays if each[1] == group.group_id]:
+            self._take(group, node, *self._strays.pop((node, group_id)))
         return True
+
+    def claim(self, node: bytes, group_id: bytes, standing: tuple[int, ...], prepared: tuple[int, ...]) -> None:
+        """A node holds bundles that another head has asked it for. To be followed by `all_home`."""
+        group = self.groups.get(group_id)
+        if group is None:
+            self._strays[node, group_id] = standing, prepared
+        else:
+            self._take(group, node, standing, prepared)
+
+    def _take(self, group: Group, node: bytes, standing: tuple[int, ...], prepared: tuple[int, ...]) -> None:
+        for index in standing:
+            group.places.setdefault(index, node)
+        for index in prepared:
+            if group is not self._busy:
+                group.asked.setdefault(index, node)
+
+    def all_home(self) -> list[GroupEffect]:
+        """Nobody else will claim anything: decide what was only set aside, and have unknown groups let go."""
+        effects: list[GroupEffect] = [Drop(node, group_id, (), True) for node, group_id in self._strays]
+        self._strays.clear()
+        for group in self.groups.values():
+            if group is self._busy or not group.asked:
+                continue
+            group.asked = {index: node for index, node in group.asked.items() if index not in group.places}
+            if group.places or len(group.asked) == len(group.bundles):
+                effects += [Commit(node, group.group_id) for node in sorted(set(group.asked.values()))]
+                group.places |= group.asked
+                group.asked = {}
+            else:
+                effects += self._let_go(group)
+        return effects
 
     def named(self, name: str) -> Group | None:
         """The group of that name."""
         return next((each for each in self.groups.values() if each.name == name), None)
 
-    def look(self, nodes: Sequence[NodeRecord]) -> list[GroupEffect]:
+    def look(self, nodes: Sequence[NodeRecord], now: float) -> list[GroupEffect]:
         """Have the first group that has bundles without a place, and finds one by what `nodes` say, ask for it."""
         if self._busy is not None:
             return []
         for group in self.groups.values():
-            missing = group.missing
+            missing = group.missing if group.kept else {}
             found = plan(missing, group.strategy, nodes, group.places) if missing else None
             if found is not None:
                 self._turn += 1
@@ -222,6 +307,27 @@ class GroupBook:
                     )
                     for node in sorted(group.unanswered)
                 ]
+        return self._hold_back(nodes, now)
+
+    def _hold_back(self, nodes: Sequence[NodeRecord], now: float) -> list[GroupEffect]:
+        """Nobody finds a place: who has waited long enough is given what comes free, one group at a time."""
+        for group in self.groups.values():
+            if not group.missing:
+                continue
+            if group.hold_at is None:
+                group.hold_at, group.pause = now + HOLD_AFTER_S, HOLD_AFTER_S
+            elif now >= max(group.hold_at, self._held_until):
+                group.hold_at = now + HOLD_FOR_S + group.pause
+                group.pause = min(2 * group.pause, _LONGEST_PAUSE_S)
+                found = plan(group.missing, group.strategy, [_at_rest(node) for node in nodes], group.places)
+                if found:
+                    self._held_until = now + HOLD_FOR_S
+                    return [
+                        HoldBack(
+                            node, group.group_id, _sum(group.bundles[i] for i in found if found[i] == node), HOLD_FOR_S
+                        )
+                        for node in sorted(set(found.values()))
+                    ]
         return []
 
     def prepared(self, node: bytes, group_id: bytes, turn: int, agreed: bool) -> list[GroupEffect]:
@@ -236,23 +342,28 @@ class GroupBook:
             return []
         nodes = sorted(set(group.asked.values()))
         group.places |= group.asked
-        group.asked, self._busy = {}, None
+        group.asked, group.hold_at, self._busy, self._held_until = {}, None, None, 0.0
         return [Commit(each, group_id) for each in nodes]
 
-    def node_gone(self, node: bytes) -> list[GroupEffect]:
-        """With the bundles it held."""
+    def node_gone(self, gone: bytes, nodes: Iterable[bytes] = ()) -> list[GroupEffect]:
+        """With the bundles it held, and with the owners that ran there. `nodes`: those that live."""
+        for node, group_id in [each for each in self._strays if each[0] == gone]:
+            del self._strays[node, group_id]
         for group in self.groups.values():
-            group.places = {index: place for index, place in group.places.items() if place != node}
-        busy = self._busy
-        if busy is None or node not in busy.asked.values():
-            return []
-        return self._roll_back(busy, gone=node)
+            group.places = {index: place for index, place in group.places.items() if place != gone}
+            if group is not self._busy:
+                group.asked = {index: place for index, place in group.asked.items() if place != gone}
+        busy, nodes = self._busy, list(nodes)
+        effects = self._roll_back(busy, gone) if busy is not None and gone in busy.asked.values() else []
+        owners = {each.owner for each in self.groups.values() if each.owner[:NODE_BYTES] == gone[:NODE_BYTES]}
+        return effects + [effect for owner in sorted(owners) for effect in self.owner_died(owner, nodes)]
 
     def remove(self, group_id: bytes, nodes: Iterable[bytes]) -> list[GroupEffect]:
         """It is no more: all `nodes` are told, those who have none of it, too, as tasks may wait for it there."""
         group = self.groups.pop(group_id, None)
         if group is None:
             return []
+        self.removed.bury(group_id)
         if self._busy is group:
             self._busy = None
         return [Drop(node, group_id, (), True) for node in nodes]
@@ -267,11 +378,16 @@ class GroupBook:
         return sorted(index for index, place in group.asked.items() if place == node)
 
     def _roll_back(self, group: Group, gone: bytes = b"") -> list[GroupEffect]:
+        dropped = self._let_go(group, gone)
+        group.unanswered, self._busy = set(), None
+        # The next try is another's: one whose plan is refused again and again must not keep all others waiting.
+        self.groups[group.group_id] = self.groups.pop(group.group_id)
+        return dropped
+
+    def _let_go(self, group: Group, gone: bytes = b"") -> list[GroupEffect]:
         nodes = sorted(set(group.asked.values()) - {gone})
         dropped: list[GroupEffect] = [
             Drop(node, group.group_id, tuple(self._asked_of(group, node)), False) for node in nodes
         ]
-        group.asked, group.unanswered, self._busy = {}, set(), None
-        # The next try is another's: one whose plan is refused again and again must not keep all others waiting.
-        self.groups[group.group_id] = self.groups.pop(group.group_id)
+        group.asked = {}
         return dropped

@@ -11,6 +11,7 @@ from zmreg.core.effects import LeaseEffect, StopWorker
 from zmreg.core.lease_plan import Queue
 from zmreg.core.racks import Racks
 from zmreg.core.seats import Claim, Seats
+from zmreg.model.ids import owner_of
 from zmreg.model.specs import CPU, ENV, GPU, NEAR, ON, PRIORITY, TRY, UNIT, Shape
 
 # Distinct shapes remembered to recognise one seen before; a node sees a handful.
@@ -50,6 +51,14 @@ class Claims:
 
     # -- questions -----------------------------------------------------------------------------------------------
 
+    def holder(self, worker: bytes) -> bytes:
+        """Who has the worker's lease, or owns its actor; empty when nobody has."""
+        seat = self._seats.by_worker.get(worker)
+        claim = None if seat is None else seat.claim
+        if claim is None:
+            return b""
+        return claim.owner or (owner_of(claim.actor_id) if claim.actor_id is not None else b"")
+
     def unserved(self) -> list[tuple[bytes, Shape, int]]:
         """Who waits here for leases, of what, and how many are missing: others may have room for them."""
         found = [(claim.owner, claim.place, claim.count - len(claim.seats)) for claim in self._leases.values()]
@@ -63,6 +72,19 @@ class Claims:
             return []
         self._seats.stop(seat)
         return [StopWorker(worker)]
+
+    def idle_after_work(self) -> dict[bytes, float]:
+        """Workers that have been leased and are nobody's now: since when, by the ticks."""
+        return {each: seat.idle_since for each, seat in self._seats.used.items() if seat.idle_since is not None}
+
+    def jobs_ended(self, prefix: bytes) -> list[LeaseEffect]:
+        """No program whose id begins so lives any more: nobody else gets the idle workers that have served it. Whoever
+        waits is served with the next input."""
+        effects: list[LeaseEffect] = []
+        for seat in self._seats.of_jobs(prefix.hex()):
+            self._seats.stop(seat)
+            effects.append(StopWorker(seat.worker))
+        return effects
 
     def _held_up(self) -> bool:
         """Memory is short, and something runs that will end or be ended: who waits gets nothing before that."""
@@ -85,7 +107,7 @@ class Claims:
         bound = place.strategy.startswith((ON, TRY, NEAR)) or not owner.startswith(self.prefix)
         return not bound and any(_serves(other, place) for other in self.others)
 
-    def _widen(self) -> None:
+    def _widen(self, now: float) -> None:
         """Time passes, and those who ask for what takes nothing still wait: they may have more."""
         for claim in self._leases.values():
             if claim.most_running is not None and len(claim.seats) < claim.count:

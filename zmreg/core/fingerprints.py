@@ -8,8 +8,8 @@ one minor version of Python, so another version gives other digests.
 from __future__ import annotations
 
 import functools
+from _blake2 import blake2b
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Final
 
@@ -17,6 +17,8 @@ _SCALARS: Final = (type(None), bool, int, float, complex, str, bytes, type(Ellip
 # Globals that count by their value. What can change in place is no part of the code: a list that collects, a cache.
 _CONSTANTS: Final = (*_SCALARS, tuple, frozenset)
 DIGEST_BYTES: Final = 16
+# Py_TPFLAGS_HEAPTYPE: unset for the classes that the interpreter itself brings, whose instances have a content besides.
+_HEAP_TYPE: Final = 1 << 9
 
 
 def fingerprint(value: object, unknown: Callable[[object], bytes]) -> bytes:
@@ -62,12 +64,15 @@ class _Prints:
         wrapped = getattr(value, "__wrapped__", None)  # a remote function, or one with a cache around it
         if isinstance(wrapped, FunctionType):
             return self.of(wrapped)
+        if _is_plain_object(value):  # pickles of classes that a program itself has differ from process to process
+            met = self._again(value)
+            return met or _digest("object", [self._of_class(type(value)), self.of(vars(value))])
         return _digest("value", [_named(type(value)), self._unknown(value)])
 
     def _again(self, value: object) -> bytes | None:
         """How it is said of what was met before on this walk; functions and classes alone can lead back to
         themselves in what is compared, but a list may contain itself too."""
-        if not isinstance(value, FunctionType | list | dict):
+        if isinstance(value, tuple | set | frozenset | type):
             return None
         number = self._met.get(id(value))
         if number is not None:
@@ -96,19 +101,42 @@ class _Prints:
         if isinstance(value, FunctionType) and (value.__module__ or "").partition(".")[0] == home:
             return self.of(value)
         if isinstance(value, type) and value.__module__.partition(".")[0] == home:
-            methods = [name.encode() + self.of(each) for name, each in sorted(vars(value).items())
-                       if isinstance(each, FunctionType | _CONSTANTS) and not name.startswith("__")]  # fmt: skip
-            own = [self.of(vars(value)["__init__"])] if isinstance(vars(value).get("__init__"), FunctionType) else []
-            return _digest("class", [_named(value), *methods, *own])
+            return self._of_class(value)
         if type(value) in _CONSTANTS:
             return self.of(value)
         return _digest("name", [_named(value if isinstance(value, ModuleType | FunctionType) else type(value))])
+
+    def _of_class(self, cls: type) -> bytes:
+        """Its methods and constants, and those of its bases in the same package."""
+        home = cls.__module__.partition(".")[0]
+        parts = []
+        for base in cls.__mro__[:-1]:
+            parts.append(_named(base))
+            if base.__module__.partition(".")[0] == home:
+                for name, each in sorted(vars(base).items()):
+                    if isinstance(each, FunctionType) or (type(each) in _CONSTANTS and name[:2] != "__"):
+                        parts.append(name.encode() + self.of(each))
+        return _digest("class", parts)
 
     def _of_bytecode(self, code: CodeType) -> bytes:
         names = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
         counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
         table = [code.co_code, code.co_exceptiontable, repr(counts).encode(), repr(names).encode()]
         return _digest("code", [*table, *map(self.of, code.co_consts)])
+
+
+def _is_plain_object(value: object) -> bool:
+    """Whether all that it is stands in its `__dict__`, and nothing says how it would be pickled."""
+    cls = type(value)
+    return (
+        hasattr(value, "__dict__")
+        and cls.__reduce_ex__ is object.__reduce_ex__
+        and cls.__reduce__ is object.__reduce__
+        and getattr(cls, "__getstate__", None) is getattr(object, "__getstate__", None)
+        and not any(vars(base).get("__slots__") for base in cls.__mro__)
+        and cls.__flags__ & _HEAP_TYPE != 0
+        and cls.__mro__[-2].__flags__ & _HEAP_TYPE != 0
+    )
 
 
 def _names_in(code: CodeType) -> set[str]:

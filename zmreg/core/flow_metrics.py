@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
@@ -76,8 +75,8 @@ class TimesSummary(Record):
 
 
 class StageMetrics(Record):
-    """One stage, all its lanes together. Items that came in are given out, filtered, skipped or dead letters, or failed;
-    a generator makes as many as it likes of each."""
+    """One stage, all its lanes together. An item that came in is given out, filtered, skipped, a dead letter, or ended
+    the run; a generator makes as many as it likes of each."""
 
     stage: str
     items_in: int = 0
@@ -141,6 +140,8 @@ class PipelineMetrics(Record):
 
     def to_json(self) -> str:
         """One object: {"bottleneck": name, "stages": [...]}, times in milliseconds."""
+        import json  # late: few ask for it
+
         return json.dumps({"bottleneck": self.bottleneck, "stages": [one.as_dict() for one in self.stages]})
 
     def to_prometheus(self) -> str:

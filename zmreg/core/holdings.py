@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from zmreg.core.claims import Claims
-from zmreg.core.effects import GroupUnknown, Infeasible, LeaseEffect, StopWorker
+from zmreg.core.effects import GroupUnknown, Infeasible, LeaseEffect, Recall, StopWorker
 from zmreg.core.graves import Graves
+from zmreg.core.lease_plan import Outlook
 from zmreg.core.seats import Claim, add
 from zmreg.model.record import Resources
 from zmreg.model.specs import BUNDLE, GPU, GROUP, UNIT, grouped
@@ -34,6 +35,8 @@ class Holdings(Claims):
         self._standing: dict[bytes, set[int]] = {}
         """By group: the bundles that may be used."""
         self._removed = Graves()
+        self._held_back: tuple[bytes, Resources, float] | None = None
+        """(group, amounts, until when): what comes free of these is for that group's bundles."""
 
     def _settle(self, touched: Claim | None = None) -> list[LeaseEffect]:
         raise TypeError(f"{type(self).__name__} holds bundles and has nobody to grant leases")
@@ -42,9 +45,10 @@ class Holdings(Claims):
         """All that this node has now; what is set aside is there twice, under its own name and its groups'."""
         return tuple(sorted(self._total.items()))
 
-    def groups(self) -> list[bytes]:
-        """Those for which something is set aside here."""
-        return list(self._bundles)
+    def groups(self) -> list[tuple[bytes, tuple[int, ...], tuple[int, ...]]]:
+        """Those for which something is set aside here: (group, bundles that stand, bundles that do not yet)."""
+        held = [(group_id, self._standing.get(group_id, set()), each) for group_id, each in self._bundles.items()]
+        return [(group_id, tuple(sorted(stand)), tuple(sorted(each.keys() - stand))) for group_id, stand, each in held]
 
     def prepare(self, group_id: bytes, bundles: Iterable[tuple[int, Resources]]) -> bool:
         """Set these bundles aside, all of them; False, and nothing has changed, when that is not possible now."""
@@ -53,6 +57,8 @@ class Holdings(Claims):
         if wanted.keys() & held.keys():
             return False
         trial = dict(self._seats.available)
+        if self._held_back is not None and self._held_back[0] != group_id:
+            add(trial, self._held_back[1], -1)
         for amounts in wanted.values():
             add(trial, amounts, -1)
         if any(trial[name] < 0 for amounts in wanted.values() for name, _ in amounts):
@@ -65,8 +71,44 @@ class Holdings(Claims):
         self._bundles[group_id] = {**held, **wanted}
         return True
 
+    def hold_back(self, group_id: bytes, amounts: Resources, until: float) -> list[LeaseEffect]:
+        """Until then (as `tick` counts) lend nothing that leaves less than these amounts free, and call back leases
+        until there is so much; for bundles that this group is about to ask for. The last one said counts."""
+        self._held_back = group_id, amounts, until
+        coming = dict(self._seats.available)
+        yielding = [seat for seat in self._seats.by_worker.values() if seat.yields]
+        for seat in yielding:
+            if seat.recalled:
+                add(coming, seat.charge())
+        called: list[LeaseEffect] = []
+        for seat in yielding:
+            lacking = {name for name, amount in amounts if coming.get(name, 0) < amount}
+            if not seat.recalled and any(name in lacking for name, _ in seat.charge()):
+                seat.recalled = True
+                add(coming, seat.charge())
+                called.append(Recall(seat.owner, seat.worker))
+        return called
+
+    def _hold_no_more(self, group_id: bytes) -> None:
+        if self._held_back is not None and self._held_back[0] == group_id:
+            self._held_back = None
+
+    def _outlook(self) -> Outlook:
+        """What is left for leases."""
+        if self._held_back is None:
+            return Outlook(self._seats)
+        left = dict(self._seats.available)
+        add(left, self._held_back[1], -1)
+        return Outlook(self._seats, left)
+
+    def _widen(self, now: float) -> None:
+        super()._widen(now)
+        if self._held_back is not None and now >= self._held_back[2]:
+            self._held_back = None
+
     def commit(self, group_id: bytes) -> list[LeaseEffect]:
         """The group stands: what is set aside may be used by who is in it."""
+        self._hold_no_more(group_id)
         standing = self._standing.setdefault(group_id, set())
         for index, amounts in self._bundles.get(group_id, {}).items():
             if index not in standing:
@@ -79,6 +121,8 @@ class Holdings(Claims):
     def drop(self, group_id: bytes, indexes: Iterable[int], removed: bool) -> list[LeaseEffect]:
         """Let go of bundles that were only prepared, or with `removed` of all: who is in the group is ended."""
         effects = self._refuse(group_id) if removed else []
+        if removed:
+            self._hold_no_more(group_id)
         held = self._bundles.get(group_id, {})
         standing = self._standing.get(group_id, set())
         for index in list(held) if removed else [each for each in indexes if each in held and each not in standing]:

@@ -30,9 +30,8 @@ from zmreg.core.effects import (
 )
 from zmreg.core.graves import Graves
 from zmreg.core.holdings import Holdings
-from zmreg.core.lease_plan import Lenders, Outlook, Supply, without_hope
+from zmreg.core.lease_plan import Lenders, Supply, without_hope
 from zmreg.core.seats import Claim
-from zmreg.model.ids import owner_of
 from zmreg.model.specs import CPU, GPU, GROUP, Shape, to_amount
 
 # After a failed start: 0.1 s, doubled up to 5 s. A pids limit or full memory does not end within milliseconds.
@@ -181,7 +180,7 @@ class LeaseBook(Holdings):
         effects: list[LeaseEffect] = []
         for claim in [claim for claim in self._leases.values() if claim.owner == owner]:
             effects += self._close(claim)
-        return effects + self._settle()
+        return effects + self.jobs_ended(owner) + self._settle()
 
     def drain(self) -> list[LeaseEffect]:
         """Give nothing any more: what is lent is called back, who is idle ends. Owners who wait go elsewhere."""
@@ -199,7 +198,7 @@ class LeaseBook(Holdings):
     def tick(self, now: float) -> list[LeaseEffect]:
         """Grace times, pauses after failed starts, and trimming of idle workers over the floor."""
         self._now = now
-        self._widen()
+        self._widen(now)
         trimmed = self._seats.trim(now, self._idle_s, self._keep_idle)
         return [*self._give_up_infeasible(), *(StopWorker(worker) for worker in trimmed), *self._settle()]
 
@@ -212,14 +211,6 @@ class LeaseBook(Holdings):
         """What the worker's lease or actor holds of each resource, as users type amounts; empty for an idle one."""
         seat = self._seats.by_worker.get(worker)
         return {} if seat is None or seat.claim is None else seat.claim.hold.to_floats()
-
-    def holder(self, worker: bytes) -> bytes:
-        """Who has the worker's lease, or owns its actor; empty when nobody has."""
-        seat = self._seats.by_worker.get(worker)
-        claim = None if seat is None else seat.claim
-        if claim is None:
-            return b""
-        return claim.owner or (owner_of(claim.actor_id) if claim.actor_id is not None else b"")
 
     def use_of(self, worker: bytes) -> str:
         """What a worker is to the book: "idle", "leased", "actor", "blocked" or "stopping"; empty if it is unknown."""
@@ -283,7 +274,7 @@ class LeaseBook(Holdings):
     def _next_served(self) -> Claim | None:
         if not (self._seats.fresh or (self._seats.used and self._queue.has_leases)) or self._held_up():
             return None  # no worker is free, or only such as no actor gets
-        outlook, supply = Outlook(self._seats), self._supply()
+        outlook, supply = self._outlook(), self._supply()
         for claim in self._queue:
             if not outlook.admits(claim):
                 outlook.keep_back(claim, workers_possible=True)
@@ -306,7 +297,7 @@ class LeaseBook(Holdings):
         """Workers that could be put to use at once; beyond the cap AtCap for owners, and room made for actors."""
         room, supply = self._room(), self._supply()
         # With a fresh worker idle, nobody who fits is waiting: _grant has served them all.
-        told = [] if self._seats.fresh else supply.plan(self._queue, Outlook(self._seats))
+        told = [] if self._seats.fresh else supply.plan(self._queue, self._outlook())
         missing = max(0, min(max(supply.needed, self._keep_idle - self._seats.pool()), room) - self._starting)
         self._starting += missing
         for seat in supply.ending:
@@ -320,7 +311,7 @@ class LeaseBook(Holdings):
         lenders = Lenders(self._seats)
         if not lenders or not self._queue:
             return effects
-        outlook, supply = Outlook(self._seats), self._supply()
+        outlook, supply = self._outlook(), self._supply()
         for seat in self._seats.by_worker.values():
             if seat.recalled:
                 outlook.give(seat)

@@ -24,10 +24,22 @@ class Outbox(Generic[T]):
     """Entries are numbered from 0. Invariant: done <= in hand <= come <= put, and what is put and not in hand is at
     most `items`, and `nbytes` but for the last one."""
 
-    __slots__ = ("_bytes", "_come", "_consumed", "_entries", "_first", "_sizes", "items", "keeps", "nbytes", "over")
+    __slots__ = (
+        "_asked",
+        "_bytes",
+        "_come",
+        "_consumed",
+        "_entries",
+        "_first",
+        "_sizes",
+        "items",
+        "keeps",
+        "nbytes",
+        "over",
+    )
 
     def __init__(self, items: int, nbytes: int, keeps: bool = False) -> None:
-        """`keeps`: hold entries until they are done, and not only until they have come. ValueError for items under 1."""
+        """`keeps`: hold entries until they are done, and not only until they have come. ValueError: items under 1."""
         if items < 1:
             raise ValueError(f"an outbox of {items} items lets nothing through")
         self.items = items
@@ -39,6 +51,8 @@ class Outbox(Generic[T]):
         self._first = 0
         """The number of the first of them."""
         self._come = self._consumed = self._bytes = 0
+        self._asked = -1
+        """The number of the entry that the receiver waits for."""
         self._sizes: deque[int] = deque()
         """Of what is put and not in hand."""
 
@@ -62,8 +76,11 @@ class Outbox(Generic[T]):
         return len(self._sizes)
 
     def has_room(self) -> bool:
-        """Whether one more may be put: one always may when nothing is out, however large."""
-        return not self._sizes or (len(self._sizes) < self.items and self._bytes < self.nbytes)
+        """Whether one more may be put. One may when the receiver waits for that very one, whatever the credit: what it
+        has in hand since then it will not say before it is answered."""
+        if not self._sizes or self._asked == self.put_count:
+            return True
+        return len(self._sizes) < self.items and self._bytes < self.nbytes
 
     def put(self, entry: T, nbytes: int) -> None:
         """One more. ValueError behind the end."""
@@ -84,6 +101,7 @@ class Outbox(Generic[T]):
 
     def ask(self, come: int, consumed: int, done: int) -> None:
         """What the receiver says of itself. News may come late or twice; it only ever goes forward, but for ANEW."""
+        self._asked = max(come, self._first)
         if come == ANEW:
             self._come = self._consumed = self._first
             self._sizes = deque(size for _, size in self._entries)
@@ -115,4 +133,6 @@ class Outbox(Generic[T]):
         return first, given, self.over if first + len(given) == self.put_count else None
 
     def __repr__(self) -> str:
-        return f"<Outbox {len(self._sizes)}/{self.items} items, {self._bytes}/{self.nbytes} B, {len(self._entries)} kept>"
+        return (
+            f"<Outbox {len(self._sizes)}/{self.items} items, {self._bytes}/{self.nbytes} B, {len(self._entries)} kept>"
+        )

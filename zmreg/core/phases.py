@@ -65,14 +65,16 @@ class Moved(Record):
 
 
 def plan_phases(rows: Iterable[PhaseRow]) -> PhasePlan:
-    """Raises PhaseError for no phase at all, a name twice, a dependency that is no phase, and circles, with the path."""
+    """Raises PhaseError for no phase, a name twice, a dependency that is no phase, and circles, with the path."""
     listed = list(rows)
     named = {row.name: row for row in listed}
     if not listed:
         raise PhaseError("a run without phases: give at least one, as in zmreg.run([zmreg.Phase('first', fn)])")
+    seen: set[str] = set()
     for row in listed:
-        if sum(each.name == row.name for each in listed) > 1:
+        if row.name in seen:
             raise PhaseError(f"two phases are called {row.name!r}: give one of them another name")
+        seen.add(row.name)
         for dep in row.depends_on:
             if dep not in named:
                 raise PhaseError(f"phase {row.name!r} depends on {dep!r}, and there is no such phase; there are "
@@ -168,7 +170,7 @@ class PhaseMachine:
 
     @property
     def status(self) -> str:
-        """"running", "completed", "failed" or "cancelled". A phase that is not required may fail in a run that is
+        """ "running", "completed", "failed" or "cancelled". A phase that is not required may fail in a run that is
         completed; one that was skipped, because something it needs failed, is in a run that failed."""
         if self.was_cancelled:
             return CANCELLED

@@ -54,7 +54,11 @@ class Racks:
 
     def copy(self) -> Racks:
         """To try takings on; where there is nothing to take, itself."""
-        return self if not self.own else Racks(self.own.copy(), {lot: devices.copy() for lot, devices in self._lots.items()})
+        return (
+            self
+            if not self.own
+            else Racks(self.own.copy(), {lot: devices.copy() for lot, devices in self._lots.items()})
+        )
 
     def fits(self, shape: Shape) -> bool:
         """Whether what the shape asks for could be taken now."""

@@ -170,6 +170,10 @@ class Seats:
         """How many idle workers that were leased before serve calls in this environment."""
         return sum(seat.env == env for seat in self.used.values()) if self.mixed else len(self.used) if not env else 0
 
+    def of_jobs(self, prefix: str) -> list[Seat]:
+        """The idle workers that have served programs whose id (hex) begins so."""
+        return [seat for seat in self.used.values() if seat.env.startswith(prefix)] if self.mixed else []
+
     def _of_env(self, env: str) -> bytes:
         """The warmest of them; empty when there is none."""
         return next((worker for worker, seat in reversed(self.used.items()) if seat.env == env), b"")

@@ -7,7 +7,7 @@ Promises:
 - Each PinObject that was answered with `pinned` ends in one UnpinObject: when the peer has said that it has all, or
   wants no more, or died, or has said nothing for `idle_s` while nothing could be sent.
 - No byte is sent that was not asked for, none twice within a transfer, and they go in order.
-- What was handed to sockets and has not arrived, as far as credits tell, stays within `handed_bytes`.
+- What was handed to sockets and has not arrived, as far as credits tell, stays within `handed_bytes` and a chunk.
 - Of one object, `copies` transfers at most go to different nodes at a time. Others are told BUSY and who got it from
   here: later ones fetch from earlier ones, and what leaves here grows with the logarithm of their number. Requests for
   no more than `small_bytes` are always served: asking around would take longer.

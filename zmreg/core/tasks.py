@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, assert_never
 
 from zmreg.model.record import Record
@@ -57,8 +56,7 @@ class Fail(Record):
     deaths: tuple[Death, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Record):
     """`max_retries` (-1: without end) is one budget for both reasons; user exceptions use it only when they may.
 
     `retry_exceptions`: True for every Exception, or the classes to retry.

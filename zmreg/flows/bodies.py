@@ -14,7 +14,7 @@ from zmreg.api.calling import call
 from zmreg.api.functions import RemoteFunction
 from zmreg.core.flow_metrics import StageMetrics, Times
 from zmreg.flows.side_loop import Clocked, PipelineStopped, SideLoop
-from zmreg.flows.stages import DEAD_LETTER, ITEM, RAISE, SOURCE, SPREAD, DeadLetter, StageSpec, failure
+from zmreg.flows.stages import DEAD_LETTER, ITEM, RAISE, SOURCE, SPREAD, DeadLetter, StageSpec, failure, inner_of
 from zmreg.model.errors import PipelineError
 
 DROPPED: Final = object()
@@ -81,13 +81,13 @@ class Body:
         self.times = Times()
         self.is_open = False
         self._is_class = inspect.isclass(spec.target)
-        self._object = None if self._is_class else spec.target
+        self._object: Any = None if self._is_class else spec.target
         self._next_at = 0.0
         self.invoke: Callable[..., Any] = _unopened
         """Calls it with an item, waits for whatever has to be waited for, and returns its value."""
         self.is_async = False
 
-    # -- its life -------------------------------------------------------------------------------------------------------
+    # -- its life -----------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Make the object of a class, and `initialize` it. Raises PipelineError."""
@@ -107,7 +107,7 @@ class Body:
         try:
             left = self._hook("flush")
             if isinstance(left, AsyncIterable):
-                left = self.around.loop.iterate(lambda _: aiter(left), iter(()))
+                left = self.around.loop.plain(left)
             if left is not None and not (isinstance(left, list | tuple) or inspect.isgenerator(left)):
                 left = [left]
             for item in left or ():
@@ -147,7 +147,7 @@ class Body:
         made = hook() if callable(hook) else None
         return self.around.loop.finish(made) if inspect.isawaitable(made) else made
 
-    # -- being called -----------------------------------------------------------------------------------------------------
+    # -- being called -------------------------------------------------------------------------------------------------
 
     @property
     def is_plain(self) -> bool:
@@ -160,10 +160,10 @@ class Body:
         target, timeout, around = self._object, self.terms.timeout, self.around
         if self.spec.calls_out:
             return _remote_invoker(self.spec, timeout)
-        function = target.process if self._has_hooks else target
+        function: Callable[..., Any] = target.process if self._has_hooks else target
         if self.spec.kind != ITEM:
             return function if callable(function) else lambda: function
-        inner = function if inspect.isroutine(function) else getattr(function, "func", type(function).__call__)
+        inner = function if inspect.isroutine(function) else inner_of(function)
         if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inner):
             self.is_async = True
             return lambda item: around.loop.call(function(item), timeout)
@@ -240,7 +240,7 @@ class Body:
             return _values(self.invoke(item), timeout)
         made = self.invoke(item)
         if isinstance(made, AsyncIterable):
-            made = self.around.loop.iterate(lambda _: aiter(made), iter(()))
+            made = self.around.loop.plain(made)
         if timeout is None:
             return iter(made)
         return self._timed(iter(made), timeout)
@@ -275,7 +275,7 @@ class Body:
                     self.pace()
                     self.items_out += 1
                     yield value
-            except Exception as error:  # noqa: BLE001  user code, or the error of a stage before it passing through
+            except Exception as error:
                 if upstream.error is None:
                     if isinstance(error, PipelineStopped):
                         raise
@@ -292,15 +292,15 @@ class Body:
         if self.spec.kind == SOURCE:
             made = _values(self.invoke(), None) if self.spec.calls_out else self.invoke()
             if isinstance(made, AsyncIterable):
-                return self.around.loop.iterate(lambda _: aiter(made), iter(()))
+                return self.around.loop.plain(made)
             return iter(made)
         function = self.invoke
-        inner = function if inspect.isroutine(function) else getattr(function, "func", type(function).__call__)
+        inner = function if inspect.isroutine(function) else inner_of(function)
         if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(inner):
             return self.around.loop.iterate(function, upstream)
         return iter(function(upstream))
 
-    # -- failing ------------------------------------------------------------------------------------------------------------
+    # -- failing ------------------------------------------------------------------------------------------------------
 
     def recover(self, index: int, item: Any, error: Exception) -> Any:
         """The value that a further try gives, or DROPPED. Raises PipelineError, PipelineStopped."""

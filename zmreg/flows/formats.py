@@ -7,21 +7,17 @@ appended is whole rows, so a file that was cut short can be mended: `whole` says
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from zmreg.flows.torn import members, text_of, whole_lines, whole_records, zipped
+
 Row = Mapping[str, Any]
 FORMATS: Final = ("jsonl", "csv", "parquet")
-_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
-_ARROW: Final = frozenset({*_PLAIN, bytes, datetime, date, time, timedelta, Decimal})
-_BLOCK: Final = 1 << 20
+_PLAIN: Final[frozenset[type]] = frozenset({str, int, float, bool, type(None)})
 
 
 class Form(Protocol):
@@ -44,12 +40,12 @@ class Format:
         """ValueError for what there is not; ImportError when pyarrow is missing."""
         if name not in FORMATS:
             raise ValueError(f"format={name!r}: there are {', '.join(FORMATS)}")
-        if name == "parquet":
-            _pyarrow()
+        self._arrows = _arrow_kinds() if name == "parquet" else frozenset[type]()
         _check_compression(name, compression)
         self.name = name
         self.compression = compression
         self.strict = strict
+        self._columns: tuple[str, ...] = ()
         self.suffix = f".{name}.gz" if compression == "gzip" and name != "parquet" else f".{name}"
         self.encode: Callable[[Row], Any] = {"jsonl": self._line, "csv": self._flat, "parquet": self._plain}[name]
         other = None if strict else str
@@ -71,35 +67,43 @@ class Format:
                 raise
             return self._dumps(_named(row))  # keys that are no strings
 
-    def _flat(self, row: Row) -> dict[str, Any]:
+    def _flat(self, row: Row) -> tuple[tuple[str, ...], list[Any]]:
+        """(columns, values). Rows with the same columns share them: a pickle has them once, and a file compares them
+        at no cost."""
         flat: dict[str, Any] = {}
         for name, value in row.items():
             if type(value) in _PLAIN:
                 flat[str(name)] = value
             else:
                 self._flatten(str(name), value, flat)
-        return flat
+        columns = tuple(flat)
+        if columns != self._columns:
+            self._columns = columns
+        return self._columns, [*flat.values()]
 
     def _flatten(self, name: str, value: object, flat: dict[str, Any]) -> None:
-        if isinstance(value, Mapping):
+        if type(value) is dict or isinstance(value, Mapping):
             for inner, below in value.items():
-                self._flatten(f"{name}.{inner}", below, flat)
+                if type(below) in _PLAIN:
+                    flat[f"{name}.{inner}"] = below
+                else:
+                    self._flatten(f"{name}.{inner}", below, flat)
         elif isinstance(value, (list, tuple)):
             flat[name] = self._dumps(value)
         else:
             flat[name] = value if type(value) in _PLAIN else self._other(value)
 
     def _plain(self, row: Row) -> dict[str, Any]:
-        return {str(name): value if type(value) in _ARROW else self._arrow(value) for name, value in row.items()}
+        return {str(name): value if type(value) in self._arrows else self._arrow(value) for name, value in row.items()}
 
     def _arrow(self, value: object) -> Any:
-        if type(value) in _ARROW:
-            return value
-        if isinstance(value, Mapping):
-            return {str(name): self._arrow(below) for name, below in value.items()}
+        if type(value) is dict or isinstance(value, Mapping):
+            return {
+                str(name): below if type(below) in self._arrows else self._arrow(below) for name, below in value.items()
+            }
         if isinstance(value, (list, tuple)):
-            return [self._arrow(each) for each in value]
-        return self._other(value)
+            return [each if type(each) in self._arrows else self._arrow(each) for each in value]
+        return value if type(value) in self._arrows else self._other(value)
 
     def _other(self, value: object) -> Any:
         """Numbers of numpy as numbers, and anything else as words."""
@@ -118,10 +122,12 @@ class Format:
         if self.name == "parquet":
             yield from _read_groups(path)
             return
-        content: Iterator[str] = _text_of(path, self.compression, self.whole(path))
+        content: Iterator[str] = text_of(path, self.compression, self.whole(path))
         if self.name == "jsonl":
             yield from (json.loads(line) for line in content)
             return
+        import csv  # late, here and below: many import zmreg, and few of them write tables
+
         rows = csv.reader(content)
         names = next(rows, [])
         if len(columns) > len(names):
@@ -134,8 +140,8 @@ class Format:
         if self.name == "parquet":
             return path.stat().st_size if _opens(path) else 0
         if self.compression == "gzip":
-            return sum(size for size, _ in _members(path))
-        return _whole_lines(path) if self.name == "jsonl" else _whole_records(path)
+            return sum(size for size, _ in members(path))
+        return whole_lines(path) if self.name == "jsonl" else whole_records(path)
 
     def count(self, path: Path, columns: Sequence[str] = ()) -> int:
         """How many rows there are."""
@@ -147,7 +153,9 @@ class Format:
         """Whether a file needed another heading than it has got, and was written anew as `into`."""
         if self.name != "csv" or not columns:
             return False
-        content = _text_of(path, self.compression, self.whole(path))
+        content = text_of(path, self.compression, self.whole(path))
+        import csv
+
         rows = csv.reader(content)
         if next(rows, None) in (None, list(columns)):
             return False
@@ -185,20 +193,24 @@ class _Table:
     def more(self, rows: Sequence[Any]) -> bytes:
         if not rows:
             return b""
-        for row in rows:
-            if row.keys() - self._known.keys():
-                self._known.update(dict.fromkeys(row))
+        same: tuple[str, ...] | None = None
+        for columns, _ in rows:
+            if columns is not same:
+                same = columns
+                self._known.update(dict.fromkeys(columns))
         self.columns = names = list(self._known)
         heading = b""
         if not self._begun:
             self._begun = True
             heading = self.heading()
-        return heading + self.packed([[row.get(name, "") for name in names] for row in rows])
+        return heading + self.packed(_in_columns(rows, tuple(names)))
 
     def heading(self) -> bytes:
         return self.packed([self.columns])
 
     def packed(self, rows: Iterable[Sequence[Any]]) -> bytes:
+        import csv
+
         text = io.StringIO()
         csv.writer(text).writerows(rows)
         return self._pack(text.getvalue().encode("utf-8", "surrogatepass"))
@@ -302,6 +314,15 @@ def _mixed(values: Sequence[Any]) -> Any:
     return pyarrow.array([None if value is None else str(value) for value in values])
 
 
+def _arrow_kinds() -> frozenset[type]:
+    """What pyarrow takes as it is. ImportError when there is no pyarrow."""
+    _pyarrow()
+    from datetime import date, datetime, time, timedelta  # late: a tenth of what `import zmreg` may cost
+    from decimal import Decimal
+
+    return _PLAIN | {bytes, datetime, date, time, timedelta, Decimal}
+
+
 def _pyarrow() -> Any:
     try:
         import pyarrow.parquet
@@ -328,76 +349,9 @@ def _check_compression(name: str, compression: str | None) -> None:
         raise ValueError(f"compression={compression!r} does not go with format={name!r}; there are {names}")
 
 
-# -- bytes -------------------------------------------------------------------------------------------------------------
-
-
 def _packer(compression: str | None) -> Callable[[bytes], bytes]:
     """Each piece a gzip member of its own: a file that is cut short loses the last one alone."""
-    return bytes if compression is None else lambda data: _zipped(data)
-
-
-def _zipped(data: bytes) -> bytes:
-    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
-    return packer.compress(data) + packer.flush()
-
-
-def _members(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(size in the file, content) of each whole gzip member."""
-    with path.open("rb") as file:
-        rest = b""
-        while True:
-            unpacker, content, size = zlib.decompressobj(31), bytearray(), 0
-            while not unpacker.eof:
-                block = rest or file.read(_BLOCK)
-                rest = b""
-                if not block:
-                    return
-                try:
-                    content += unpacker.decompress(block)
-                except zlib.error:
-                    return
-                size += len(block)
-            rest = unpacker.unused_data
-            yield size - len(rest), bytes(content)
-
-
-def _text_of(path: Path, compression: str | None, whole: int) -> Iterator[str]:
-    """Lines with their ends, up to so many bytes."""
-    if compression == "gzip":
-        for _, content in _members(path):
-            yield from io.StringIO(content.decode("utf-8", "surrogatepass"), newline="")
-        return
-    with path.open("rb") as file:
-        while whole > 0:
-            line = file.readline()
-            whole -= len(line)
-            yield line.decode("utf-8", "surrogatepass")
-
-
-def _whole_lines(path: Path) -> int:
-    """Up to the last end of a line."""
-    with path.open("rb") as file:
-        end = file.seek(0, 2)
-        while end > 0:
-            begin = max(0, end - _BLOCK)
-            file.seek(begin)
-            found = file.read(end - begin).rfind(b"\n")
-            if found >= 0:
-                return begin + found + 1
-            end = begin
-    return 0
-
-
-def _whole_records(path: Path) -> int:
-    """Up to the last end of a line that is in no quotes."""
-    whole, at, quoted = 0, 0, False
-    with path.open("rb") as file:
-        for line in file:
-            at += len(line)
-            quoted ^= line.count(b'"') % 2 == 1
-            if not quoted and line.endswith(b"\n"):
-                whole = at
-    return whole
+    return bytes if compression is None else lambda data: zipped(data)
 
 
 def _opens(path: Path) -> bool:
@@ -416,6 +370,19 @@ def _read_groups(path: Path) -> Iterator[dict[str, Any]]:
     with _pyarrow().ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             yield from file.read_row_group(number).to_pylist()
+
+
+def _in_columns(rows: Iterable[tuple[tuple[str, ...], list[Any]]], names: tuple[str, ...]) -> Iterator[list[Any]]:
+    same: tuple[str, ...] | None = None
+    as_they_are = False
+    for columns, values in rows:
+        if columns is not same:
+            same, as_they_are = columns, columns == names
+        if as_they_are:
+            yield values
+        else:
+            row = dict(zip(columns, values, strict=True))
+            yield [row.get(name, "") for name in names]
 
 
 def _in_blocks(rows: Iterable[list[str]], count: int) -> Iterator[list[list[str]]]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from zmreg.core.merging import INTERLEAVE, Merge
 from zmreg.core.outbox import ANEW
-from zmreg.flows.parcels import EDGE_BYTES, Memory, arrived, unpacked
+from zmreg.flows.parcels import EDGE_BYTES, Memory, arrived, unpacked, weight
 from zmreg.flows.stages import failure
 from zmreg.model.errors import ActorDiedError, ActorUnavailableError, PipelineError, ZmregError
 from zmreg.model.record import Record
@@ -44,11 +44,14 @@ class Way(Record):
 
 
 class _Stream:
-    __slots__ = ("come", "consumed", "done", "failure", "handle", "is_anew", "key", "last", "name", "sent_bytes", "shift")  # fmt: skip
+    __slots__ = (
+        "come", "consumed", "done", "failure", "handle", "is_anew", "key", "last", "name", "sent_bytes", "shift",
+        "waiting_bytes",
+    )  # fmt: skip
 
     def __init__(self, way: Way) -> None:
         self.key, self.name, self.handle = way.key, way.name, way.handle
-        self.come = self.consumed = self.done = self.sent_bytes = 0
+        self.come = self.consumed = self.done = self.sent_bytes = self.waiting_bytes = 0
         self.is_anew = True
         """Whoever has it is to say where it begins."""
         self.shift = 0
@@ -93,8 +96,9 @@ class Inbox:
         ended a stream, when all before it was read."""
         made = self._merge.next()
         if made is not None:
-            for place, number, _ in made:
+            for place, number, sent in made:
                 self._streams[place].consumed = number + 1
+                self._streams[place].waiting_bytes -= weight(sent)
                 if self._wake_at[place] and self._wants(place):
                     self.changed.notify_all()
             return made
@@ -137,11 +141,20 @@ class Inbox:
         self.stopped = True
         self.changed.notify_all()
 
+    def let_go(self) -> None:
+        """Of those it took from."""
+        for stream in self._streams:
+            stream.handle = None
+
     # -- the streams --------------------------------------------------------------------------------------------------
 
     def _wants(self, place: int) -> bool:
         # By halves: asking for each item that was read would be a question an item.
-        return self._merge.room(place) >= max(1, self.buffer // 2) or not self._merge.waiting(place) or self._spills
+        if self._spills or not self._merge.waiting(place):
+            return True
+        if self._streams[place].waiting_bytes > EDGE_BYTES // 2 or self._memory.is_short():
+            return False
+        return self._merge.room(place) >= max(1, self.buffer // 2)
 
     def _ask(self, place: int) -> Ask:
         stream = self._streams[place]
@@ -160,6 +173,8 @@ class Inbox:
         place = self.place_of(key)
         stream = self._streams[place]
         if stream.is_anew:
+            if not stream.come:  # ours begin where its do: what we make is numbered by them
+                stream.come = stream.consumed = stream.done = first
             stream.is_anew, stream.shift = False, stream.come - first
         found = []
         for number, (edge, origin, part, sent) in enumerate(entries, stream.come):
@@ -172,6 +187,9 @@ class Inbox:
                 if stream.done == stream.consumed:
                     stream.done = stream.come
                 stream.consumed = stream.come
+            nbytes = sum(weight(sent) for *_, sent in found)
+            stream.sent_bytes += nbytes
+            stream.waiting_bytes += nbytes
             self._merge.take(place, found)
             if isinstance(over, PipelineError):
                 stream.failure = arrived(over)

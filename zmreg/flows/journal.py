@@ -15,8 +15,8 @@ import os
 import sqlite3
 import struct
 import time
+from _blake2 import blake2b
 from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -109,7 +109,9 @@ class Journal:
         """Add a row; it is on the disk when this returns. Raises sqlite3.Error, as for a full disk."""
         detail = _detail(row)
         values = (row.phase, row.state, row.time, detail, row.body, _digest(row, detail))
-        self._db.execute("insert into rows (phase, state, time, detail, body, digest) values (?, ?, ?, ?, ?, ?)", values)
+        self._db.execute(
+            "insert into rows (phase, state, time, detail, body, digest) values (?, ?, ?, ?, ?, ?)", values
+        )
 
     def close(self) -> None:
         """Others may write now. Idempotent."""
@@ -118,6 +120,11 @@ class Journal:
                 self._db.close()
             os.close(self._lock)
             self._lock = -1
+
+
+def wall_s() -> float:
+    """Seconds since 1970, for who reads a journal; nothing waits by it."""
+    return time.time()
 
 
 def read(folder: Path) -> tuple[list[Kept], bool]:
@@ -197,7 +204,7 @@ def summary_of(folder: Path) -> RunSummary | None:
     ends = [row for row in this if row.phase == RUN and row.state != "started"]
     status = ends[-1].state if ends else "running" if running else "interrupted"
     started = this[0].time if this else 0.0
-    until = ends[-1].time if ends else time.time() if running else this[-1].time if this else 0.0
+    until = ends[-1].time if ends else wall_s() if running else this[-1].time if this else 0.0
     phases = {row.phase: row for row in this if row.phase != RUN}
     total = this[0].nbytes if begun else len(phases)
     return RunSummary(folder.name, status, started, max(0.0, until - started), phases, total)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import sys
+from _blake2 import blake2b
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -149,6 +148,8 @@ def copy_output(src: str, phase: str, dst: str, name: str | None = None, *, over
 def cleanup(workflow_id: str, folder: str | os.PathLike[str] | None = None) -> None:
     """Forget all outputs of a run: its folder with journal and files is gone, and the store has the room back once
     nobody else holds a ref. Idempotent. PhaseError when the run still goes on."""
+    import shutil  # late: it brings all kinds of compression along  # late: for this alone
+
     from zmreg.flows.journal import is_running
 
     target = run_folder(workflow_id, folder)

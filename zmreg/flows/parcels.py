@@ -67,8 +67,9 @@ def portable(error: PipelineError) -> PipelineError:
     try:
         put(error)
     except (ZmregError, TypeError, ValueError, AttributeError):
-        error.__dict__["cause"] = None
-        error.__cause__ = None
+        alone = PipelineError(*error.args)
+        alone.__dict__.update(error.__dict__, cause=None)
+        return alone
     return error
 
 

@@ -64,6 +64,10 @@ class PhaseContext(Mapping[str, Any]):
         ref = self._results[phase]
         return None if ref is None else ref.get()
 
+    def results(self) -> tuple[str, ...]:
+        """The phases that it depends on."""
+        return tuple(self._results)
+
     def ref(self, phase: str) -> ObjectRef[Any] | None:
         """A ref to it; None when it has none."""
         return self._results[phase]
@@ -99,12 +103,11 @@ def inherited(result: Any) -> Any:
 class Wants(Record):
     """How a function is called: for each parameter, in order, (name, whether by keyword, what it means).
 
-    A meaning is ("dep", phase), ("own", name), ("key", key), ("field", key of the item), ("subject", "") or ("rest",
-    ""). `spread`: keywords that it takes and are not named go by `**`.
+    A meaning is ("dep", phase), ("own", name), ("key", key), ("field", key of the item) or ("subject",
+    ""). What has a default and none of these names keeps its default; `*` and `**` take nothing.
     """
 
     parameters: tuple[tuple[str, bool, tuple[str, str]], ...]
-    spread: bool = False
 
     @property
     def deps(self) -> tuple[str, ...]:
@@ -131,10 +134,7 @@ def wants_of(function: Callable[..., Any], phase: str, deps: tuple[str, ...], co
         return Wants((("", False, ("subject", "")),))
     found: list[tuple[str, bool, tuple[str, str]]] = []
     unknown: list[str] = []
-    spread = False
     for parameter in given:
-        if parameter.kind is parameter.VAR_KEYWORD:
-            spread = True
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         meaning = _meaning(parameter.name, deps, config, fields)
@@ -152,7 +152,7 @@ def wants_of(function: Callable[..., Any], phase: str, deps: tuple[str, ...], co
             f"phase {phase!r}: its function has the parameters {', '.join(map(repr, unknown))}, and nothing is called "
             f"so: one may take {'the context' if fields is None else 'the item'}, others take {', '.join(names)}"
         )
-    return Wants(tuple(found), spread)
+    return Wants(tuple(found))
 
 
 def _meaning(
@@ -183,9 +183,6 @@ def run_phase(function: Callable[..., Any], wants: Wants, context: PhaseContext,
             named[name] = value
         else:
             args.append(value)
-    if wants.spread:
-        fields = context.item if isinstance(context.item, Mapping) else {}
-        named = {**context.config, **fields, **named}
     made = function(*args, **named)
     if inspect.isgenerator(made):
         return list(made)
@@ -206,7 +203,7 @@ def _value(context: PhaseContext, kind: str, key: str) -> Any:
     if key in CONTEXT or key == "config":
         return context
     if key == INHERITED:
-        return context[INHERITED] if INHERITED in context else {}
+        return context.get(INHERITED, {})
     return getattr(context, key)
 
 
@@ -217,9 +214,7 @@ def plain_function(function: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     return function, {}
 
 
-def remote_phase(
-    function: Callable[..., Any], wants: Wants, options: Mapping[str, Any]
-) -> RemoteFunction[..., Any]:
+def remote_phase(function: Callable[..., Any], wants: Wants, options: Mapping[str, Any]) -> RemoteFunction[..., Any]:
     """A task that calls it."""
     return RemoteFunction(functools.partial(run_phase, function, wants), dict(options))
 

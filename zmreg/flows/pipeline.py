@@ -7,8 +7,7 @@ from typing import Any, Final
 
 from zmreg.core.pipelines import PipelineInfo, Topology, topology
 from zmreg.flows.channel import Channel
-from zmreg.flows.pipeline_run import PipelineRun, PipelineSession, Plan, keeper, outputs_of, start
-from zmreg.flows.segments import Stretch
+from zmreg.flows.pipeline_run import PipelineRun, PipelineSession, Plan, start
 from zmreg.flows.stages import SOURCE, Stage, StageSpec, stage
 from zmreg.model.errors import DuplicateStepError, GraphError
 
@@ -90,7 +89,7 @@ class Pipeline:
         self._edges += [(names[source], names[target]) for source, target in other._edges]
         return [names[end] for end in other._ends]
 
-    # -- what it is --------------------------------------------------------------------------------------------------------
+    # -- what it is ---------------------------------------------------------------------------------------------------
 
     @property
     def info(self) -> PipelineInfo:
@@ -126,7 +125,7 @@ class Pipeline:
             raise TypeError(f"stage {made[0]!r} makes its items itself: give none")
         return items
 
-    # -- running it ---------------------------------------------------------------------------------------------------------
+    # -- running it ---------------------------------------------------------------------------------------------------
 
     def collect(self, items: Iterable[Any] | None = None, *, buffer: int = _BUFFER, fuse: bool = True) -> list[Any]:
         """All outputs, of several sinks one after the other. `buffer`: items that may wait before each stage.
@@ -138,9 +137,9 @@ class Pipeline:
         if not plan.here:
             made = start(plan, items).outputs
             return [item for sink in plan.topology.sinks for item in made[sink]]
-        (segment,) = plan.segments  # nobody has to be waited for: no thread
-        stretch = Stretch([plan.specs[name] for name in segment.stages], "", keeper([]))
-        return list(outputs_of(stretch, items))
+        from zmreg.flows.local_flow import collected  # late: what runs stages is not needed to write them down
+
+        return collected(plan, items)
 
     def run(self, items: Iterable[Any] | None = None, *, buffer: int = _BUFFER, fuse: bool = True) -> PipelineRun:
         """Run it to its end: `.outputs` of each sink, `.metrics()`, `.dead_letters`. Raises as `collect`."""
@@ -149,7 +148,7 @@ class Pipeline:
         return made
 
     def stream(self, items: Iterable[Any] | None = None, *, buffer: int = _BUFFER, fuse: bool = True) -> PipelineRun:
-        """Outputs as they are made, `for y in ...`; it starts at once, and waits when `buffer` of them were not taken."""
+        """Outputs as they are made, `for y in ...`; starts at once, and waits when `buffer` of them are not taken."""
         return start(self.plan(buffer, fuse), self._fed(items))
 
     def astream(

@@ -7,20 +7,20 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from zmreg.core.flow_metrics import PipelineMetrics, StageMetrics
 from zmreg.core.pipelines import Segment, Topology
 from zmreg.flows.channel import Channel
-from zmreg.flows.segments import Stretch
-from zmreg.flows.side_loop import PipelineStopped
 from zmreg.flows.stages import DeadLetter, StageSpec
 from zmreg.model.record import Record
 
+if TYPE_CHECKING:
+    import asyncio
+
 # Enough to see what is wrong with a stream; what comes after them is counted, and not kept.
 MAX_DEAD_LETTERS: Final = 10_000
-# For generators to reach their `finally`. A function that runs longer is left to itself.
-_STOP_S: Final = 1.0
+_OVER: Final = "the pipeline has ended: nothing comes out of it any more"
 
 
 class Plan(Record):
@@ -51,82 +51,13 @@ class Flow(Protocol):
         """End it early; generators are closed. Idempotent, from any thread."""
         ...
 
+    def drop(self) -> None:
+        """The same by the garbage collector, which may come in the midst of anything."""
+        ...
+
     def metrics(self) -> tuple[StageMetrics, ...]:
         """In the order of the topology's stages."""
         ...
-
-
-class LocalFlow:
-    """A pipeline of one stretch, in a thread of this process."""
-
-    def __init__(self, plan: Plan, items: Iterable[Any] | None) -> None:
-        (segment,) = plan.segments
-        self._sink = segment.stages[-1]
-        self._items = items
-        self._outputs: Channel[tuple[str, Any]] = Channel(plan.buffer)
-        self.dead_letters: list[DeadLetter] = []
-        self._stretch = Stretch([plan.specs[name] for name in segment.stages], "", keeper(self.dead_letters))
-        self._thread = threading.Thread(target=self._work, name="zmreg-pipeline", daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        error: BaseException | None = None
-        try:
-            for out in outputs_of(self._stretch, self._items):
-                if not self._outputs.put((self._sink, out)):
-                    break
-        except PipelineStopped:
-            pass
-        except BaseException as raised:  # noqa: BLE001  it is raised where the outputs are taken
-            error = raised
-        self._outputs.end(error)
-
-    def receive(self) -> list[tuple[str, Any]]:
-        return self._outputs.take()
-
-    def stop(self) -> None:
-        self._outputs.stop()
-        self._stretch.stop()
-        if isinstance(self._items, Channel):
-            self._items.stop()
-        if self._thread is not threading.current_thread():
-            self._thread.join(_STOP_S)
-
-    def metrics(self) -> tuple[StageMetrics, ...]:
-        *before, last = self._stretch.metrics()
-        return (*before, last.but(blocked_s=self._outputs.blocked_s))
-
-
-def keeper(letters: list[DeadLetter]) -> Callable[[DeadLetter], None]:
-    """Puts dead letters into the list, as long as there are not too many."""
-
-    def keep(letter: DeadLetter) -> None:
-        if len(letters) < MAX_DEAD_LETTERS:
-            letters.append(letter)
-
-    return keep
-
-
-def outputs_of(stretch: Stretch, items: Iterable[Any] | None) -> Iterator[Any]:
-    """All that a stretch makes of the items, with its stages opened before and closed after, come what may. An iterator
-    with `close` is closed, too."""
-    finished = False
-    try:
-        stretch.open()
-        source = iter(() if items is None else items)
-        made = stretch.run(source)
-        try:
-            yield from made
-            finished = True
-        finally:
-            made.close()  # type: ignore[attr-defined]  # a generator
-            close = getattr(source, "close", None)
-            if callable(close):
-                close()
-    finally:
-        wrong = stretch.close()
-        if wrong is not None and finished:
-            raise wrong
 
 
 class PipelineRun:
@@ -141,21 +72,30 @@ class PipelineRun:
         self._sinks = tuple(sinks)
         self._ready: deque[tuple[str, Any]] = deque()
         self._kept: dict[str, list[Any]] | None = None
-        self._end = weakref.finalize(self, flow.stop)
+        self._failed: Exception | None = None
+        self._pulling: asyncio.Future[list[tuple[str, Any]]] | None = None
+        self._end = weakref.finalize(self, flow.drop)
 
-    # -- taking -----------------------------------------------------------------------------------------------------------
+    # -- taking -------------------------------------------------------------------------------------------------------
 
     def pairs(self) -> Iterator[tuple[str, Any]]:
         """(sink, item) of each output. Raises PipelineError, and what the iterable of the items raises."""
+        ready = self._ready
         try:
             while self._more():
-                yield self._ready.popleft()
+                while ready:
+                    yield ready.popleft()
         finally:
             self.close()
 
     def __iter__(self) -> Iterator[Any]:
-        for _, item in self.pairs():
-            yield item
+        ready = self._ready
+        try:
+            while self._more():
+                while ready:
+                    yield ready.popleft()[1]
+        finally:
+            self.close()
 
     def __next__(self) -> Any:
         """The next one alone; the run goes on."""
@@ -165,12 +105,25 @@ class PipelineRun:
 
     def _more(self) -> bool:
         if not self._ready:
-            try:
-                self._ready.extend(self._flow.receive())
-            except BaseException:
-                self.close()
-                raise
+            self._ready.extend(self._pull())
         return bool(self._ready)
+
+    def _pull(self) -> list[tuple[str, Any]]:
+        """What the flow has; its error, again and again."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            return self._flow.receive()
+        except BaseException as error:
+            if isinstance(error, Exception):  # Ctrl-C is none of it
+                self._failed = error
+            self.close()
+            raise
+
+    def raise_failure(self) -> None:
+        """Of a flow that has ended. What came out before stays to be taken."""
+        while taken := self._pull():
+            self._ready.extend(taken)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return _AsyncOutputs(self)
@@ -180,7 +133,15 @@ class PipelineRun:
         if not self._ready:
             import asyncio  # late: it is running
 
-            taken = await asyncio.get_running_loop().run_in_executor(None, self._flow.receive)
+            # Who waits may be cancelled and wait again: what a thread takes for it meanwhile is not lost.
+            if self._pulling is None:
+                self._pulling = asyncio.get_running_loop().run_in_executor(None, self._pull)
+            pulling = self._pulling
+            try:
+                taken = await asyncio.shield(pulling)
+            finally:
+                if pulling.done():
+                    self._pulling = None
             self._ready.extend(taken)
         if not self._ready:
             raise StopAsyncIteration
@@ -196,7 +157,7 @@ class PipelineRun:
             self._kept = kept
         return self._kept
 
-    # -- asking -----------------------------------------------------------------------------------------------------------
+    # -- asking -------------------------------------------------------------------------------------------------------
 
     def metrics(self) -> PipelineMetrics:
         """What each stage has done so far; also after the end."""
@@ -212,12 +173,13 @@ class PipelineRun:
         """What stages with on_error="dead_letter" could not do, the first 10,000."""
         return list(self._flow.dead_letters)
 
-    # -- ending -----------------------------------------------------------------------------------------------------------
+    # -- ending -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End it now: generators are closed, `cleanup` is called, processes are given back. Waits a second at most for
         functions that are being called. Idempotent."""
-        self._end()
+        if self._end.detach() is not None:
+            self._flow.stop()
 
     async def aclose(self) -> None:
         """The same, without holding up the event loop."""
@@ -277,18 +239,24 @@ class PipelineSession:
 
     def _send(self, item: Any) -> None:
         if not self._inputs.put(item):
-            self._run._more()  # raises what has ended it
+            self._run.raise_failure()
             raise ValueError("the run is over: nothing can be sent any more")
 
     def recv(self) -> Any:
         """Wait for the next output. Raises EOFError when there is none any more, PipelineError."""
-        return self._aside(self._recv) if self._is_async else self._recv()
+        return self._arecv() if self._is_async else self._recv()
+
+    async def _arecv(self) -> Any:
+        try:
+            return await anext(self._run)
+        except StopAsyncIteration:
+            raise EOFError(_OVER) from None
 
     def _recv(self) -> Any:
         try:
             return next(self._run)
         except StopIteration:
-            raise EOFError("the pipeline has ended: nothing comes out of it any more") from None
+            raise EOFError(_OVER) from None
 
     def finish(self) -> Any:
         """No more items; wait for the outputs that are left, and return them as a list. Raises PipelineError."""
@@ -333,9 +301,11 @@ def start(plan: Plan, items: Iterable[Any] | None) -> PipelineRun:
     """Have it run, here or where its stages want to be."""
     flow: Flow
     if plan.here:
+        from zmreg.flows.local_flow import LocalFlow  # late: what runs stages is not needed to write them down
+
         flow = LocalFlow(plan, items)
     else:
-        from zmreg.flows.segment_actor import RemoteFlow  # late: most pipelines run here
+        from zmreg.flows.remote_flow import RemoteFlow  # late: most pipelines run here
 
         flow = RemoteFlow(plan, items)
     return PipelineRun(flow, plan.topology.sinks)

@@ -81,6 +81,8 @@ class Recorder:
         self._open: tuple[Appender, Form] | None = None
         self._open_rows = 0
         self._low = False
+        self._stale = False
+        """Whether the manifest on the disk is not what it should be."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = Lock(self.directory)
         try:
@@ -179,6 +181,8 @@ class Recorder:
 
     def _settle(self) -> None:
         """What the disk did not take comes first."""
+        if self._stale:
+            self._write_manifest(False)
         if self._open is not None and self._open[0].waiting:
             self._open[0].append(b"", self._terms.fsync)
             self._flushed(0)
@@ -189,19 +193,20 @@ class Recorder:
         self._look_at_the_disk()
         rows = self._buffer[:count]
         appender, form = self._part()
-        known = form.columns
+        known = form.columns  # each a list of its own
         try:
             piece = form.more(rows)
         except DifferentColumnsError:
             self._commit()
             appender, form = self._part()
             piece = form.more(rows)
+        appender.hold(piece)
+        del self._buffer[:count]
+        self._open_rows += len(rows)
         if form.columns != known:
             self._columns = form.columns
             self._write_manifest(False)  # before rows that need it are in the file
-        del self._buffer[:count]
-        self._open_rows += len(rows)
-        appender.append(piece, self._terms.fsync)
+        appender.append(b"", self._terms.fsync)
         self._flushed(len(rows))
         if appender.size >= self._terms.part_bytes:
             self._commit()
@@ -223,6 +228,11 @@ class Recorder:
         if self._open is None:
             return
         appender, form = self._open
+        if not self._open_rows:
+            appender.close()
+            appender.path.unlink()
+            self._open = None
+            return
         appender.append(form.end())
         path = finish(appender.path, self._format, form.columns)
         appender.close()
@@ -282,7 +292,9 @@ class Recorder:
         }  # fmt: skip
         if self._columns:
             manifest["columns"] = self._columns
+        self._stale = True
         write_manifest(self.directory, manifest)
+        self._stale = False
 
 
 def key_of(row: Any, path: str) -> str:

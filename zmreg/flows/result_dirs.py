@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +60,8 @@ def sync_directory(directory: Path) -> None:
 
 def checksum(path: Path) -> str:
     """SHA-256, as sha256sum prints it."""
+    import hashlib  # late, as shutil: milliseconds, for those who only import zmreg
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -176,7 +176,9 @@ class Appender:
         self.path = path
         self.size = 0
         """Bytes that are there, whole pieces all of them."""
-        self._waiting = bytearray()
+        self._waiting = b""
+        import hashlib
+
         self._digest = hashlib.sha256()
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
@@ -190,23 +192,24 @@ class Appender:
         """SHA-256 of what is there."""
         return self._digest.hexdigest()
 
+    def hold(self, piece: bytes) -> None:
+        """Have it written with the next piece."""
+        self._waiting += piece
+
     def append(self, piece: bytes, sync: bool = False) -> None:
         """OSError when the disk does not take it: then none of it is in the file, and it comes with the next piece."""
         self._waiting += piece
         if self._waiting:
-            view = memoryview(self._waiting)
-            at = 0
+            view, at = memoryview(self._waiting), 0
             try:
                 while at < len(view):
                     at += os.pwrite(self._fd, view[at : at + _BLOCK], self.size + at)
             except OSError:
                 os.ftruncate(self._fd, self.size)
                 raise
-            finally:
-                view.release()
-            self._digest.update(self._waiting)
+            self._digest.update(view)
             self.size += at
-            self._waiting.clear()
+            self._waiting = b""
         if sync:
             os.fsync(self._fd)
 
@@ -233,6 +236,8 @@ def retain(
     `keep_last`: so many remain; `max_age`: seconds since they were last written; `max_bytes`: of all together, the
     youngest first. Nothing is touched but directories with a manifest of ours, and never one that is being written.
     """
+    import shutil  # late: it brings three compressors
+
     _check("keep_last", keep_last)
     _check("max_age", max_age)
     _check("max_bytes", max_bytes)

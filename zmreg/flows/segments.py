@@ -7,9 +7,11 @@ asks for more. So there is nothing between the stages that could grow.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from zmreg.core.flow_metrics import StageMetrics
@@ -49,12 +51,12 @@ class Stretch:
             self.close()
             raise
 
-    def run(self, items: Iterable[Any]) -> Iterator[Any]:
+    def run(self, items: Iterable[Any]) -> Generator[Any, None, None]:
         """All outputs, in order. Raises PipelineError in its place, PipelineStopped, and what `items` raises.
 
         Closing it closes every generator of a stage, the last one first.
         """
-        links: list[Iterator[Any]] = [iter(items)]
+        links: list[Any] = [iter(items)]
         for group in self._groups():
             made = (
                 self._loop(group, links[-1]) if len(group) > 1 or group[0].is_plain else self._each(group[0], links[-1])
@@ -62,11 +64,10 @@ class Stretch:
             links.append(made)
             if group[-1].has_flush:
                 links.append(_flushed(group[-1], made))
-        try:
+        with contextlib.ExitStack() as stack:  # all of them are closed, whatever one raises
+            for link in links[1:]:
+                stack.callback(link.close)
             yield from links[-1]
-        finally:
-            for link in reversed(links[1:]):
-                link.close()  # type: ignore[attr-defined]  # generators, all of them
 
     def _groups(self) -> list[list[Body]]:
         groups: list[list[Body]] = []
@@ -96,7 +97,7 @@ class Stretch:
             value = item
             try:
                 if count & mask:
-                    for at, call, keep_none in numbered:
+                    for at, call, keep_none in numbered:  # noqa: B007  read where it stops
                         value = call(value)
                         if value is None and not keep_none:
                             break
@@ -158,7 +159,7 @@ class Stretch:
                 count -= body.filtered + body.skipped + body.dead + body.lost
                 body.items_out = count
 
-    # -- one by one, for lanes -------------------------------------------------------------------------------------------
+    # -- one by one, for lanes ----------------------------------------------------------------------------------------
 
     def one(self, index: int, item: Any) -> Iterator[Any]:
         """The outputs of one item; its stages are item-wise. `index`: its place, for errors. Raises as `run`."""
@@ -178,7 +179,7 @@ class Stretch:
         for out in body.outputs(index if index >= 0 else body.items_in, item):
             yield from self._from(at + 1, -1, out)
 
-    # -- its end ----------------------------------------------------------------------------------------------------------
+    # -- its end ------------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """From any thread: pauses end, coroutines are cancelled, and whoever runs it gets PipelineStopped from there. A
@@ -195,7 +196,11 @@ class Stretch:
         """In the order of the stages."""
         for group in self._fused:
             self._settle(group)
-        return tuple(body.metrics() for body in self._bodies)
+        import resource  # late: where nothing runs, nothing is measured
+
+        # In KiB on Linux, in bytes on macOS.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return tuple(body.metrics().but(peak_rss=peak) for body in self._bodies)
 
 
 def _flushed(body: Body, before: Iterator[Any]) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -70,8 +70,13 @@ class SideLoop:
         from concurrent.futures import wait
 
         async def bounded() -> Any:
-            async with asyncio.timeout(timeout):
-                return await awaited
+            try:
+                async with asyncio.timeout(timeout) as clock:
+                    return await awaited
+            except TimeoutError as error:
+                if clock.expired() and not error.args:
+                    raise TimeoutError(f"not done after {timeout} s") from error
+                raise
 
         future = self._ask(bounded())
         wait([future])
@@ -105,6 +110,10 @@ class SideLoop:
         finally:
             if hasattr(outputs, "aclose"):
                 self._finish(outputs, mail)
+
+    def plain(self, made: AsyncIterable[Any]) -> Iterator[Any]:
+        """What an asynchronous iterable has, for a thread."""
+        return self.iterate(lambda _: aiter(made), iter(()))
 
     def _finish(self, outputs: Any, mail: queue.SimpleQueue[tuple[str, Any]]) -> None:
         """Close it; what its last words ask for is the end of the stream."""

@@ -157,11 +157,6 @@ class Stage:
         """It as part of a pipeline, under that name."""
         return StageSpec(name, self.target, self.kind, self.terms)
 
-    def __or__(self, after: object) -> Any:
-        from zmreg.flows.pipeline import Pipeline  # it is made of stages
-
-        return Pipeline() | self | after
-
     def __repr__(self) -> str:
         return f"<Stage {self.name} {self.kind}>"
 
@@ -192,13 +187,16 @@ def failure(stage: str, index: int, item: object, error: BaseException, node: st
     at = f" at its item {index} ({what})" if index >= 0 else ""
     where = f" on node {node}" if node else ""
     made = PipelineError(f"stage {stage!r} failed{at}{where}: {type(error).__name__}: {error}")
-    text = "".join(traceback.format_exception(error))
+    frames = error.__traceback__
+    while frames is not None and str(frames.tb_frame.f_globals.get("__name__")).startswith("zmreg.flows."):
+        frames = frames.tb_next  # it begins with the user's own
+    text = "".join(traceback.format_exception(type(error), error, frames))
     made.__dict__.update(stage=stage, index=index, preview=what, node=node, cause=error, remote_traceback=text)
     made.__cause__ = error
     return made
 
 
-# -- what it is ----------------------------------------------------------------------------------------------------------
+# -- what it is -------------------------------------------------------------------------------------------------------
 
 
 def body_of(target: Any) -> Any:
@@ -213,6 +211,12 @@ def body_of(target: Any) -> Any:
     return target
 
 
+def inner_of(body: Any) -> Any:
+    """The function behind a callable: of a partial, or of an object that can be called; else the callable."""
+    inner = type(body).__call__
+    return getattr(body, "func", inner if inspect.isfunction(inner) else body)
+
+
 def _kind_of(target: Any, stream: bool | None) -> str:
     if target is None or (inspect.isclass(target) and not hasattr(target, "process")):
         raise TypeError(f"{target!r} is no stage: give a function, a generator, or an object with process(item)")
@@ -224,8 +228,7 @@ def _kind_of(target: Any, stream: bool | None) -> str:
             return SOURCE
         raise TypeError(f"{target!r} is no stage: it cannot be called, and has neither process(item) nor items")
     if not (inspect.isfunction(body) or inspect.ismethod(body)):
-        inner = getattr(type(body), "__call__", None)
-        body = getattr(body, "func", inner if inspect.isfunction(inner) else body)
+        body = inner_of(body)
     if not (inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)):
         if stream:
             raise ValueError(f"stream=True: {_name_of(target)} is no generator; write one that yields what goes on")
@@ -240,7 +243,7 @@ def _kind_of(target: Any, stream: bool | None) -> str:
 
 def _parameter(target: Any, body: Any) -> inspect.Parameter | None:
     """The one that the item or the stream goes to; None when it takes nothing."""
-    whole = target.process if inspect.isclass(target) else body_of(target)
+    whole = body_of(target)
     parameters = [
         parameter
         for parameter in inspect.signature(whole).parameters.values()
@@ -252,17 +255,17 @@ def _parameter(target: Any, body: Any) -> inspect.Parameter | None:
 
 
 def _takes_stream(body: Any, parameter: inspect.Parameter) -> bool:
-    if parameter.annotation is not parameter.empty:
-        hint = parameter.annotation
-        text = hint if isinstance(hint, str) else getattr(hint, "__qualname__", "") or str(hint)
-        return _STREAM_TYPES.match(text if isinstance(hint, str) or "[" not in str(hint) else str(hint)) is not None
-    if parameter.name in _STREAM_NAMES:
+    hint = parameter.annotation
+    if hint is parameter.empty:
+        if parameter.name in _STREAM_NAMES:
+            return True
+    elif _STREAM_TYPES.match(hint if isinstance(hint, str) else inspect.formatannotation(hint)):
         return True
     if not inspect.isasyncgenfunction(body):
         return False
-    steps = list(dis.get_instructions(body))
+    steps = list(dis.get_instructions(body))  # `async for` over the parameter itself: an item is hardly ever a stream
     return any(
-        step.opname == "GET_AITER" and str(before.argval) == parameter.name
+        step.opname == "GET_AITER" and before.argval == parameter.name
         for before, step in zip(steps, steps[1:], strict=False)
     )
 
@@ -280,7 +283,7 @@ def _name_of(target: Any) -> str:
     return "lambda" if name == "<lambda>" else name
 
 
-# -- on what terms ---------------------------------------------------------------------------------------------------------
+# -- on what terms ----------------------------------------------------------------------------------------------------
 
 
 def _placement(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from zmreg.core.graph_run import StepState
@@ -151,19 +150,21 @@ class Past(Record):
     """The level of the step that failed; None when none did."""
 
 
-@dataclass(slots=True)
 class Span:
     """What one step did, and when. Times in seconds of the events' clock; None: it has not."""
 
-    state: StepState = StepState.WAITING
-    node: str = ""
-    queued: float | None = None
-    started: float | None = None
-    ended: float | None = None
-    value: object = None
-    error: object = None
-    nbytes: int = 0
-    attempt: int = 0
+    __slots__ = ("attempt", "ended", "error", "nbytes", "node", "queued", "started", "state", "value")
+
+    def __init__(self) -> None:
+        self.state = StepState.WAITING
+        self.node = ""
+        self.queued: float | None = None
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.value: object = None
+        self.error: object = None
+        self.nbytes = 0
+        self.attempt = 0
 
     @property
     def began(self) -> float:

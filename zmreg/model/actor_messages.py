@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from zmreg.model.record import Resources, Sentence, Terms
+
+# Why an actor is dead, when somebody wanted it so.
+KILLED: Final = b"killed"
+RELEASED: Final = b"exited: the last handle is gone"
+LEFT: Final = b"exited by itself"
+WANTED_ENDS: Final = frozenset({KILLED, RELEASED, LEFT})
 
 
 class CreateActor(Sentence):

@@ -7,9 +7,10 @@ and the error that mattered is lost. Here the built-in ancestor makes the instan
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Final, TypeVar, cast
+
+from zmreg.model.record import Record
 
 E = TypeVar("E", bound=BaseException)
 
@@ -20,8 +21,7 @@ _HEAP_TYPE: Final = 1 << 9
 _ARGS: Final = cast(GetSetDescriptorType, vars(BaseException)["args"])
 
 
-@dataclass(frozen=True, slots=True)
-class FailureOrigin:
+class FailureOrigin(Record):
     """Where and how user code failed, as text that every process can read without the user's modules."""
 
     type_name: str = ""
@@ -113,8 +113,7 @@ def constructor_args(error: BaseException) -> tuple[object, ...]:
     return cast(tuple[object, ...], _ARGS.__get__(error))
 
 
-@dataclass(frozen=True, slots=True)
-class Travelling:
+class Travelling(Record):
     """Stands for an exception inside a pickle; what comes out at the far end is the exception."""
 
     error: BaseException

@@ -68,5 +68,36 @@ class AskGroup(Sentence):
     group_id: bytes
 
 
-GroupWord = CreateGroup | RemoveGroup | PrepareBundles | BundlesPrepared | CommitBundles | DropBundles | AskGroup
-GROUP_WORDS = (CreateGroup, RemoveGroup, PrepareBundles, BundlesPrepared, CommitBundles, DropBundles, AskGroup)
+class HeldBundles(Sentence):
+    """node -> new head: the bundles that I hold for this group: those that stand, and those that I only set aside."""
+
+    KIND: ClassVar[int] = 177
+    group_id: bytes
+    standing: tuple[int, ...]
+    prepared: tuple[int, ...]
+
+
+class HoldBack(Sentence):
+    """head -> node: for so many seconds give nobody but this group what comes free of these amounts."""
+
+    KIND: ClassVar[int] = 178
+    group_id: bytes
+    amounts: Resources
+    seconds: float
+
+
+GroupWord = (
+    CreateGroup
+    | RemoveGroup
+    | PrepareBundles
+    | BundlesPrepared
+    | CommitBundles
+    | DropBundles
+    | AskGroup
+    | HeldBundles
+    | HoldBack
+)
+GROUP_WORDS = (
+    CreateGroup, RemoveGroup, PrepareBundles, BundlesPrepared, CommitBundles, DropBundles, AskGroup, HeldBundles,
+    HoldBack,
+)  # fmt: skip

@@ -41,6 +41,11 @@ def new_driver_id(node: bytes) -> ProcessId:
     return ProcessId(node[:NODE_BYTES] + bytes((first | 0x80, *rest)))
 
 
+def is_driver(process: bytes) -> bool:
+    """Whether a process has taken a seat unasked, as `new_driver_id` names it."""
+    return process[NODE_BYTES] >= 0x80
+
+
 def node_of(any_id: bytes) -> ProcessId:
     """The node of a process, or of the owner of an object."""
     return ProcessId(any_id[:NODE_BYTES] + _DAEMON)

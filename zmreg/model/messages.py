@@ -68,6 +68,7 @@ from zmreg.model.store_messages import (
     Unpin,
 )
 from zmreg.model.stream_messages import StreamClosed, StreamCredit
+from zmreg.model.tidy_messages import TidyUp
 from zmreg.model.verdict_messages import KnownDead
 
 __all__ = [
@@ -172,6 +173,7 @@ __all__ = [
     "StreamClosed",
     "StreamCredit",
     "TakesNothing",
+    "TidyUp",
     "KnownDead",
     "Unborrow",
     "Unpin",
@@ -428,7 +430,7 @@ Message = (
     | FunctionRow | RegisterFunction | WithdrawFunction | WatchFunctions | FunctionNews
     | EndWorkers | WorkersEnded | AskRepeatable | Repeatable
     | Subscribe | Unsubscribe | WatchPatterns | PatternNews | Events | EventsTaken | StreamCredit | StreamClosed
-    | RunHere | RanHere | SetPlugin | GroupWord
+    | RunHere | RanHere | SetPlugin | TidyUp | GroupWord
 )  # fmt: skip
 
 CALLS_KIND = 100

@@ -6,7 +6,7 @@ from zmreg.model.record import Record
 
 
 class PhaseChanged(Record):
-    """A phase is in another state. `time`: seconds since 1970; `reason`: why it does not run, or what it failed with."""
+    """A phase is in another state. `time`: seconds since 1970; `reason`: why it does not run, or what failed."""
 
     run_id: str
     phase: str

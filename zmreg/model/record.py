@@ -33,9 +33,20 @@ class RecordType(type):
         made._defaults = defaults
         return made
 
+    @property
+    def __signature__(cls) -> object:
+        """What help() shows, also before the first instance."""
+        import inspect  # late: it is as dear as fifty records
+
+        signature = inspect.signature(_initializer(cls))
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
 
 class Record(metaclass=RecordType):
-    """Equal by class and fields. A subclass of a subclass has its own fields only: records do not extend each other."""
+    """Equal by class and fields. A subclass of a subclass has its own fields only: records do not extend each other.
+
+    `__post_init__`, if there is one, looks at the values, and raises what is wrong with them.
+    """
 
     def __init__(self, *values: object, **named: object) -> None:
         """All fields, by position or name. Raises TypeError when one is missing, unknown or given twice."""
@@ -88,6 +99,8 @@ def _initializer(cls: RecordType) -> Callable[..., None]:
             scope[f"_default{number}"] = cls._defaults[field]
             field += f"=_default{number}"
         parameters.append(field)
+    if hasattr(cls, "__post_init__"):
+        steps.append("self.__post_init__()")
     exec(f"def __init__({', '.join(parameters)}): {'; '.join(steps) or 'pass'}", scope)
     made = scope["__init__"]
     assert isinstance(made, FunctionType)

@@ -46,6 +46,8 @@ class Settings:
     log_to_driver: bool = True
     log_bytes_per_s: int = 1 << 20
     log_bytes_per_worker: int = 64 << 20
+    log_dedup_s: float = 5.0
+    """Lines that several workers print alike within this time are shown once, and counted; 0: each is shown."""
 
 
 DEFAULT_PORT = 7550

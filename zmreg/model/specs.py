@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from numbers import Real
 from typing import Final
 
-from zmreg.model.record import Resources, Terms
+from zmreg.model.record import Record, Resources, Terms
 
 UNIT: Final = 10_000
 CPU: Final = "CPU"
@@ -87,8 +86,7 @@ def to_amount(units: int) -> float:
     return units / UNIT
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Shape:
+class Shape(Record):
     """A resource request: `resources` sorted by name, in 1/10000 units, no zeros; `locs` sorted names, all required."""
 
     resources: tuple[tuple[str, int], ...] = ()
@@ -98,6 +96,17 @@ class Shape:
     with a node's id (hex) behind it."""
     terms: Terms = ()
     """What few ask for, sorted by name: see ENV, PRIORITY, LABEL, WISH."""
+
+    def __eq__(self, other: object) -> bool:  # as a key of every pool and claim, it has these two spelled out
+        return type(other) is Shape and (
+            self.resources == other.resources
+            and self.locs == other.locs
+            and self.strategy == other.strategy
+            and self.terms == other.terms
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.resources, self.locs, self.strategy, self.terms))
 
     @classmethod
     def of(
@@ -186,8 +195,7 @@ def actor_shapes(
     return place, place if given else Shape((), place.locs)
 
 
-@dataclass(frozen=True, slots=True)
-class ActorEntry:
+class ActorEntry(Record):
     """What the owner of names and restarts keeps of an actor. An empty `name` is an anonymous actor."""
 
     actor_id: bytes

@@ -80,7 +80,7 @@ def create_actor(
         if refusal is not None and refusal.kind:
             raise StateError(f"{order.class_name} {order.name!r} was not created: {refusal.reason}")
         if refusal is not None:
-            raise ActorExistsError(f"{refusal.reason} Namespace: {order.namespace!r}; zmreg.get_actor finds it.")
+            raise ActorExistsError(f"{refusal.reason}. Namespace: {order.namespace!r}; zmreg.get_actor finds it.")
     return lifeline
 
 

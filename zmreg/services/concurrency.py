@@ -6,13 +6,12 @@ another group than the method's says so behind the method's name: "name\\0@group
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from zmreg.model.record import Record
 
 MARK = "\0@"
 
 
-@dataclass(frozen=True, slots=True)
-class Grouped:
+class Grouped(Record):
     """What travels in place of the class. `limits`: group -> calls at once; `methods`: method -> its group."""
 
     cls: type

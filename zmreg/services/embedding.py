@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zmreg.model.errors import ClusterError, ZmregError
-from zmreg.model.ids import ProcessId, new_driver_id
+from zmreg.model.ids import ProcessId, new_driver_id, node_of
 from zmreg.model.settings import Listening, Settings
 from zmreg.net.waiting import HandlerSwap
 from zmreg.services.bequest import bequeath_as_driver
 from zmreg.services.client import Client, set_current
+from zmreg.services.environments import of_job
 from zmreg.services.launch import Launched, launch
 from zmreg.services.sessions import Word
 from zmreg.wire import payload
@@ -21,6 +23,10 @@ from zmreg.wire import payload
 CONNECT_TIMEOUT_S = 15.0
 END_TIMEOUT_S = 5.0
 OUTPUT_TIMEOUT_S = 1.0
+# What nested calls have printed is passed on by workers: so long it may take after the node has sent it.
+PASSED_S = 0.2
+# A call that was made in a task may have run anywhere: in a small cluster all are asked.
+ASKED_NODES = 16
 # A node that has joined a cluster gives away what it has before it ends; the others may have to fetch it.
 LEAVE_TIMEOUT_S = 60.0
 
@@ -38,7 +44,7 @@ class Embedded:
 
     def close(self) -> None:
         """Shut down: the client leaves, the node ends its workers and removes everything."""
-        _show_last_output(self.client, self.wanted)
+        _show_last_output(self.client)
         if self.is_one_of_many:
             _bequeath(self.client)
         self.client.close(None)
@@ -46,11 +52,22 @@ class Embedded:
         os.close(self.pidfd)
 
 
-def _show_last_output(client: Client, wanted: dict[str, Any]) -> None:
+def _show_last_output(client: Client) -> None:
     """What was printed last is shown before we leave."""
-    if client.closed is None and wanted.get("log_to_driver"):
+    screen = client.screen
+    if screen is None:
+        return
+    if client.closed is None:
+        deadline = time.monotonic() + OUTPUT_TIMEOUT_S
+        before = screen.passed
         with contextlib.suppress(ZmregError):
-            client.ask("output", timeout=OUTPUT_TIMEOUT_S)
+            nodes = {client.node} | {node_of(worker) for worker in client.tasks.lanes}
+            rows = client.ask("nodes", timeout=OUTPUT_TIMEOUT_S)
+            nodes |= {bytes.fromhex(row["NodeID"]) for row in rows[:ASKED_NODES] if row["Alive"]}
+            passed = [client.ask("output", each.hex(), max(0.05, deadline - time.monotonic())) for each in nodes]
+            if any(passed):  # it comes by way of workers
+                client.pump_until(screen.until(before + sum(passed)), time.monotonic() + PASSED_S)
+    screen.close()
 
 
 def _bequeath(client: Client) -> None:
@@ -72,6 +89,8 @@ def embed(settings: Settings, wanted: dict[str, Any], listening: Listening | Non
         client = Client(launched.session, new_driver_id(launched.node), launched.node, HandlerSwap())
         _watch(client, launched, pidfd)
         client.connect("driver", CONNECT_TIMEOUT_S)
+        if listening is not None:
+            client.environment = of_job(client.me)
     except BaseException:
         if client is not None:
             client.close(None, clean=False)
@@ -93,7 +112,7 @@ class Attached:
 
     def close(self) -> None:
         """Leave. The node and its cluster go on."""
-        _show_last_output(self.client, self.wanted)
+        _show_last_output(self.client)
         _bequeath(self.client)
         self.client.close(None)
         os.close(self.pidfd)
@@ -111,6 +130,7 @@ def attach(word: Word, wanted: dict[str, Any]) -> Attached:
         client = Client(session, new_driver_id(node), node, HandlerSwap())
         client.pump.watch(pidfd, lambda: client.node_gone(f"pid {pid} ended") if client is not None else None)
         client.connect("driver", CONNECT_TIMEOUT_S)
+        client.environment = of_job(client.me)
     except BaseException:
         if client is not None:
             client.close(None, clean=False)

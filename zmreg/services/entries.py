@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from zmreg.model.ids import counter_of, object_id
 from zmreg.net.waiting import Waiter
 from zmreg.services.unread import Unread
-from zmreg.wire.failures import few_notes, with_notes
+from zmreg.wire.failures import decode_failure, few_notes, with_notes
 
 if TYPE_CHECKING:
     from zmreg.services.calls import Task
@@ -127,6 +127,15 @@ class Entry:
                     listener(self)
             else:
                 held(self)  # type: ignore[operator]
+
+
+def error_line(entry: Entry, chars: int = 100) -> str:
+    """The error of a FAILED entry in one line, for a look: nobody has read it by that. Empty for any other."""
+    failure = entry.failure
+    if failure is None:
+        return ""
+    line = " ".join(decode_failure(failure)[0].headline().split())
+    return line if len(line) <= chars else line[: chars - 3] + "..."
 
 
 class Plain(Entry):

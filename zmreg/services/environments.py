@@ -43,16 +43,24 @@ class Membership(Record):
 
 
 class Environment(Record):
-    """Ready to travel. `key` says all of it, by content; it is empty for the plain one."""
+    """Ready to travel. `key` says all of it, by content, behind its job; it is empty for the plain one."""
 
     key: str
     variables: tuple[tuple[str, str], ...] = ()
     working_dir: Package | None = None
     modules: tuple[Package, ...] = ()
     group: Membership | None = None
+    job: str = ""
+    """The program, by its process id in hex, that shares its cluster with others: what its calls leave behind in a
+    worker (variables, directory, path, modules) is found by none of theirs. Empty for who has started the cluster."""
 
 
 PLAIN = Environment("")
+
+
+def of_job(process: bytes) -> Environment:
+    """The plain environment of a program that has come to a cluster of others'."""
+    return Environment(process.hex(), job=process.hex())
 
 
 class Equipped:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Container
 from typing import TYPE_CHECKING
 
+from zmreg.model.group_messages import AskGroup, BundlesPrepared, CreateGroup, RemoveGroup
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
     ActorExiting,
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
     from zmreg.services.node import Node
 
 _TO_KEEP = (
-    CreateActor, ActorInputs, ActorHosted, Constructed, KillActor, ReleaseActor, ActorExiting, JobStarted
+    CreateActor, ActorInputs, ActorHosted, Constructed, KillActor, ReleaseActor, ActorExiting, JobStarted,
+    CreateGroup, RemoveGroup,
 )  # fmt: skip
 # Asked again by the client when the head has changed.
-_TO_PASS_ON = (WatchActor, Ask)
+_TO_PASS_ON = (WatchActor, Ask, BundlesPrepared, AskGroup)
 
 
 class FarHead:
@@ -85,13 +87,13 @@ class FarHead:
         Actors that wait for a worker here are given up: it finds them a place anew.
         """
         node, self.head = self._node, head
-        node.placing.crowned()
         hosted = node.leases.hosts()
         for actor_id in [each for each, worker in hosted.items() if not worker]:
             del hosted[actor_id]
             node.placing.for_the_head(UnplaceActor(actor_id))
         for word in self._kept:
             node.post(head, word)
+        node.placing.crowned(head)
         self._constructed &= hosted.keys()
         constructed = tuple(actor_id in self._constructed for actor_id in hosted)
         node.post(head, Inventory(tuple(hosted), tuple(hosted.values()), constructed))

@@ -43,6 +43,7 @@ from zmreg.model.messages import (
     WatchActor,
 )
 from zmreg.model.specs import ActorEntry, Shape
+from zmreg.services import on_demand
 from zmreg.services.homecoming import Homecoming
 from zmreg.services.jobs import Jobs
 from zmreg.services.mourning import EVERYTHING
@@ -182,8 +183,9 @@ class Head:
             raise ProtocolError(f"node {node.hex()} brought a word of {word.origin.hex()}, which is not its own")
         if isinstance(message, ProcessDied):
             self.process_died(message.process, message.reason, EVERYTHING if message.adopted else ())
-        else:
-            self.hears(word.origin, message)
+            self._node.placing.process_died(message.process)
+        elif not self.hears(word.origin, message):
+            on_demand.hears(self._node, word.origin, message)
         if self.keeping is not None:
             self.keeping.heard(node, word.number)
         else:
@@ -259,9 +261,8 @@ class Head:
 
     def node_gone(self, node: bytes, reason: str, adopted: Container[bytes] = ()) -> None:
         """With every process on it. Actors that waited for a place there are placed anew; `adopted`: see above."""
-        prefix = node[:NODE_BYTES]
         others = {each[:PROCESS_ID_BYTES] for each in self._early} | self.jobs.drivers()
-        for process in [each for each in self.actors.processes() | others if each.startswith(prefix)]:
+        for process in [each for each in self.actors.processes() | others if each.startswith(node[:NODE_BYTES])]:
             self.process_died(process, reason, adopted)
         for actor_id in [each for each, place in self._places.items() if place == node]:
             self.perform(self.actors.host_lost(actor_id))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from zmreg.core.nodes import DEAD_S
 from zmreg.model.ids import PROCESS_ID_BYTES, node_of
 from zmreg.model.messages import CreateActor, Inventory, KillProcess, KnownDead, Message, NodeGone
+from zmreg.services import on_demand
 from zmreg.wire import codec
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Homecoming:
             self._awaited |= {node_of(each) for each in (order.owner, stand.worker) if each}
         for actor_id, reason in ledger.ends.items():
             head.actors.restore_end(actor_id, reason)
+        if ledger.groups:
+            on_demand.groups(self._node).restore(ledger.groups)
         self._awaited -= {self._former, me}
         self.over = False
 
@@ -65,7 +68,7 @@ class Homecoming:
             self._until = now + GRACE_S
             if self._former:
                 self._give_up(self._former, _FORMER)
-                self._head.node_gone(self._former, _FORMER.decode())
+                self._gone(self._former, _FORMER.decode())
         if not self._awaited or now >= self._until:
             self._finish()
 
@@ -133,11 +136,15 @@ class Homecoming:
         """A node that is no member here is dead, with all that it had of the former head's. Everybody is told."""
         self._awaited.discard(node)
         self._give_up(node, reason.encode())
-        self._head.node_gone(node, reason)
+        self._gone(node, reason)
         if self._node.neighbours is not None:
             self._node.neighbours.members.on_declared_dead(node, reason)  # should it come, it comes as another
         for other in self._node.other_nodes():
             self._node.post(other, NodeGone(node, reason, False))
+
+    def _gone(self, node: bytes, reason: str) -> None:
+        self._head.node_gone(node, reason)
+        self._node.placing.node_gone(node)
 
     def _give_up(self, node: bytes, reason: bytes) -> None:
         """Workers of that node that it has not claimed are dead."""
@@ -154,6 +161,7 @@ class Homecoming:
             if not self._head.has_place(actor_id):
                 self._head.perform(self._head.actors.missing(actor_id, b""))
         self._unclaimed.clear()
+        self._node.placing.all_home()
         for node, worker, _ in self._strays.values():
             self._refuse(node, worker)
         self._strays.clear()

@@ -119,7 +119,7 @@ def _label(host: Host, name: str) -> None:
     speech = host.worker.speech
     if speech is None:
         return
-    if host.instance is not None and type(host.instance).__repr__ is not object.__repr__:
+    if host.instance is not None and getattr(type(host.instance), "__repr__", None) is not object.__repr__:
         try:
             name = repr(host.instance)
         except Exception as error:  # noqa: BLE001  the user's code may raise anything; its class will do

@@ -26,6 +26,7 @@ from zmreg.model.messages import (
     RetireActor,
     RunHere,
     Steal,
+    TidyUp,
     UseDevices,
 )
 from zmreg.model.stream_messages import StreamClosed, StreamCredit
@@ -38,6 +39,7 @@ from zmreg.services.hosting import Host
 from zmreg.services.interrupts import WorkerInterrupts
 from zmreg.services.peers import Peer
 from zmreg.services.station import Handler
+from zmreg.services.tidying import tidy_up
 from zmreg.services.yielding import Yielding
 from zmreg.wire import batches
 
@@ -95,6 +97,7 @@ class Intake(Client):
             StreamCredit: self.yielding.on_credit,
             StreamClosed: self.yielding.on_closed,
             RunHere: self._on_run_here,
+            TidyUp: lambda _, m: tidy_up(),
             ProcessDied: self._on_death(self.handlers[ProcessDied]),
             NodeGone: self._on_death(self.handlers[NodeGone]),
         }

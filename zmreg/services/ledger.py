@@ -1,4 +1,4 @@
-"""What the head knows for longer than it lives: actors, drivers and nodes, in one sqlite file that no other head opens.
+"""What the head knows for longer than it lives: actors, groups, drivers and nodes, in a sqlite file of its own.
 
 One thread writes, in order: whatever has collected goes into one transaction, and what was promised to somebody waits
 for its commit (`after`). Each commit is flushed to the disk (WAL, synchronous=FULL), so a crash at any point loses
@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS ends (number INTEGER PRIMARY KEY, actor_id BLOB NOT N
 CREATE TABLE IF NOT EXISTS jobs (
     driver BLOB PRIMARY KEY, name TEXT NOT NULL, started REAL NOT NULL, ended REAL NOT NULL, status TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS groups (number INTEGER PRIMARY KEY, group_id BLOB UNIQUE NOT NULL, frame BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS nodes (node BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS graves (number INTEGER PRIMARY KEY, node BLOB NOT NULL);
 """
@@ -74,23 +75,25 @@ class Order(Record):
 class _Batch:
     """What is to be written in one transaction. Of each thing only the newest state counts."""
 
-    __slots__ = ("calls", "ends", "jobs", "nodes", "orders", "stands")
+    __slots__ = ("calls", "ends", "groups", "jobs", "nodes", "orders", "stands")
 
     def __init__(self) -> None:
         self.orders: dict[bytes, Order] = {}
         self.stands: dict[bytes, Stand] = {}
         self.ends: dict[bytes, bytes] = {}
         self.jobs: dict[bytes, Job] = {}
+        self.groups: dict[bytes, bytes] = {}
+        """Encoded CreateGroup; empty: removed."""
         self.nodes: dict[bytes, bool] = {}
         self.calls: list[Callable[[str], None]] = []
 
     def __bool__(self) -> bool:
-        return bool(self.orders or self.stands or self.ends or self.jobs or self.nodes or self.calls)
+        return any(getattr(self, name) for name in self.__slots__)
 
     def before(self, later: _Batch) -> _Batch:
         """Both as one; the calls of neither."""
         both = _Batch()
-        for name in ("orders", "stands", "ends", "jobs", "nodes"):
+        for name in ("orders", "stands", "ends", "jobs", "groups", "nodes"):
             setattr(both, name, {**getattr(self, name), **getattr(later, name)})
         return both
 
@@ -105,6 +108,10 @@ class _Batch:
             database.executemany("INSERT INTO ends (actor_id, reason) VALUES (?, ?)", self.ends.items())
             jobs = (_values(job) for job in self.jobs.values())
             database.executemany("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?)", jobs)
+            orders = [(group_id, frame) for group_id, frame in self.groups.items() if frame]
+            removed = [(group_id,) for group_id, frame in self.groups.items() if not frame]
+            database.executemany("INSERT OR IGNORE INTO groups (group_id, frame) VALUES (?, ?)", orders)
+            database.executemany("DELETE FROM groups WHERE group_id = ?", removed)
             here = [(node,) for node, there in self.nodes.items() if there]
             gone = [(node,) for node, there in self.nodes.items() if not there]
             database.executemany("INSERT OR IGNORE INTO nodes VALUES (?)", here)
@@ -135,6 +142,8 @@ class Ledger:
         self.ends: dict[bytes, bytes] = dict(ends.fetchall())
         """Actors that are dead for good, and why; the oldest are forgotten."""
         self.jobs = [Job(*row) for row in database.execute("SELECT * FROM jobs ORDER BY started")]
+        self.groups: list[bytes] = [row[0] for row in database.execute("SELECT frame FROM groups ORDER BY number")]
+        """Placement groups as they were ordered, encoded CreateGroup."""
         self.nodes: list[bytes] = [row[0] for row in database.execute("SELECT node FROM nodes")]
         """The members when the last head stopped."""
         self.graves: list[bytes] = [row[0] for row in database.execute("SELECT node FROM graves ORDER BY number")]
@@ -175,6 +184,10 @@ class Ledger:
     def job(self, job: Job) -> None:
         """A driver has come or gone."""
         self._put("jobs", job.driver, job)
+
+    def group(self, group_id: bytes, frame: bytes) -> None:
+        """A placement group was accepted; empty `frame`: it is no more."""
+        self._put("groups", group_id, frame)
 
     def node(self, node: bytes, there: bool) -> None:
         """A node has joined or is gone."""

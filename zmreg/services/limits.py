@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from zmreg.model.record import Record
 
-@dataclass(frozen=True, slots=True)
-class Limited:
+
+class Limited(Record):
     """What travels in place of the function: the limit is part of the definition, so it has a digest of its own."""
 
     function: Callable[..., Any]

@@ -19,3 +19,8 @@ def key_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
     """16 bytes: equal for equal code and equal arguments. Raises SerializationError."""
     parts = {"code": fingerprint(function, content_of), "args": fingerprint(args, content_of)}
     return combined({**parts, "kwargs": fingerprint(dict(kwargs), content_of)})
+
+
+def print_of(value: object) -> bytes:
+    """16 bytes of a value or of code: see `core.fingerprints`."""
+    return fingerprint(value, content_of)

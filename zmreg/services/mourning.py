@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from zmreg.model.ids import NODE_BYTES, node_of, owner_of
 from zmreg.model.messages import AskKept, NodeGone, ProcessDied
-from zmreg.services.spoken import tell
+from zmreg.services.spoken import remember, tell
 from zmreg.store.begun import take_begun
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Mourning:
             worker in node.leaving, node.departure.draining, death.memory_bytes,
         )  # fmt: skip
         self._bury(word, death.words.sealed)
+        remember(node, worker)
         node.perform(node.leases.worker_died(worker))
         node.restarting.worker_died(worker)
 
@@ -123,6 +124,7 @@ class Mourning:
             node.topics.gone(gone)
         for owner in [each for each in node.leases.owners() if each.startswith(prefix)]:
             node.perform(node.leases.owner_died(owner))
+        node.perform(node.leases.jobs_ended(prefix))
         if not word.heir and node.neighbours is not None:
             story = f"it had left, and node {gone.hex()}, which answered for what it owned, is gone: {word.reason}"
             for orphan in node.neighbours.heirs.orphaned(gone):

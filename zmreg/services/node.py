@@ -237,13 +237,15 @@ class Node(Loop):
         self.nursery.tick(now)
         self.tell_output()
 
-    def tell_output(self) -> None:
-        """Send on what workers have printed, as fast as the cap allows."""
+    def tell_output(self) -> int:
+        """Send on what workers have printed, as fast as the cap allows. How much of it goes to workers, to pass on."""
         settings = self.settings
         limit = int(settings.log_bytes_per_s * TICK_S) if settings.log_to_driver else 0
+        passed = 0
         for output in self.nursery.printed.news(limit, settings.log_bytes_per_worker):
             child = self.nursery.children[output.worker]
-            tell(self, child.name, child.pid, output)
+            passed += tell(self, child.name, child.pid, output)
+        return passed
 
     def post(self, peer: bytes, message: Message) -> bool:
         """Send one message, to a process of any node."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from heapq import nlargest
 from typing import TYPE_CHECKING
+
+from zmreg.core.index import read_location
 
 if TYPE_CHECKING:
     from zmreg.services.node import Node
@@ -52,3 +55,13 @@ def holders(node: Node, key: str) -> dict[bytes, list[tuple[bytes, bool]]] | Non
         if node.store.table.contains(object_id):
             found[object_id].insert(0, (node.me, not node.store.table.describe(object_id)[1]))
     return found
+
+
+def held(node: Node, key: str) -> list[tuple[bytes, int]]:
+    """What one node has: (object id, bytes), the largest first. `key`: its id (hex), and how many rows at most."""
+    whose, _, most = key.partition(",")
+    asked, table = bytes.fromhex(whose), node.store.table
+    if asked == node.me:
+        return [(object_id, nbytes) for object_id, nbytes, *_ in table.top(int(most)) if table.contains(object_id)]
+    rows = ((object_id, read_location(value)[0]) for object_id, value in node.registry.index.items(asked))
+    return nlargest(int(most), rows, key=lambda row: row[1])

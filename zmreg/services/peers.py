@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from zmreg.core.actor_roll import WANTED_ENDS
+from zmreg.model.actor_messages import WANTED_ENDS
 from zmreg.model.errors import ActorDiedError, ActorUnavailableError, OutOfMemoryError, ZmregError
 from zmreg.model.ids import counter_of, object_id
 from zmreg.model.messages import ActorState, ProcessDied

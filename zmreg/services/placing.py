@@ -10,7 +10,7 @@ from zmreg.core import effects as fx
 from zmreg.core import placement
 from zmreg.core.claims import Totals
 from zmreg.core.labels import has_wishes
-from zmreg.model.group_messages import AskGroup
+from zmreg.model.group_messages import AskGroup, HeldBundles
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
     ActorHosted,
@@ -28,6 +28,7 @@ from zmreg.model.messages import (
     WorkersAtCap,
 )
 from zmreg.model.specs import GROUP, Shape
+from zmreg.services.tidying import Tidying
 
 if TYPE_CHECKING:
     from zmreg.services.groups import Groups
@@ -42,12 +43,14 @@ class Placing:
         node.leases.labels = node.settings.labels
         self._hosting: dict[bytes, tuple[str, bool]] = {}
         """Actors that wait for a worker here: their classes' names, and whether they may be restarted."""
+        self._tidying = Tidying(node.post)
         self.groups: Groups | None = None
         """Placement groups, with the first word about one."""
 
     def tick(self, now: float) -> None:
         """Time passes for the lease book, and for groups that wait."""
         self.perform(self._node.leases.tick(now))
+        self._tidying.tick(now, self._node.leases.idle_after_work())
         if self.groups is not None:
             self.groups.look()
 
@@ -56,10 +59,15 @@ class Placing:
         if self.groups is not None:
             self.groups.owner_died(process)
 
-    def crowned(self) -> None:
-        """Another head: it knows of no groups, and nothing is held for any."""
-        for group_id in self._node.leases.groups():
-            self.perform(self._node.leases.drop(group_id, (), True))
+    def crowned(self, head: bytes) -> None:
+        """Another head: it is told what is held here for groups."""
+        for group_id, standing, prepared in self._node.leases.groups():
+            self._node.post(head, HeldBundles(group_id, standing, prepared))
+
+    def all_home(self) -> None:
+        """At a head that goes on for another: all nodes have told it what they have."""
+        if self.groups is not None:
+            self.groups.all_home()
 
     def no_place(self, place: Shape) -> str:
         """At the head: why an actor of this shape has no place for good; empty while its group may come to its own."""
@@ -68,6 +76,11 @@ class Placing:
             return ""
         gone = f"its placement group {group} was removed: " if group else ""
         return f"{gone}asked for [{place}], and no node of the cluster has that in total"
+
+    def is_of_removed(self, place: Shape) -> bool:
+        """At the head: whether the shape is one of a placement group that was removed."""
+        group = place.term(GROUP)
+        return bool(group) and self.groups is not None and bytes.fromhex(group) in self.groups.book.removed
 
     def node_gone(self, gone: bytes) -> None:
         """Bundles there are lost."""

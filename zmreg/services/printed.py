@@ -88,14 +88,16 @@ class Printed:
 
     def _told(self, worker: bytes, data: bytes) -> list[Output]:
         """The texts of several calls, each with whose it is."""
-        outputs = []
+        texts: list[tuple[tuple[bytes, str], bytes]] = []
         for task, label, text in marks(data):
             if task:
                 self._marks[worker] = task, label
-            if text:
-                whose = self._marks.get(worker, (b"", ""))
-                outputs.append(Output(worker, text.decode(errors="replace"), 0, *whose))
-        return outputs
+            whose = self._marks.get(worker, (b"", ""))
+            if text and texts and texts[-1][0] == whose:
+                texts[-1] = whose, texts[-1][1] + text
+            elif text:
+                texts.append((whose, text))
+        return [Output(worker, text.decode(errors="replace"), 0, *whose) for whose, text in texts]
 
     def _skip(self, worker: bytes, end: int) -> int:
         """Leave out what is unread up to the last whole line before `end`. Returns how many bytes these are.

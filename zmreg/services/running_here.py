@@ -13,11 +13,13 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from zmreg.model.errors import GetTimeoutError, MessageTooLargeError, WorkerDiedError
+from zmreg.model.ids import object_id
 from zmreg.model.messages import RanHere, RunHere
 from zmreg.model.record import Record
 from zmreg.net.waiting import Waiter
 from zmreg.services.client import Client
 from zmreg.services.execute import failure_of
+from zmreg.services.voice import speaking
 from zmreg.services.watching import when_gone
 from zmreg.wire import payload
 
@@ -149,6 +151,11 @@ def run_here(client: Client, sender: bytes, message: RunHere) -> None:
 
 
 def _run(client: Client, sender: bytes, message: RunHere) -> None:
+    with speaking(object_id(sender, 0), "run_on_all"):
+        _run_and_answer(client, sender, message)
+
+
+def _run_and_answer(client: Client, sender: bytes, message: RunHere) -> None:
     failed, value = True, b""
     name = "what was to run on every worker"
     try:

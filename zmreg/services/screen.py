@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.core.echoes import Echoes
-from zmreg.model.ids import counter_of
+from zmreg.model.ids import counter_of, node_of
 from zmreg.model.messages import LogLines
+from zmreg.net.waiting import Waiter
 
 if TYPE_CHECKING:
     from zmreg.services.client import Client
 
-DEDUP_S: Final = 5.0
 # Cells whose number is remembered; what calls of earlier ones print appears in the oldest of these.
 _CELLS: Final = 1_000
 
@@ -54,7 +54,7 @@ class Cells:
     def place(self, counter: int) -> int:
         """Which cell made the call of this number: a number for `write`. 0: the latest."""
         if not counter:
-            return self._next_number()
+            return self._first[-1] if self._first else 0
         return self._first[max(0, bisect_right(self._first, counter) - 1)] if self._first else counter
 
     def write(self, place: int, text: str) -> None:
@@ -87,6 +87,17 @@ def cells(next_number: Callable[[], int]) -> Cells | None:
     return Cells(shell, sys.stdout, next_number)
 
 
+def turn_on(client: Client, dedup_s: float | None) -> None:
+    """Show from now on what this driver's calls print. `dedup_s`: None is what the settings say."""
+    if dedup_s is None:
+        from zmreg.model.settings import Settings  # late, both: read already by whoever starts a node
+        from zmreg.services import config
+
+        dedup_s = float(config.values().get("log_dedup_s", Settings().log_dedup_s))
+    client.screen = Screen(client, dedup_s)
+    client.show_log = client.screen.show
+
+
 class Screen:
     """Shows lines as they come, alike ones of several workers once (core/echoes.py). Any thread."""
 
@@ -96,8 +107,19 @@ class Screen:
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._closed = False
+        self.passed = 0
+        """Messages that came by way of workers."""
+        self._wanted = 0
+        self._waiter = Waiter()
 
-    def show(self, message: LogLines) -> None:
+    def until(self, passed: int) -> Waiter:
+        """Done when so many have come by way of workers."""
+        self._wanted = passed
+        if self.passed >= passed:
+            self._waiter.finish()
+        return self._waiter
+
+    def show(self, sender: bytes, message: LogLines) -> None:
         """Lines of one call, each with who has printed it. Of a line that was redrawn, what it showed last."""
         place = 0
         if self._cells is not None:
@@ -112,6 +134,10 @@ class Screen:
                 shown.append((place, message.source, note))
             self._write(shown)
             self._look_again(now)
+        if sender != node_of(sender):
+            self.passed += 1
+            if self._wanted and self.passed >= self._wanted:
+                self._waiter.finish()
 
     def _write(self, lines: list[Any]) -> None:
         by_place: dict[int, list[str]] = {}

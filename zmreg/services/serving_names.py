@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zmreg.core.versions import read_version, show_version
 from zmreg.model.ids import object_id
 from zmreg.model.messages import CancelCall, FunctionRow, RegisterFunction, WithdrawFunction
 from zmreg.services.client import Client
 from zmreg.services.hosts import target_of, targets_of
-from zmreg.services.intake import Intake
 from zmreg.wire import codec
+
+if TYPE_CHECKING:
+    from zmreg.services.intake import Intake
 
 
 class Shelf(Protocol):
@@ -70,8 +72,9 @@ def register(
     row = FunctionRow(
         name, version, client.me, tuple(locs), signature=_signature(function), doc=inspect.getdoc(function) or ""
     )
-    if isinstance(client, Intake) and client.host is not None:
-        actor_id, class_name, ordered, *_ = client.host.facts()
+    worker = _worker(client)
+    if worker is not None and worker.host is not None:
+        actor_id, class_name, ordered, *_ = worker.host.facts()
         row = row.but(actor=actor_id, actor_class=class_name, ordered=ordered)
     target = target_of(name, version)
     had = shelf.get(target)
@@ -98,13 +101,20 @@ def withdraw(client: Client, name: str, version: str | None) -> None:
     shelf.withdraw_all(name, version)
 
 
+def _worker(client: Client) -> Intake | None:
+    from zmreg.services.intake import Intake  # late: a program that imports zmreg is no worker
+
+    return client if isinstance(client, Intake) else None
+
+
 def _shelf(client: Client) -> Shelf:
-    if isinstance(client, Intake):
-        if client.host is None:
+    worker = _worker(client)
+    if worker is not None:
+        if worker.host is None:
             raise ValueError(
                 "named functions are served by a program or an actor, not by a task, whose process may end at any time"
             )
-        return ActorShelf(client)
+        return ActorShelf(worker)
     desk = client.desk
     if desk is None:
         from zmreg.services.desk import Desk  # late: asyncio and threads are for those who serve

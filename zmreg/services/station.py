@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from zmreg.core.standstill import STILL_S
 from zmreg.model.errors import ClusterError, ForkedContextError, ProtocolError, ZmregError
 from zmreg.model.ids import ProcessId
 from zmreg.model.messages import (
@@ -77,6 +76,7 @@ from zmreg.services.sharing import Sharing
 from zmreg.services.shelf import Shelf
 from zmreg.services.spoken import Ancestry
 from zmreg.services.tasks import Tasks
+from zmreg.services.ticks import Ticks
 from zmreg.services.unread import report
 from zmreg.wire import batches, codec, payload
 
@@ -85,11 +85,8 @@ if TYPE_CHECKING:
 
     from zmreg.services.desk import Desk
     from zmreg.services.naming import Naming
+    from zmreg.services.screen import Screen
 
-# While leases are held, somebody must look at the clock to give idle ones back.
-_TICK_S = 0.25
-# Turns between two looks at that clock while messages keep coming. A power of two.
-_LOOK_TURNS = 64
 # A wait this short is not worth telling the node that the CPU is free.
 _BLOCKED_AFTER_S = 0.001
 
@@ -109,6 +106,8 @@ def _take(outbox: deque[T]) -> tuple[T, ...]:
 class Station:
     """One process's station. `connect()` before anything else, `close()` at the end."""
 
+    _turns = protocol_errors = internal_errors = 0
+    _left = False
     naming: Naming | None = None  # once a named function was called
     desk: Desk | None = None  # once one is served here, outside of any worker
 
@@ -127,7 +126,6 @@ class Station:
         self.dirty: set[Collecting] = set()
         self.welcome: Welcome | None = None
         self.closed: ZmregError | None = None
-        self._left = False
         self.unpinned = Outbox[bytes](self.pump.request_turn)
         self.freed = Outbox[tuple[bytes, bytes]](self.pump.request_turn)
         self.ended_actors = Outbox[bytes](self.pump.request_turn)
@@ -142,8 +140,6 @@ class Station:
         """The same when a coroutine awaits a ref in this event loop."""
         self.needed: Sequence[Entry] = ()
         """While it blocks: what it cannot go on without, if there is no timeout."""
-        self.protocol_errors = 0
-        self.internal_errors = 0
         self.depth = 0
         """How deep in nested tasks what is submitted here is; a driver is at 0."""
         self.parent: bytes | None = None
@@ -154,16 +150,16 @@ class Station:
         self.callbacks = Callbacks()
         self.once = Once()
         self.ancestry = Ancestry()
-        self.show_log: Callable[[LogLines], None] = lambda message: None
+        self.show_log: Callable[[bytes, LogLines], None] = lambda sender, message: None
+        self.screen: Screen | None = None
+        """A driver's, unless log_to_driver=False."""
         self.detached: list[Entry] = []
         """Lifelines of detached actors made here: what their constructors got lives as long as this process."""
         self._arrived = Waiter()
         self.questions = Questions(self)
         self.ask = self.questions.ask
-        self._ticked = 0.0
-        self._turns = 0
-        self._tick_s = _TICK_S
-        self._unlooked = _LOOK_TURNS - 1
+        self.ticks = Ticks(self.pump, self.lock, self.tasks)
+        self.look_soon = self.ticks.soon
         self.handlers: dict[type, Handler] = self._routes()
 
     def _routes(self) -> dict[type, Handler]:
@@ -197,7 +193,7 @@ class Station:
             Answer: lambda _, m: self.questions.on_answer(m),
             ActorRefused: lambda _, m: self.questions.on_refused(m),
             HeadChanged: lambda _, m: tidings.head_changed(self, m),
-            LogLines: lambda _, m: self.show_log(m),
+            LogLines: lambda sender, m: self.show_log(sender, m),
             AskRepeatable: partial(tidings.asked_whether_repeatable, self),
             WorkersAtCap: lambda _, m: None,
         }
@@ -287,11 +283,6 @@ class Station:
         """Something collects: have it sent soon."""
         self.pump.request_turn()
 
-    def look_soon(self) -> None:
-        """The next tick comes within milliseconds."""
-        self._tick_s = self.pump.tick_s = STILL_S
-        self._unlooked = 0
-
     def now(self) -> float:
         """Monotonic seconds."""
         return time.monotonic()
@@ -312,16 +303,8 @@ class Station:
                 self.sharing.settle_departed()
         if self.tasks.unread:
             self._report_unread()
-        if self.pump.timed_out or not self._turns & self._unlooked:
-            now = time.monotonic()
-            if now - self._ticked > self._tick_s:
-                self._ticked = now
-                with self.lock:
-                    self._tick_s, self._unlooked = _TICK_S, _LOOK_TURNS - 1
-                    self.pump.tick_s = -1.0
-                    self.tasks.tick(now)
-                    if self.tasks.resting or any(pool.lanes for pool in self.tasks.pools.values()):
-                        self.pump.tick_s = self._tick_s
+        if self.pump.timed_out or not self._turns & self.ticks.skips:
+            self.ticks.look()
 
     def _say(self) -> None:
         with self.lock:
@@ -393,7 +376,7 @@ class Station:
         self.protocol_errors += 1
 
     def _on_grant(self, message: LeaseGranted) -> None:
-        self.pump.tick_s = self._tick_s
+        self.ticks.begin()
         self.tasks.on_grant(message)
 
     def _recalled(self, worker: bytes) -> None:

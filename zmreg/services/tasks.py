@@ -324,6 +324,8 @@ class Tasks(Leasing):
         """The cluster is gone: every task ends with `error`."""
         for task in list(self.live.values()):
             self.fail(task, error)
+        for lane in self.lanes.values():
+            lane.outstanding.clear()  # answers may come until the ends are closed
 
     def drop_actor(self, actor_id: bytes) -> None:
         """Its last strong handle is gone. A peer with calls by weak handles stays, to hear how they end."""

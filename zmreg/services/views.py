@@ -25,8 +25,9 @@ from zmreg.model.version import VERSION
 from zmreg.services import on_demand
 from zmreg.services.head import Head
 from zmreg.services.network_views import network
-from zmreg.services.object_views import cache, holders, links
+from zmreg.services.object_views import cache, held, holders, links
 from zmreg.services.restarting import RESTART
+from zmreg.services.voice import without_marks
 from zmreg.store.board import showing
 from zmreg.wire import batches, codec
 
@@ -40,8 +41,9 @@ LOG_BYTES = 256 * 1024
 DRAIN = "drain"
 NODE_LOG = "node"
 WORKERS = "workers"
+OUTPUT = "output"
 # Asked of the node that the key begins with, if it does; else of the one that is asked.
-NODE_TOPICS = frozenset({DRAIN, WORKERS})
+NODE_TOPICS = frozenset({DRAIN, WORKERS, OUTPUT})
 
 
 def hear(node: Node, sender: bytes, question: Ask) -> None:
@@ -83,13 +85,14 @@ def answer(node: Node, topic: str, key: str) -> Any:
             return node.departure.order(key)
         case "holders":
             return holders(node, key)
+        case "held":
+            return held(node, key)
         case "objects":
             return [list(row) for row in node.store.table.top(int(key or "100"))]
         case "functions":
             return node.functions.rows_of(key)
-        case "output":
-            node.tell_output()
-            return True
+        case _ if topic == OUTPUT:
+            return node.tell_output()
         case "log":
             return _log(node, key)
         case "actor":
@@ -244,7 +247,10 @@ def _log(node: Node, key: str) -> dict[str, Any] | None:
             start = 0
         file.seek(start)
         data = file.read(LOG_BYTES)
-        return {"data": data, "start": start, "next": start + len(data), "size": size}
+        last = data.rfind(b"\n") + 1
+        if data[last : last + 1] == b"\x1e":  # a mark is cut here: the next page has it whole
+            data = data[:last]
+        return {"data": without_marks(data), "start": start, "next": start + len(data), "size": size}
     return None
 
 

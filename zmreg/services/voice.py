@@ -1,9 +1,9 @@
 """What a worker prints, by whole lines, each with whose it is: a mark stands in the log where the call changes.
 
 A worker's stdout and stderr are one file, to which it appends; its node reads that (services/printed.py). A mark is a
-line of its own, `\\x1e TASK LABEL`, written before the first line that a call prints, and once more now and then, so that
-whoever has to skip a part of the log finds one. What is printed past Python (by C code, by a child) has the mark of
-whatever printed last.
+line of its own, `\\x1e TASK LABEL`, written before the first line that a call prints, and once more now and then, so
+that whoever has to skip a part of the log finds one. What is printed past Python (by C code, by a child) has the mark
+of whatever printed last.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AGAIN_CHARS: Final = 16 * 1024
 _PART_CHARS: Final = 8 * 1024
 _LABEL_CHARS: Final = 80
 _MARK: Final = re.compile(rb"\x1e([0-9a-f]{32}) ([^\n]*)\n")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
+_CONTROL: Final = re.compile(r"[\s\x00-\x1f\x7f]+")
 
 speaker: ContextVar[tuple[bytes, str] | None] = ContextVar("zmreg_speaker", default=None)
 """(task id, label) of what runs here without being a call."""
@@ -95,7 +95,6 @@ class Voice(io.TextIOWrapper):
 
     def __init__(self, stream: io.TextIOWrapper, speech: Speech, name: str) -> None:
         super().__init__(stream.buffer, stream.encoding, stream.errors, line_buffering=True)
-        self.mode = "w"
         self._kept = stream  # it would close what we share with it
         self._speech = speech
         self._called = name

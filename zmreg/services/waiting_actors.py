@@ -81,8 +81,9 @@ class WaitingActors:
                 del self._unable[actor_id]
                 continue
             head.place(actor_id)
-            if actor_id in self._unable and now > until:
-                reason = self._node.placing.no_place(head.shape_of(actor_id))
+            if actor_id in self._unable:
+                place, placing = head.shape_of(actor_id), self._node.placing
+                reason = placing.no_place(place) if now > until or placing.is_of_removed(place) else ""
                 if reason:
                     del self._unable[actor_id]
                     head.unplaceable(actor_id, reason)

@@ -9,7 +9,6 @@ Space is claimed (`posix_fallocate`) before it is written: a full /dev/shm is a 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import mmap
@@ -19,10 +18,13 @@ import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.model.errors import InternalError, ObjectStoreFullError
 from zmreg.store.extents import Extents, FreeList
+
+if TYPE_CHECKING:
+    import ctypes
 
 PAGE: Final = 4096
 ARENA_SUFFIX: Final = ".arena"
@@ -323,4 +325,6 @@ def _span(nbytes: int) -> int:
 
 @lru_cache(maxsize=1024)
 def _bytes_type(nbytes: int) -> type[ctypes.Array[ctypes.c_ubyte]]:
+    import ctypes  # late: it takes 2 ms, and who reads nothing stored needs none
+
     return ctypes.c_ubyte * nbytes

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 import msgpack
@@ -66,7 +65,7 @@ def _are_notes(notes: list[object]) -> bool:
 def with_notes(data: bytes, notes: Iterable[str]) -> bytes:
     """The same failure with more notes; of too many, those in the middle go. Raises ProtocolError when it is none."""
     origin, blob = decode_failure(data)
-    return encode_failure(replace(origin, notes=few_notes((*origin.notes, *notes))), blob)
+    return encode_failure(origin.but(notes=few_notes((*origin.notes, *notes))), blob)
 
 
 def few_notes(notes: tuple[str, ...]) -> tuple[str, ...]:

@@ -36,10 +36,12 @@ COMMANDS: Final = {
     "logs": "zmreg.tools.cli.logs",
     "nodes": "zmreg.tools.cli.state",
     "request": "zmreg.tools.cli.requesting",
+    "runs": "zmreg.tools.cli.runs",
     "start": "zmreg.tools.cli.start",
     "status": "zmreg.tools.cli.state",
     "stop": "zmreg.tools.cli.running",
     "version": "zmreg.tools.cli.about",
+    "watch": "zmreg.tools.cli.runs",
 }
 
 

@@ -1,0 +1,78 @@
+"""Pipelines over several nodes: what travels where, and what happens when a node dies (spec/streams.md, P24)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import zmreg
+from zmreg.flows.pipeline import Pipeline
+from zmreg.flows.stages import stage
+from zmreg.model.errors import PipelineError
+from zmreg.testing import LocalCluster
+
+
+@pytest.fixture
+def three() -> Iterator[LocalCluster]:
+    with LocalCluster(nodes=[{"num_cpus": 1}, {"locs": {"a"}}, {"locs": {"b"}}]) as cluster:
+        cluster.attach()
+        yield cluster
+
+
+def here(_: Any) -> str:
+    return zmreg.get_runtime_context().get_node_id()
+
+
+def test_P24_stages_are_where_they_are_wanted_and_only_outputs_come_to_the_driver(three: LocalCluster) -> None:
+    first, second = (node.node_id for node in three.nodes[1:])
+
+    def numbers() -> Iterator[bytes]:
+        for _ in range(40):
+            yield bytes(200_000)
+
+    def measure(x: bytes) -> tuple[int, str]:
+        return len(x), zmreg.get_runtime_context().get_node_id()
+
+    def made(x: bytes) -> bytes:
+        return x + zmreg.get_runtime_context().get_node_id().encode()
+
+    pipe = Pipeline(stage(numbers, locs={"a"})) | stage(made, locs={"a"}) | stage(measure, locs={"b"})
+    before = _bytes_here()
+    got = pipe.collect(buffer=4)
+    assert got == [(200_000 + len(first), second)] * 40
+    assert (
+        _bytes_here() - before < 1_000_000
+    )  # with all the code of the stages; of 8 MB that went from one stage to the other
+
+
+def _bytes_here() -> int:
+    return sum(
+        sum(number for name, number in link.items() if "bytes" in name) for link in zmreg.stats()["links"].values()
+    )
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_P24_the_death_of_a_stages_node(three: LocalCluster, retries: int) -> None:
+    """With retries it goes on at another node that has its locs; without, it is an error in its place."""
+    three.add_node(num_cpus=2, locs={"a"})
+    pipe = Pipeline() | stage(here, locs={"a"}, retries=retries) | stage(lambda x: x, locs={"b"}, name="last")
+    got: list[str] = []
+
+    def read(items: Any) -> None:
+        for x in pipe.stream(items, buffer=4):
+            got.append(x)
+            if len(got) == 20:
+                three.kill_node(got[0])
+
+    if retries:
+        read(range(200))
+        assert len(got) == 200
+        assert len(set(got)) == 2
+    else:
+        with pytest.raises(PipelineError) as caught:
+            read(itertools.count())
+        assert caught.value.stage == "here"
+        assert len(got) >= 20
