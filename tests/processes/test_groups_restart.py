@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -36,11 +37,9 @@ def state(group: PlacementGroup) -> str:
     return str(placement_group_table(group)["state"])
 
 
-@pytest.fixture(scope="module")
-def restartable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restartable]:
-    made = Restartable(
-        tmp_path_factory.mktemp("state"), {"num_cpus": 4, "locs": {"c"}, "resources": {"token": 1}}, num_cpus=0
-    )
+@pytest.fixture
+def restartable(tmp_path: Path) -> Iterator[Restartable]:
+    made = Restartable(tmp_path, {"num_cpus": 4, "locs": {"c"}, "resources": {"token": 1}}, num_cpus=0)
     with made.cluster:
         yield made
 

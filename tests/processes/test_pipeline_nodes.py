@@ -43,9 +43,7 @@ def test_P24_stages_are_where_they_are_wanted_and_only_outputs_come_to_the_drive
     before = _bytes_here()
     got = pipe.collect(buffer=4)
     assert got == [(200_000 + len(first), second)] * 40
-    assert (
-        _bytes_here() - before < 1_000_000
-    )  # with all the code of the stages; of 8 MB that went from one stage to the other
+    assert _bytes_here() - before < 1_000_000  # of 8 MB between the stages
 
 
 def _bytes_here() -> int:

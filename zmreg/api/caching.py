@@ -7,6 +7,7 @@ asks an actor first, which is a round trip; calls of other functions know nothin
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,10 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 from zmreg.api import options as opts
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef
+from zmreg.model.errors import ClusterError
 from zmreg.services.memo import key_of
 
 if TYPE_CHECKING:
     from zmreg.api.actors import ActorHandle
+
+log = logging.getLogger("zmreg.cache")
 
 _NAME: Final = "memo"
 _NAMESPACE: Final = "zmreg"
@@ -121,10 +125,13 @@ def remembered(key: bytes, make: Callable[[], ObjectRef[Any]]) -> ObjectRef[Any]
                 del _making[key]
 
     def note(done: ObjectRef[Any]) -> None:
-        if done.failed():
-            forget(done)
-        else:
-            memo.keep.remote(key, [done], done.meta.nbytes).add_done_callback(forget)
+        try:
+            if not done.failed():
+                memo.keep.remote(key, [done], done.meta.nbytes).add_done_callback(forget)
+                return
+        except ClusterError:  # it has ended meanwhile, and what it knew with it
+            log.debug("a result is not remembered: the cluster has ended")
+        forget(done)
 
     ref.add_done_callback(note)
     return ref

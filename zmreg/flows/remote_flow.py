@@ -79,7 +79,7 @@ class RemoteFlow:
         return not segment.inputs and self._plan.specs[segment.name].kind != SOURCE
 
     def _keeps(self, segment: Segment) -> bool:
-        """Whether it may be started anew: its outputs follow from its items, and its author has allowed a second try."""
+        """Whether it may be started anew: its outputs follow from its items, and a second try is allowed."""
         specs = [self._plan.specs[name] for name in segment.stages]
         return all(spec.is_item_wise and spec.terms.retries and spec.terms.ordered for spec in specs)
 

@@ -325,7 +325,7 @@ class NoRouteError(ZmregError, LookupError):
 
 
 class PipelineError(ZmregError):
-    """A stage failed: `.stage` its name, at its item number `.index` (from 0; -1: at none), `.preview`, for `.cause`."""
+    """A stage failed: `.stage` its name, `.index` of its item (from 0; -1: none), `.preview` of that, `.cause`."""
 
     stage = preview = node = remote_traceback = ""
     index = -1
