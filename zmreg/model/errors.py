@@ -189,7 +189,7 @@ class WorkerDiedError(ZmregError):
         return f"{self.message}\nlast log lines:\n{self.log_tail.rstrip()}" if self.log_tail else self.message
 
 
-class OutOfMemoryError(ZmregError, MemoryError):
+class OutOfMemoryError(MemoryError, ZmregError):
     """A worker was stopped before its machine ran out of memory. `.rss_bytes`: what it used then."""
 
     def __init__(self, message: str = "", rss_bytes: int | None = None) -> None:
