@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,20 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 # The slowest (the search engine) needs 4 s on two idle cores; eight processes that import scikit-learn, 15.
 TIMEOUT_S = 50
 LEARNING_TIMEOUT_S = 150
-# One that needs more than Python, and takes longer: it is run once, below.
+# Those that need more than Python are run below.
 LEARNING = ROOT / "examples" / "eight_models.py"
+PRICES = ROOT / "examples" / "walk_forward.py"
+SPEECH = ROOT / "examples" / "speech_features.py"
+RECORDINGS = Path("/usr/share/sounds/alsa")
 
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 8
 
 
-@pytest.mark.parametrize("path", [path for path in EXAMPLES if path != LEARNING], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in EXAMPLES if path not in (LEARNING, PRICES, SPEECH)], ids=lambda path: path.stem
+)
 def test_example_runs(path: Path) -> None:
     run(path)
 
@@ -36,6 +42,24 @@ def test_R25_example_stays_correct_when_a_host_is_killed_in_the_middle(name: str
 def test_R25_models_are_the_same_when_a_host_is_killed_in_the_middle_of_its_training() -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     run(LEARNING, "--kill", timeout=LEARNING_TIMEOUT_S)
+
+
+def test_W25_real_prices_walk_forward_and_a_driver_killed_in_the_middle_goes_on(tmp_path: Path) -> None:
+    for needed in ("bokeh_sampledata", "numpy", "pyarrow"):
+        pytest.importorskip(needed, reason=f"{needed} is not installed")
+    run(PRICES, "--kill", str(tmp_path))
+    run(PRICES, str(tmp_path / "other"))
+    for name in ("calls", "trials/manifest.json"):
+        assert (tmp_path / name).exists() and (tmp_path / "other" / name).exists()
+    assert (tmp_path / "walk_forward.png").exists() == (find_spec("matplotlib") is not None)
+
+
+def test_P24_recorded_speech_over_two_nodes(tmp_path: Path) -> None:
+    pytest.importorskip("numpy", reason="numpy is not installed")
+    if not any(RECORDINGS.glob("*.wav")):
+        pytest.skip("there are no recordings: alsa-utils is not installed")
+    run(SPEECH, "--picture", str(tmp_path / "speech.png"))
+    assert (tmp_path / "speech.png").exists() == (find_spec("matplotlib") is not None)
 
 
 def run(path: Path, *arguments: str, timeout: float = TIMEOUT_S) -> None:

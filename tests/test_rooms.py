@@ -353,9 +353,9 @@ def test_public_names_are_the_same_for_checkers_for_star_and_at_run_time() -> No
 # The time of day is for people to read, and for comparing the clocks of machines. It jumps.
 TELLS_THE_TIME = {
     "api/flight.py",
-    "flows/coordinator.py",  # where tokens begin: above those of the coordinator before
-    "flows/journal.py",  # when what happened, for who reads it
-    "flows/result_dirs.py",  # how old files are, by their own times
+    "flows/kit/coordinator.py",  # where tokens begin: above those of the coordinator before
+    "flows/runs/journal.py",  # when what happened, for who reads it
+    "flows/results/result_dirs.py",  # how old files are, by their own times
     "services/jobs.py",
     "services/ledger.py",
     "services/node.py",

@@ -56,10 +56,18 @@ if TYPE_CHECKING:
     )
     from zmreg.api.streams import ObjectRefGenerator
     from zmreg.api.upkeep import drain_node, interrupt, restart, wait_for_actors, wait_for_nodes
-    from zmreg.flows import sync
-    from zmreg.flows.collectors import DistributedResultCollector
-    from zmreg.flows.lowering import Graph
-    from zmreg.flows.outputs import (
+    from zmreg.flows.kit import sync
+    from zmreg.flows.kit.pools import ActorPool
+    from zmreg.flows.kit.queues import Queue
+    from zmreg.flows.kit.variables import get_dataset, list_datasets, publish_dataset, unpublish_dataset
+    from zmreg.flows.pipelines.pipeline import Pipeline
+    from zmreg.flows.pipelines.pipeline_run import PipelineRun, PipelineSession
+    from zmreg.flows.pipelines.stages import DeadLetter, Stage, stage
+    from zmreg.flows.requests.lowering import Graph
+    from zmreg.flows.requests.request import GraphResult, Run, arequest, request, start_request
+    from zmreg.flows.results.collectors import DistributedResultCollector
+    from zmreg.flows.results.sinks import ResultStreamer, Sink
+    from zmreg.flows.runs.outputs import (
         cleanup,
         copy_output,
         get_phase_output,
@@ -67,16 +75,8 @@ if TYPE_CHECKING:
         phase_ref,
         store_phase_output,
     )
-    from zmreg.flows.phases import Phase, RunResult, distribute_phases, run
-    from zmreg.flows.pipeline import Pipeline
-    from zmreg.flows.pipeline_run import PipelineRun, PipelineSession
-    from zmreg.flows.pools import ActorPool
-    from zmreg.flows.queues import Queue
-    from zmreg.flows.request import GraphResult, Run, arequest, request, start_request
-    from zmreg.flows.sinks import ResultStreamer, Sink
-    from zmreg.flows.stages import DeadLetter, Stage, stage
-    from zmreg.flows.variables import get_dataset, list_datasets, publish_dataset, unpublish_dataset
-    from zmreg.flows.workflows import Coordinator
+    from zmreg.flows.runs.phases import Phase, RunResult, distribute_phases, run
+    from zmreg.flows.runs.workflows import Coordinator
     from zmreg.model.graphs import Lit, Ref, RPCCommand, Step
 
 from zmreg.model.version import VERSION
@@ -236,10 +236,10 @@ _HOMES = {
     ),
     "zmreg.api.streams": ("ObjectRefGenerator",),
     "zmreg.api.upkeep": ("drain_node", "interrupt", "restart", "wait_for_actors", "wait_for_nodes"),
-    "zmreg.flows": ("sync",),
-    "zmreg.flows.collectors": ("DistributedResultCollector",),
-    "zmreg.flows.lowering": ("Graph",),
-    "zmreg.flows.outputs": (
+    "zmreg.flows.kit": ("sync",),
+    "zmreg.flows.results.collectors": ("DistributedResultCollector",),
+    "zmreg.flows.requests.lowering": ("Graph",),
+    "zmreg.flows.runs.outputs": (
         "cleanup",
         "copy_output",
         "get_phase_output",
@@ -247,16 +247,16 @@ _HOMES = {
         "phase_ref",
         "store_phase_output",
     ),
-    "zmreg.flows.phases": ("Phase", "RunResult", "distribute_phases", "run"),
-    "zmreg.flows.pipeline": ("Pipeline",),
-    "zmreg.flows.pipeline_run": ("PipelineRun", "PipelineSession"),
-    "zmreg.flows.pools": ("ActorPool",),
-    "zmreg.flows.queues": ("Queue",),
-    "zmreg.flows.request": ("GraphResult", "Run", "arequest", "request", "start_request"),
-    "zmreg.flows.sinks": ("ResultStreamer", "Sink"),
-    "zmreg.flows.stages": ("DeadLetter", "Stage", "stage"),
-    "zmreg.flows.variables": ("get_dataset", "list_datasets", "publish_dataset", "unpublish_dataset"),
-    "zmreg.flows.workflows": ("Coordinator",),
+    "zmreg.flows.runs.phases": ("Phase", "RunResult", "distribute_phases", "run"),
+    "zmreg.flows.pipelines.pipeline": ("Pipeline",),
+    "zmreg.flows.pipelines.pipeline_run": ("PipelineRun", "PipelineSession"),
+    "zmreg.flows.kit.pools": ("ActorPool",),
+    "zmreg.flows.kit.queues": ("Queue",),
+    "zmreg.flows.requests.request": ("GraphResult", "Run", "arequest", "request", "start_request"),
+    "zmreg.flows.results.sinks": ("ResultStreamer", "Sink"),
+    "zmreg.flows.pipelines.stages": ("DeadLetter", "Stage", "stage"),
+    "zmreg.flows.kit.variables": ("get_dataset", "list_datasets", "publish_dataset", "unpublish_dataset"),
+    "zmreg.flows.runs.workflows": ("Coordinator",),
     "zmreg.model.graphs": ("Lit", "RPCCommand", "Ref", "Step"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -53,7 +53,13 @@ def without_tracing() -> Callable[[list[Any]], Any]:
     """`zmreg.request` without any of it."""
     modules: list[Any] = [
         import_module(f"zmreg.{name}")
-        for name in ("flows.driving", "flows.request", "flows.lowering", "flows.options", "model.graph_events")
+        for name in (
+            "flows.requests.driving",
+            "flows.requests.request",
+            "flows.requests.lowering",
+            "flows.requests.options",
+            "model.graph_events",
+        )
     ]
     driving, request, lowering, options, events = modules
 

@@ -8,7 +8,7 @@ import pytest
 
 import zmreg
 from zmreg import errors
-from zmreg.flows.lowering import Graph, lowered
+from zmreg.flows.requests.lowering import Graph, lowered
 
 
 def load(path: str = "default") -> list[str]:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from zmreg.core.flow_metrics import Times
-from zmreg.flows.pipeline import Pipeline
-from zmreg.flows.stages import stage
+from zmreg.flows.pipelines.pipeline import Pipeline
+from zmreg.flows.pipelines.stages import stage
 from zmreg.model.errors import PipelineError
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import zmreg
-from zmreg.flows.pipeline import Pipeline
-from zmreg.flows.remote_flow import RemoteFlow
-from zmreg.flows.stages import stage
+from zmreg.flows.pipelines.pipeline import Pipeline
+from zmreg.flows.pipelines.remote_flow import RemoteFlow
+from zmreg.flows.pipelines.stages import stage
 from zmreg.model.errors import PipelineError, UnschedulableError
 
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -13,7 +13,7 @@ import pytest
 
 import zmreg
 from zmreg import Graph, Phase, Step
-from zmreg.flows.journal import summaries
+from zmreg.flows.runs.journal import summaries
 from zmreg.model.errors import PhaseError
 
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 
 import zmreg
 from tests.processes.drivers import eventually
-from zmreg import Phase
-from zmreg.flows.journal import FILE, Journal, Kept, RunSummary, is_running, read, summary_of
-from zmreg.flows.outputs import describe_outputs, read_file
+from zmreg import Phase, Sink
+from zmreg.flows.runs.journal import FILE, Journal, Kept, RunSummary, is_running, read, summary_of
+from zmreg.flows.runs.outputs import describe_outputs, read_file
 from zmreg.model.errors import PhaseError
 from zmreg.testing import LocalCluster
 from zmreg.tools.cli import main
@@ -186,6 +186,54 @@ def test_W25_what_failed_runs_again_and_what_was_done_before_does_not(tmp_path: 
     assert zmreg.run(bad, id="wf").status == "failed"
     result = zmreg.run(phases, id="wf", resume=True)
     assert result.ok and result.reused == ("one", "two") and counts(tmp_path) == [1, 1, 1]
+
+
+PIPELINE = """
+import zmreg
+def double(x):
+    return 2 * x
+pipe = zmreg.Pipeline() | zmreg.stage(double, retries=1) | (lambda x: x + 1)
+"""
+
+
+@pytest.mark.usefixtures("nodes")
+def test_W25_a_pipeline_is_the_same_after_it_was_run_and_with_other_lines_above_it() -> None:
+    """Both had it run again: a plan that it remembers, and the place of its functions in their file."""
+    reused = []
+    for above in ("", "# a comment\n\n"):
+        space: dict[str, Any] = {"__name__": "program"}
+        exec(compile(above + PIPELINE, f"program{len(above)}.py", "exec"), space)
+        phases = [Phase("flow", space["pipe"], foreach=range(3))]
+        for _ in range(2):
+            result = zmreg.run(phases, id="wf", resume=True)
+            assert result["flow"] == [1, 3, 5]
+            reused.append(result.reused)
+    assert reused == [(), ("flow",), ("flow",), ("flow",)]
+    changed = [Phase("flow", zmreg.Pipeline() | zmreg.stage(space["double"], retries=2) | abs, foreach=range(3))]
+    assert zmreg.run(changed, id="wf", resume=True).reused == ()
+
+
+@pytest.mark.usefixtures("nodes")
+@pytest.mark.parametrize("writes", [False, True])
+def test_W3_rows_of_a_phase_are_in_files_before_it_counts_as_done(tmp_path: Path, writes: bool) -> None:
+    """It is not run again after that: rows that were not in files when the sink's process died were lost for ever."""
+
+    def written(item: int, sink: Sink) -> int:
+        sink.write({"n": item})
+        return item
+
+    counts = []
+
+    def look(change: Any) -> None:
+        if change.state == "done":
+            counts.append((change.phase, len(list(Sink.read(tmp_path / "rows")))))
+
+    phase = Phase("all", written if writes else lambda item: {"n": item}, foreach=range(20))
+    told = Phase("told", lambda: {"no": "row"}, ["all"], record=False)
+    sink = Sink(tmp_path / "rows", flush_interval=None)
+    assert zmreg.run([phase, told], id="wf", sink=sink, on_phase=look).ok
+    assert counts == [("all", 20), ("told", 20)]
+    assert len(list(Sink.read(tmp_path / "rows"))) == 20
 
 
 DRIVER = """

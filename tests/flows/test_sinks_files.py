@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 
 from tests.effort import examples
 from zmreg.core.aggregates import measures_of
-from zmreg.flows import recorder, result_dirs
-from zmreg.flows.formats import Format
-from zmreg.flows.recorder import Recorder, Terms, key_of
-from zmreg.flows.result_dirs import checksum, read_manifest, read_rows, retain
+from zmreg.flows.results import recorder, result_dirs
+from zmreg.flows.results.formats import Format
+from zmreg.flows.results.recorder import Recorder, Terms, key_of
+from zmreg.flows.results.result_dirs import checksum, read_manifest, read_rows, retain
 
 ROOT = Path(__file__).parents[2]
 KINDS = [("jsonl", None), ("jsonl", "gzip"), ("csv", None), ("csv", "gzip"), ("parquet", None), ("parquet", "zstd")]

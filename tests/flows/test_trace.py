@@ -14,8 +14,8 @@ from tests.core.graph_worlds import World
 from tests.effort import examples
 from zmreg.core.graph_run import GraphRun
 from zmreg.core.graphs import plan
-from zmreg.flows.drawing import COLOURS, to_dot, to_mermaid
-from zmreg.flows.trace import NOTHING, LevelRecord, Trace
+from zmreg.flows.requests.drawing import COLOURS, to_dot, to_mermaid
+from zmreg.flows.requests.trace import NOTHING, LevelRecord, Trace
 from zmreg.model.graph_events import RunEvent, StepQueued
 from zmreg.model.graphs import Step, StepLike
 

@@ -12,7 +12,7 @@ import pytest
 
 import zmreg
 from zmreg import Coordinator, Sink
-from zmreg.flows.result_dirs import read_manifest
+from zmreg.flows.results.result_dirs import read_manifest
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

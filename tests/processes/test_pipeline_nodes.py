@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import zmreg
-from zmreg.flows.pipeline import Pipeline
-from zmreg.flows.stages import stage
+from zmreg.flows.pipelines.pipeline import Pipeline
+from zmreg.flows.pipelines.stages import stage
 from zmreg.model.errors import PipelineError
 from zmreg.testing import LocalCluster
 

@@ -10,7 +10,7 @@ import pytest
 
 import zmreg
 from tests.processes.event_peers import PATIENCE_S, peer_on, until_known
-from zmreg.flows.trace import LevelRecord
+from zmreg.flows.requests.trace import LevelRecord
 from zmreg.testing.cluster import LocalCluster
 
 TOPIC = "debug.rpc.{request_id}.intermediate"

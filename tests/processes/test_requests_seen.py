@@ -18,9 +18,9 @@ import pytest
 import zmreg
 from tests.processes.named_hosts import Host
 from zmreg import errors
-from zmreg.flows import telling
-from zmreg.flows.trace import NOTHING, Held
-from zmreg.flows.words import preview
+from zmreg.flows.requests import telling
+from zmreg.flows.requests.trace import NOTHING, Held
+from zmreg.flows.requests.words import preview
 from zmreg.model.graphs import StepLike
 from zmreg.testing.cluster import LocalCluster
 

@@ -10,7 +10,7 @@ import pytest
 import zmreg
 from tests.processes.drivers import eventually
 from zmreg import Sink
-from zmreg.flows.result_dirs import read_manifest
+from zmreg.flows.results.result_dirs import read_manifest
 from zmreg.testing import LocalCluster
 
 T = 30

@@ -15,9 +15,9 @@ import pytest
 import zmreg
 from tests.processes.drivers import Driver, eventually
 from zmreg import sync
-from zmreg.flows import leases
-from zmreg.flows.coordinator import Coordinator
-from zmreg.flows.system import system_actor
+from zmreg.flows.kit import leases
+from zmreg.flows.kit.coordinator import Coordinator
+from zmreg.flows.kit.system import system_actor
 from zmreg.model.errors import GetTimeoutError, WorkerDiedError
 from zmreg.testing.cluster import LocalCluster
 

@@ -20,6 +20,7 @@ from zmreg.store.objects import (
     Refused,
     StartRestore,
     StartSpill,
+    some,
 )
 from zmreg.store.records import MOVES, Holding, Move, State
 
@@ -91,6 +92,18 @@ def test_a_reader_waits_until_the_object_is_sealed() -> None:
     pinned = Pinned(B, oid(1), 0, PAGE)
     assert store.seal(A, oid(1)) == [pinned, pinned]
     assert store.top(1) == [(oid(1), PAGE, "sealed", 2)]
+
+
+def test_row74_the_largest_and_the_oldest_are_told_with_who_made_and_who_reads_them() -> None:
+    store = table()
+    for n, pages in enumerate((1, 3, 2)):
+        store.allocate(A, oid(n), pages * PAGE, 10.0 + n)
+        store.seal(A, oid(n))
+    store.pin(B, oid(1))
+    assert [(each.nbytes, each.creator, dict(each.pins)) for each in some(store, 2, oldest=False)] == [
+        (3 * PAGE, A, {B: 1}), (2 * PAGE, A, {}),
+    ]  # fmt: skip
+    assert [each.since for each in some(store, 2, oldest=True)] == [10.0, 11.0]
 
 
 def test_a_reader_is_told_when_the_object_will_never_be_sealed() -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Final
 
+from zmreg.model.record import Record
+
 _SCALARS: Final = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 # Globals that count by their value. What can change in place is no part of the code: a list that collects, a cache.
 _CONSTANTS: Final = (*_SCALARS, tuple, frozenset)
@@ -61,6 +63,9 @@ class _Prints:
             return _digest("method", [self.of(value.__func__), self.of(value.__self__)])
         if isinstance(value, BuiltinFunctionType | type | ModuleType):
             return _digest("name", [_named(value)])
+        if isinstance(value, Record):  # a stage of a pipeline, say: its function counts as code, not as it is pickled
+            fields = [self.of(getattr(value, name)) for name in type(value).__match_args__]
+            return _digest("record", [_named(type(value)), *fields])
         wrapped = getattr(value, "__wrapped__", None)  # a remote function, or one with a cache around it
         if isinstance(wrapped, FunctionType):
             return self.of(wrapped)

@@ -1,14 +1,1 @@
-"""What is built on tasks and actors: requests and what can be told of them, pools, queues, locks."""
-
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-if not TYPE_CHECKING:  # checkers find the module by themselves
-
-    def __getattr__(name: str) -> object:
-        """`zmreg.sync` is the module, loaded when it is used."""
-        if name != "sync":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return import_module("zmreg.flows.sync")
+"""What is built on tasks and actors, in a room each: requests, pipelines, runs, results, and a kit of shared things."""

@@ -33,6 +33,7 @@ from zmreg.model.function_messages import FunctionNews, FunctionRow, RegisterFun
 from zmreg.model.group_messages import GroupWord
 from zmreg.model.head_messages import ForHead, HeadChanged, HeadKept, Inventory, JobStarted
 from zmreg.model.kit_messages import RanHere, RunHere, SetPlugin
+from zmreg.model.look_messages import Look, Looked
 from zmreg.model.memory_messages import AskRepeatable, Repeatable
 from zmreg.model.mesh_messages import (
     Admitted,
@@ -142,6 +143,8 @@ __all__ = [
     "LeaseRecalled",
     "LeaseReturned",
     "LogLines",
+    "Look",
+    "Looked",
     "Lost",
     "Message",
     "NeedDefinition",
@@ -430,7 +433,7 @@ Message = (
     | FunctionRow | RegisterFunction | WithdrawFunction | WatchFunctions | FunctionNews
     | EndWorkers | WorkersEnded | AskRepeatable | Repeatable
     | Subscribe | Unsubscribe | WatchPatterns | PatternNews | Events | EventsTaken | StreamCredit | StreamClosed
-    | RunHere | RanHere | SetPlugin | TidyUp | GroupWord
+    | RunHere | RanHere | SetPlugin | TidyUp | GroupWord | Look | Looked
 )  # fmt: skip
 
 CALLS_KIND = 100

@@ -16,6 +16,7 @@ from typing import Any
 from zmreg.model.ids import ProcessId, new_node_id
 from zmreg.model.settings import Listening, Settings
 from zmreg.net.sockets import Ends
+from zmreg.services import stacks
 from zmreg.services.descriptors import raise_limit
 from zmreg.services.memory import DAEMON_SCORE, prefer
 from zmreg.services.node import Node
@@ -90,6 +91,7 @@ def _open(node: Node, tell: Callable[[bytes], None]) -> None:
 def start(config: dict[str, Any]) -> Node:
     """Zygote first, while there is no thread, context or socket; then the doors. Raises OSError, ClusterError."""
     adopt_orphans()
+    stacks.listen(config["session"])
     prefer(DAEMON_SCORE)
     inherited = [fd for fd in (config["driver_fd"], config["ready_fd"]) if fd >= 0]
     nursery = fork_zygote({**config, "close": inherited})

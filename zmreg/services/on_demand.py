@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zmreg.model.group_messages import GROUP_WORDS
+from zmreg.model.look_messages import Looked
 from zmreg.model.messages import Message, SetPlugin
 
 if TYPE_CHECKING:
     from zmreg.services.groups import Groups
+    from zmreg.services.looks import Looks
     from zmreg.services.node import Node
     from zmreg.services.plugins import Plugins
     from zmreg.services.topics import TopicMessage, Topics
@@ -30,6 +32,15 @@ def plugins(node: Node) -> Plugins:
 
         node.plugins = Plugins(node)
     return node.plugins
+
+
+def looks(node: Node) -> Looks:
+    """Its looks into the processes of its machine."""
+    if node.visitors.looks is None:
+        from zmreg.services.looks import Looks
+
+        node.visitors.looks = Looks(node)
+    return node.visitors.looks
 
 
 def topics(node: Node) -> Topics:
@@ -56,7 +67,10 @@ def hear(node: Node, sender: bytes, message: TopicMessage | SetPlugin) -> None:
 
 
 def hears(node: Node, sender: bytes, message: Message) -> bool:
-    """A word about a restart of the cluster or about placement groups; False for any other."""
+    """A word about a restart, placement groups or looks into processes; False for any other."""
+    if isinstance(message, Looked):
+        looks(node).on_looked(sender, message)
+        return True
     if isinstance(message, GROUP_WORDS):
         groups(node).hear(sender, message)
         return True

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zmreg.model.errors import ClusterError, ForkedContextError, ProtocolError, ZmregError
 from zmreg.model.ids import ProcessId
+from zmreg.model.look_messages import Look
 from zmreg.model.messages import (
     CALLS_KIND,
     RESULTS_KIND,
@@ -196,6 +197,7 @@ class Station:
             LogLines: lambda sender, m: self.show_log(sender, m),
             AskRepeatable: partial(tidings.asked_whether_repeatable, self),
             WorkersAtCap: lambda _, m: None,
+            Look: partial(tidings.asked_how_it_is, self),
         }
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zmreg.model.ids import NODE_BYTES, node_of
+from zmreg.model.look_messages import Look
 from zmreg.model.messages import AskRepeatable, HeadChanged, NodeGone, ProcessDied, Repeatable
 from zmreg.services.obituary import UNKNOWN, may_repeat
 
@@ -50,3 +51,10 @@ def head_changed(seat: Station, message: HeadChanged) -> None:
     """Another head knows nothing of who listens and who asks; none for long: nobody is to wait for it."""
     seat.questions.on_head(message.reason)
     seat.tasks.on_head(seat.questions.headless)
+
+
+def asked_how_it_is(seat: Station, _node: bytes, message: Look) -> None:
+    """Our node wants to show our stacks or our memory to somebody."""
+    from zmreg.services.looked import look  # late: few are ever asked
+
+    look(seat, message)

@@ -44,6 +44,8 @@ WORKERS = "workers"
 OUTPUT = "output"
 # Asked of the node that the key begins with, if it does; else of the one that is asked.
 NODE_TOPICS = frozenset({DRAIN, WORKERS, OUTPUT})
+# These are answered later, when the processes here have answered (services/looks.py).
+LOOK_TOPICS = frozenset({"memory", "stacks"})
 
 
 def hear(node: Node, sender: bytes, question: Ask) -> None:
@@ -61,6 +63,9 @@ def _hear(node: Node, sender: bytes, question: Ask) -> None:
         return
     if question.topic == RESTART:
         node.restarting.begin(sender, question.request)
+        return
+    if question.topic in LOOK_TOPICS:
+        on_demand.looks(node).hear(sender, question)
         return
     if question.topic in NODE_TOPICS and (other := bytes.fromhex(question.key.partition(" ")[0])) in node.other_nodes():
         node.ends.far(other, sender, codec.encode(question))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zmreg.services.looks import Looks
     from zmreg.services.node import Node
 
 
@@ -15,6 +16,8 @@ class Visitors:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.looks: Looks | None = None
+        """What observers have asked the processes here about, once one has."""
         self._here: dict[bytes, tuple[int, Callable[[bytes], None]]] = {}
 
     def attend(self, visitor: bytes, pid: int, left: Callable[[bytes], None]) -> None:

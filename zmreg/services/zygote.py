@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from zmreg.services import accelerators, memory
+from zmreg.services import accelerators, memory, stacks
 from zmreg.services.memory import children_of
 
 _PR_SET_PDEATHSIG = 1
@@ -247,4 +247,5 @@ def be_zygote(channel: socket.socket, config: dict[str, Any]) -> None:
 def main() -> None:
     """A zygote as a fresh interpreter: channel and configuration come by file descriptor and stdin."""
     config = json.loads(sys.stdin.read())
+    stacks.listen(config["session"])
     be_zygote(socket.socket(fileno=config["channel_fd"]), config)

@@ -109,7 +109,7 @@ class ObjectTable:
         else:
             if secondary:
                 self._shelves.trim_cache(nbytes)
-            self._shelves.add(Holding(object_id, nbytes, process, secondary))
+            self._shelves.add(Holding(object_id, nbytes, process, secondary, since=now))
         return self._shelves.settled()
 
     def allocate_timed_out(self, process: bytes, object_id: bytes) -> list[StoreEffect]:
@@ -361,6 +361,12 @@ class ObjectTable:
             self._wake_spilling(self._now)
             effects += self._shelves.settled()
         return effects
+
+
+def some(table: ObjectTable, n: int, oldest: bool) -> list[Holding]:
+    """The `n` oldest or largest objects, to be looked at now."""
+    entries = table._entries.values()
+    return heapq.nlargest(n, entries, key=lambda entry: -entry.since if oldest else entry.nbytes)
 
 
 def _size(nbytes: int) -> str:

@@ -157,6 +157,7 @@ class Holding:
     copying: bool = False
     on_disk: bool = False  # a whole spill file exists; values never change, so it is good while the object lives
     pins: Counter[bytes] = field(default_factory=Counter)
+    since: float = 0.0  # about when its creator asked for room, monotonic seconds
     readers: deque[bytes] = field(default_factory=deque)  # one item for each pin request that waits for the bytes
 
     def __repr__(self) -> str:

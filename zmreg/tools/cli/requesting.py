@@ -18,7 +18,7 @@ from zmreg.tools.cli.common import AS_JSON, colour, say_json, which_cluster
 
 if TYPE_CHECKING:
     from zmreg.api.events import Subscription
-    from zmreg.flows.request import Run
+    from zmreg.flows.requests.request import Run
     from zmreg.model.graphs import Step
 
 _OPTIONS: Final = ("timeout", "keep", "request_id", "bind_timeout", "queue_until")
@@ -167,7 +167,7 @@ def request(
 
 def _events(request_id: str) -> Subscription:
     from zmreg.api.events import subscribe
-    from zmreg.flows.telling import run_topic
+    from zmreg.flows.requests.telling import run_topic
 
     return subscribe(f"{run_topic(request_id)}.#")
 

@@ -10,7 +10,7 @@ import click
 from zmreg.tools.cli.common import AS_JSON, say_json, table
 
 if TYPE_CHECKING:
-    from zmreg.flows.journal import RunSummary
+    from zmreg.flows.runs.journal import RunSummary
 
 _FOLDER = click.option(
     "--folder", metavar="DIR", help="Where the folders of runs are; by default $ZMREG_RUNS, else ./zmreg-runs."
@@ -28,8 +28,8 @@ def runs(folder: str | None, as_json: bool) -> None:
 
     Example: zmreg runs
     """
-    from zmreg.flows.journal import summaries
-    from zmreg.flows.outputs import runs_folder
+    from zmreg.flows.runs.journal import summaries
+    from zmreg.flows.runs.outputs import runs_folder
 
     found = summaries(runs_folder(folder))
     if as_json:
@@ -58,8 +58,8 @@ def watch(run_id: str, folder: str | None, every: float, as_json: bool) -> int:
 
     Example: zmreg watch wf1
     """
-    from zmreg.flows.journal import summary_of
-    from zmreg.flows.outputs import run_folder
+    from zmreg.flows.runs.journal import summary_of
+    from zmreg.flows.runs.outputs import run_folder
 
     try:
         path = run_folder(run_id, folder)

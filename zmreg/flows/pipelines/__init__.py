@@ -1,0 +1,1 @@
+"""Pipelines: stages that items flow through, in this process or in actors, with bounded buffers between them."""
