@@ -56,7 +56,7 @@ class Lane:
                 self._chars += len(piece[0])
             if (
                 not self._under_way
-            ):  # one at a time: of two, the later may find room on the disk that the earlier missed
+            ):  # one at a time: of two, the later may find the room that the earlier missed
                 self._send()
             return self._is_full()
 
