@@ -54,9 +54,7 @@ class Lane:
             self._put += 1
             if type(piece[0]) is str:
                 self._chars += len(piece[0])
-            if (
-                not self._under_way
-            ):  # one at a time: of two, the later may find the room that the earlier missed
+            if not self._under_way:  # one at a time: of two, the later may find the room that the earlier missed
                 self._send()
             return self._is_full()
 
