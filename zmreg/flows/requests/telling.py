@@ -18,7 +18,7 @@ from zmreg.core.topics import topic_for
 from zmreg.flows.requests.options import Options
 from zmreg.flows.requests.trace import Held, LevelRecord, Trace
 from zmreg.flows.requests.words import Readers, in_words, preview
-from zmreg.model.errors import MessageTooLargeError
+from zmreg.model.errors import ClusterError, MessageTooLargeError
 from zmreg.model.graph_events import LevelDone, RunDone, RunEvent, StepFailed, StepFinished
 from zmreg.model.graphs import Path
 
@@ -78,6 +78,8 @@ class Teller:
                     return
                 except MessageTooLargeError as error:
                     log.debug("%s", error)
+        except ClusterError as error:  # the program is leaving it: who would hear, does not matter any more
+            log.debug("request %s could not publish %s: %s", self._request_id, topic, error)
         except Exception:
             log.exception("request %s could not publish %s; it goes on", self._request_id, topic)
 
