@@ -19,8 +19,9 @@ def noop() -> None:
 
 
 def numbers(count: int) -> Iterator[int]:
-    """From 0, one after the other."""
-    yield from range(count)
+    """From 0, one after the other. In a loop: Ray 2.60 cannot do `yield from range(count)`."""
+    for number in range(count):  # noqa: UP028
+        yield number
 
 
 def identity(item: int) -> int:
