@@ -39,17 +39,17 @@ PROTOCOL_LIMITS = (
     ("net.factory.MAX_IPC_BYTES", "bytes"),
     ("net.factory.MAX_GATE_BYTES", "bytes"),
     ("net.factory.MAX_SHOUT_BYTES", "bytes"),
-    ("services.calls.BATCH_ROWS", "calls"),
-    ("services.calls.BATCH_BYTES", "bytes"),
-    ("services.intake.ANSWER_ROWS", "answers"),
+    ("services.calling.calls.BATCH_ROWS", "calls"),
+    ("services.calling.calls.BATCH_BYTES", "bytes"),
+    ("services.worker.intake.ANSWER_ROWS", "answers"),
     ("wire.payload.DEFINITION_MAX_BYTES", "bytes"),
 )
 CONSTANTS = (
     ("model.settings.INLINE_LIMIT_BYTES", "bytes"),
-    ("services.calls.AHEAD_US", "us"),
-    ("services.calls.MAX_AHEAD", "calls"),
-    ("services.pools.LEASE_IDLE_S", "s"),
-    ("services.worker.ANSWER_S", "s"),
+    ("services.calling.calls.AHEAD_US", "us"),
+    ("services.calling.calls.MAX_AHEAD", "calls"),
+    ("services.calling.pools.LEASE_IDLE_S", "s"),
+    ("services.worker.worker.ANSWER_S", "s"),
     ("net.pump.TAKE_OVER_S", "s"),
     ("api.coordination.CHUNK_S", "s"),
     ("api.coordination.MAX_CHUNK", "items"),
@@ -161,7 +161,7 @@ def constants(named: tuple[tuple[str, str], ...]) -> Callable[[str], Table]:
 
 
 def value_of(dotted: str) -> Any:
-    """What `services.calls.MAX_AHEAD`, or a public name, is in the package. AttributeError when there is none."""
+    """What `services.calling.calls.MAX_AHEAD`, or a public name, is in the package. AttributeError: there is none."""
     parts = dotted.split(".")
     found: Any = importlib.import_module("zmreg")
     for place, part in enumerate(parts):

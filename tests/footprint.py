@@ -156,7 +156,7 @@ def maps_of(pid: int) -> str:
 def session_directories() -> set[Path]:
     """Directories of live (or forgotten) sessions; empty while the package cannot start processes at all."""
     try:
-        from zmreg.services.directories import runtime_root
+        from zmreg.services.machine.directories import runtime_root
     except ImportError:
         return set()
     root = runtime_root()

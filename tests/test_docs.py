@@ -158,7 +158,7 @@ def test_every_row_of_the_interface_has_a_proof_or_says_that_it_is_not_there() -
 
 
 def test_names_of_our_modules_in_the_pages_exist() -> None:
-    """`services.calls.Lane` and `zmreg.get`, looked up; files are, too."""
+    """`services.calling.calls.Lane` and `zmreg.get`, looked up; files are, too."""
     missing = []
     for page, span in spans():
         name = span.partition("(")[0]
@@ -193,7 +193,7 @@ def test_environment_variables_are_in_the_settings() -> None:
 
 
 def test_the_states_of_a_ref_are_in_their_page() -> None:
-    from zmreg.services.entries import STATE_NAMES
+    from zmreg.services.seat.entries import STATE_NAMES
 
     assert set(STATE_NAMES) <= {span for page, span in spans() if page == "docs/states.md"}
 

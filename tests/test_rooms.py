@@ -224,16 +224,16 @@ def test_importing_zmreg_loads_only_what_it_needs() -> None:
 
 
 def test_a_node_loads_neither_what_users_type_nor_what_unpickles() -> None:
-    loaded = modules_loaded_by("import zmreg.services.node")
-    assert "zmreg.services.node" in loaded
-    assert not loaded & {"zmreg.wire.payload", "cloudpickle", "zmreg.api", "zmreg.services.worker"}
+    loaded = modules_loaded_by("import zmreg.services.node.node")
+    assert "zmreg.services.node.node" in loaded
+    assert not loaded & {"zmreg.wire.payload", "cloudpickle", "zmreg.api", "zmreg.services.worker.worker"}
 
 
 # Late imports that a daemon never reaches: they are the forked zygote's, and its children's, which become workers.
-CHILDS_OWN = {"zmreg.services.zygote": {"_preload", "_become_worker"}}
+CHILDS_OWN = {"zmreg.services.node.zygote": {"_preload", "_become_worker"}}
 DAEMONS = (
-    "zmreg.services.node", "zmreg.services.head", "zmreg.services.keys", "zmreg.services.daemon",
-    "zmreg.services.starting", "zmreg.services.observer", "zmreg.services.checks",
+    "zmreg.services.node.node", "zmreg.services.head.head", "zmreg.services.setup.keys", "zmreg.services.node.daemon",
+    "zmreg.services.setup.starting", "zmreg.services.setup.observer", "zmreg.services.setup.checks",
 )  # fmt: skip
 
 
@@ -274,12 +274,14 @@ def test_no_code_a_daemon_can_reach_unpickles() -> None:
     reached = reachable_from(*DAEMONS)
     assert len(reached) > 20 and "zmreg.wire.codec" in reached
     assert not {
-        name: " -> ".join(reached[name]) for name in ("zmreg.wire.payload", "zmreg.services.worker") if name in reached
+        name: " -> ".join(reached[name])
+        for name in ("zmreg.wire.payload", "zmreg.services.worker.worker")
+        if name in reached
     }
 
 
 def test_the_search_for_unpickling_would_find_it() -> None:
-    assert "zmreg.wire.payload" in reachable_from("zmreg.services.worker")
+    assert "zmreg.wire.payload" in reachable_from("zmreg.services.worker.worker")
 
 
 # Where a zmq socket may be made, bound and connected. A socket made elsewhere has libzmq's defaults: open to everybody.
@@ -356,11 +358,11 @@ TELLS_THE_TIME = {
     "flows/kit/coordinator.py",  # where tokens begin: above those of the coordinator before
     "flows/runs/journal.py",  # when what happened, for who reads it
     "flows/results/result_dirs.py",  # how old files are, by their own times
-    "services/jobs.py",
-    "services/ledger.py",
-    "services/node.py",
-    "services/views.py",
-    "services/checks.py",
+    "services/head/jobs.py",
+    "services/head/ledger.py",
+    "services/node/node.py",
+    "services/node/views.py",
+    "services/setup/checks.py",
 }
 
 

@@ -127,13 +127,13 @@ class _Node:
 def head_alone_us(count: int, directory: str | None) -> float:
     """CPU of one actor, in microseconds, of a head with a ledger in that directory, or without one."""
     heads, messages, codec = (
-        import_module(f"zmreg.{name}") for name in ("services.head", "model.messages", "wire.codec")
+        import_module(f"zmreg.{name}") for name in ("services.head.head", "model.messages", "wire.codec")
     )
     node = _Node(codec.encode)
     head = node.head = heads.Head(node)
     ledger = None
     if directory is not None:
-        ledger = import_module("zmreg.services.ledger").open_ledger(Path(directory), "bench", NODE)
+        ledger = import_module("zmreg.services.head.ledger").open_ledger(Path(directory), "bench", NODE)
         head.take_over(ledger)
         head.homecoming.over = True
     said = []

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import zmreg
-from zmreg.services.client import current
+from zmreg.services.seat.client import current
 
 MB = 1_000_000
 

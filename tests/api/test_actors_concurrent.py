@@ -12,7 +12,7 @@ import pytest
 
 import zmreg
 from zmreg.model.errors import ActorDiedError, TaskCancelledError
-from zmreg.services.client import current
+from zmreg.services.seat.client import current
 
 pytestmark = pytest.mark.usefixtures("cluster")
 T = 30

@@ -14,13 +14,13 @@ from zmreg.core.leases import LeaseBook
 from zmreg.model.errors import ActorDiedError, ActorUnavailableError
 from zmreg.model.messages import ActorState, CreateActor, KillActor, Message, ProcessDied, WatchActor
 from zmreg.model.specs import Shape
-from zmreg.services.callbacks import Callbacks
-from zmreg.services.calls import Lane, Task, Template, riding_lane
-from zmreg.services.entries import FAILED, INLINE, Entry
-from zmreg.services.head import EARLY_S, Head
-from zmreg.services.kinds import RELEASE
-from zmreg.services.sharing import Sharing
-from zmreg.services.tasks import Tasks
+from zmreg.services.calling.calls import Lane, Task, Template, riding_lane
+from zmreg.services.calling.kinds import RELEASE
+from zmreg.services.calling.tasks import Tasks
+from zmreg.services.head.head import EARLY_S, Head
+from zmreg.services.seat.callbacks import Callbacks
+from zmreg.services.seat.entries import FAILED, INLINE, Entry
+from zmreg.services.seat.sharing import Sharing
 from zmreg.wire import batches, payload
 
 ME, NODE, WORKER, NEXT = b"caller-1", b"node---1", b"worker-1", b"worker-2"

@@ -13,7 +13,7 @@ import pytest
 import zmreg
 from tests.api.objects_help import eventually
 from zmreg.model.errors import ActorDiedError, ActorUnavailableError, TaskCancelledError
-from zmreg.services.batching import flat, unflat
+from zmreg.services.calling.batching import flat, unflat
 
 T = 30
 pytestmark = pytest.mark.usefixtures("cluster")

@@ -13,7 +13,7 @@ import pytest
 import zmreg
 from tests.processes.drivers import Driver
 from zmreg.model.errors import ActorDiedError, StaleRefError
-from zmreg.services.seats import client
+from zmreg.services.seat.seats import client
 from zmreg.testing import LocalCluster
 
 T = 30

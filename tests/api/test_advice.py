@@ -10,8 +10,8 @@ import pytest
 
 import zmreg
 from tests.api.objects_help import eventually
-from zmreg.services import advice
-from zmreg.services.client import current
+from zmreg.services.calling import advice
+from zmreg.services.seat.client import current
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

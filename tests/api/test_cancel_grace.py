@@ -354,7 +354,7 @@ def test_C14_many_graces_leave_nothing_behind(tmp_path):
 
     @zmreg.remote
     def left():
-        from zmreg.services.client import current
+        from zmreg.services.seat.client import current
 
         threading.Event().wait(0.2)  # the last timer's time
         timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]

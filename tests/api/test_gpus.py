@@ -11,7 +11,7 @@ import pytest
 
 import zmreg
 from tests.processes.drivers import eventually
-from zmreg.services import accelerators
+from zmreg.services.machine import accelerators
 from zmreg.testing import LocalCluster
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"

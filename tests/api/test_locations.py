@@ -12,7 +12,7 @@ import pytest
 import zmreg
 from tests.api.objects_help import received
 from zmreg.model.errors import ClusterError, TaskError
-from zmreg.services.client import current
+from zmreg.services.seat.client import current
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 BOUND_S = 30.0

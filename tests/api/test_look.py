@@ -8,7 +8,7 @@ import pytest
 
 import zmreg
 from zmreg.api.look import NodeList, amount, card, grid
-from zmreg.services.client import current
+from zmreg.services.seat.client import current
 
 pytestmark = pytest.mark.near
 

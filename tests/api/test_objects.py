@@ -515,7 +515,7 @@ def test_C35_large_arguments_by_value_need_no_scolding() -> None:
 
 def test_row61_D18_an_object_gone_from_under_its_ref_is_a_typed_error() -> None:
     from zmreg.model.messages import FreeObjects
-    from zmreg.services.client import current
+    from zmreg.services.seat.client import current
 
     seat = current()
     assert seat is not None

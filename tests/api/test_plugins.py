@@ -12,7 +12,7 @@ import pytest
 import zmreg
 from tests.processes.clusters import until
 from zmreg.model.errors import MessageTooLargeError
-from zmreg.services import plugged
+from zmreg.services.worker import plugged
 from zmreg.testing.cluster import LocalCluster
 from zmreg.wire import payload
 

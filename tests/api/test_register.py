@@ -14,7 +14,7 @@ import pytest
 import zmreg
 from tests.processes.clusters import until
 from zmreg import errors
-from zmreg.services.client import current
+from zmreg.services.seat.client import current
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.near]
 

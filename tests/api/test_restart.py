@@ -55,7 +55,7 @@ def own() -> Iterator[Any]:
 
 
 def workers() -> set[int]:
-    from zmreg.services.seats import client
+    from zmreg.services.seat.seats import client
 
     return {row["Pid"] for row in client().ask("workers") if row["Ready"]}
 

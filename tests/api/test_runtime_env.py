@@ -12,7 +12,7 @@ import pytest
 
 import zmreg
 from zmreg.model.errors import RuntimeEnvSetupError
-from zmreg.services import packages
+from zmreg.services.machine import packages
 from zmreg.testing import LocalCluster
 
 Seen = tuple[str | None, str | None, int]

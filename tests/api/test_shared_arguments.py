@@ -12,8 +12,8 @@ import pytest
 
 import zmreg
 from tests.api.objects_help import MB, eventually, store_empties, used_bytes
-from zmreg.services import once
-from zmreg.services.client import current
+from zmreg.services.seat import once
+from zmreg.services.seat.client import current
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

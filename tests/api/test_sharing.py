@@ -115,7 +115,7 @@ def gone(pid: int) -> None:
 
 
 def workers() -> list[dict[str, Any]]:
-    from zmreg.services.client import current
+    from zmreg.services.seat.client import current
 
     seat = current()
     assert seat is not None

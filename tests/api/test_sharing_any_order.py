@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.effort import examples
 from zmreg.model.ids import counter_of, owner_of
 from zmreg.model.messages import Adopt, Borrow, BorrowSettled, Goodbye, Resolve, Resolved, Unborrow
-from zmreg.services.adoption import Adoption
-from zmreg.services.entries import INLINE, Entry
-from zmreg.services.sharing import Sharing
+from zmreg.services.node.adoption import Adoption
+from zmreg.services.seat.entries import INLINE, Entry
+from zmreg.services.seat.sharing import Sharing
 
 NODE = b"proc" + bytes(4)  # ids carry their node: `node_of` of every process below
 NAMES = [b"process%d" % number for number in range(3)]

@@ -41,8 +41,8 @@ def store() -> dict[str, int]:
 
 
 def spill_files() -> list[Path]:
-    from zmreg.services.client import current
-    from zmreg.services.directories import elsewhere
+    from zmreg.services.machine.directories import elsewhere
+    from zmreg.services.seat.client import current
 
     seat = current()
     assert seat is not None

@@ -163,7 +163,7 @@ def test_X34_only_handles():
 
 def test_an_actor_whose_constructor_failed_is_forgotten_with_its_last_handle(tmp_path: Path):
     """A fault: the error of its end kept the frames it was unpacked in, with its calls in them, and they the actor."""
-    from zmreg.services.seats import client
+    from zmreg.services.seat.seats import client
 
     bad = tmp_path / "bad"
     bad.touch()

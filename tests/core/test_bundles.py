@@ -205,6 +205,21 @@ def test_row_69_all_bundles_or_none_whatever_happens(
             assert plan(group.missing, group.strategy, rows) is None, "it waits though there is room"
 
 
+def test_row_69_a_bundle_that_two_nodes_have_set_aside_for_the_next_head_is_let_go_of_by_one() -> None:
+    """The first one's order to let go was on its way when its head died."""
+    world = World(1, 1, 1)
+    group_id = world.create([1, 1], "PACK")
+    world.look()
+    world.kill(b"node0000")
+    world.look()
+    world.deliver(b"node0001")
+    world.deliver(b"node0002")
+    assert world.held(b"node0001", group_id) & world.held(b"node0002", group_id)
+    world.crown()
+    world.settle()
+    assert sorted([*world.held(b"node0001", group_id), *world.held(b"node0002", group_id)]) == [0, 1]
+
+
 def test_row_69_two_groups_that_need_the_same_are_served_one_after_the_other() -> None:
     world = World(1, 1)
     first, second = world.create([1, 1], "STRICT_SPREAD"), world.create([1, 1], "SPREAD")

@@ -95,7 +95,7 @@ def test_row_10_an_idle_worker_of_another_environment_makes_room_at_the_cap() ->
 
 
 def test_row_14_a_program_that_has_ended_leaves_no_idle_worker_and_others_keep_theirs() -> None:
-    """The environment of a program that shares its cluster begins with its own id (services/environments.py)."""
+    """The environment of a program that shares its cluster begins with its own id (services/worker/environments.py)."""
     mine, other = b"node0001", b"node0002"
     leases = book(cpus=4)
     shapes = [(mine, env(mine.hex())), (mine, env(mine.hex() + "0f")), (other, env(other.hex()))]

@@ -181,7 +181,7 @@ refs = [twice.remote(n) for n in range(10)] + [zmreg.put(b"y" * 200_000), keeper
 assert zmreg.get(refs[:10]) == [2 * n for n in range(10)] and len(refs[-1].get()) == 200_000
 """
     count = """
-from zmreg.services.client import current
+from zmreg.services.seat.client import current
 def figures():
     seat, stats = current(), zmreg.stats()
     return (len(seat.tasks.templates), len(seat.tasks.peers), len(seat.tasks.live), stats["store"]["sealed"],

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.processes.drivers import eventually
-from zmreg.services.observer import Observer
-from zmreg.services.sessions import read_word
+from zmreg.services.setup.observer import Observer
+from zmreg.services.setup.sessions import read_word
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 PATIENCE_S = 30.0

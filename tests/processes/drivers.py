@@ -21,7 +21,7 @@ from typing import TypeVar
 import psutil
 
 from tests.footprint import describe, settled, ticks
-from zmreg.services.directories import elsewhere
+from zmreg.services.machine.directories import elsewhere
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ MARK = "ZMREG_TEST_PROGRAM"
 PRELUDE = '''
 import ctypes, json, os, signal, sys, threading, time
 import zmreg
-from zmreg.services.client import current
+from zmreg.services.seat.client import current
 
 def say(*words):
     sys.stdout.write(" ".join(map(str, words)) + "\\n")

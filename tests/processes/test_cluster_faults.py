@@ -15,7 +15,7 @@ import pytest
 import zmreg
 from tests.processes.clusters import DEATH_S, PATIENCE_S, ask, states, until, until_agreed, until_state
 from zmreg.model.settings import Settings
-from zmreg.services.verdicts import EXIT_FENCED
+from zmreg.services.network.verdicts import EXIT_FENCED
 from zmreg.testing.cluster import LocalCluster
 
 WORK = {"resources": {"work": 1}}

@@ -1,6 +1,7 @@
 """Messages lost and doubled inside the nodes, readers that do not read, and who joins late: faults 24, 28 and 29.
 
-Between nodes all is encrypted, so no proxy can double or drop one message: services/failpoints.py does, from a seed.
+Between nodes all is encrypted, so no proxy can double or drop one message: services/network/failpoints.py does, from a
+seed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 
 import zmreg
 from tests.processes.clusters import PATIENCE_S, ask, states, until, until_agreed
-from zmreg.services import failpoints
+from zmreg.services.network import failpoints
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 MiB = 1 << 20

@@ -24,8 +24,8 @@ from zmreg.model.ids import new_node_id
 from zmreg.model.messages import Admitted, Join, NodeGone, NodeRecord, NotAdmitted
 from zmreg.net.curve import CurveKeys, new_keys
 from zmreg.net.mesh import Mesh
-from zmreg.services import keys
-from zmreg.services.letters import _HEADER, _LETTER
+from zmreg.services.network.letters import _HEADER, _LETTER
+from zmreg.services.setup import keys
 from zmreg.testing.cluster import LocalCluster, TestNode
 from zmreg.wire import chunks, codec
 

@@ -21,7 +21,7 @@ from zmreg.model.errors import (
     TaskError,
     WorkerDiedError,
 )
-from zmreg.services.client import current
+from zmreg.services.seat.client import current
 
 PATIENCE_S = 30
 

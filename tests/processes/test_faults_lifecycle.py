@@ -14,7 +14,8 @@ import pytest
 import zmreg
 from tests.processes.drivers import ROOT, Driver
 from zmreg.model.errors import ClusterError
-from zmreg.services import directories, launch
+from zmreg.services.machine import directories
+from zmreg.services.setup import launch
 
 PATIENCE_S = 30
 

@@ -20,9 +20,9 @@ import pytest
 
 import zmreg
 from tests.processes.clusters import PATIENCE_S, ask, log_of, states, until
-from zmreg.services.homecoming import GRACE_S
-from zmreg.services.ledger import FILE
-from zmreg.services.succession import EXIT_FORMER_HEAD
+from zmreg.services.head.homecoming import GRACE_S
+from zmreg.services.head.ledger import FILE
+from zmreg.services.network.succession import EXIT_FORMER_HEAD
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 NO_HEAD_S = 2.0

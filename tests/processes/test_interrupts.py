@@ -284,7 +284,7 @@ def test_fault17_ctrl_c_at_any_place_of(way):
 
 @pytest.mark.parametrize("way", ("tasks", "calls_that_wait", "get", "get_large", "waits"))
 def test_row24_a_task_cancelled_at_any_place_of(way):
-    inner = "import os, signal, sys, threading, time, zmreg\nfrom zmreg.services.client import current\n"
+    inner = "import os, signal, sys, threading, time, zmreg\nfrom zmreg.services.seat.client import current\n"
     inner += program(IN_WORKER)
     with Driver(f"PROGRAM, WAY = {inner!r}, {way!r}\n" + AROUND_WORKER) as driver:
         driver.after("swept", timeout=55)

@@ -12,7 +12,7 @@ import pytest
 
 import zmreg
 from tests.processes.drivers import eventually
-from zmreg.services.client import current
+from zmreg.services.seat.client import current
 from zmreg.wire import batches
 
 PATIENCE_S = 30.0

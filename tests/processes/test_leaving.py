@@ -21,7 +21,7 @@ import zmreg
 from tests.processes.clusters import PATIENCE_S, ask, states, until
 from tests.processes.drivers import Driver
 from zmreg.model.errors import ActorDiedError, ClusterError, OwnerDiedError, WorkerDiedError
-from zmreg.services.verdicts import EXIT_FENCED
+from zmreg.services.network.verdicts import EXIT_FENCED
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 # A silence of so long is death in these tests, and of a third of it suspicion: 10 s and 3 s are as good, only slower.
@@ -483,7 +483,7 @@ SEAT = "zmreg.init(address={address!r})"
 OWN_NODE = """
 import zmreg.api.cluster
 from zmreg.model.settings import Listening, Settings
-from zmreg.services.embedding import embed
+from zmreg.services.setup.embedding import embed
 
 zmreg.api.cluster._embedded = embed(
     Settings(num_cpus=0.0, object_store_bytes=64 << 20), {{"log_to_driver": False}},

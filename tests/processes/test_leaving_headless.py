@@ -19,7 +19,7 @@ from tests.processes.test_leaving import LARGE, begun, there, wait_for_file
 from zmreg.model.errors import HeadUnavailableError, OwnerDiedError
 
 AT_C: dict[str, Any] = {"num_cpus": 0, "locs": {"c"}}
-# What c waits for one that is silent (services/leaving.py), and what may come before and after that.
+# What c waits for one that is silent (services/network/leaving.py), and what may come before and after that.
 AWAY_S = 8.0 + 12.0
 
 

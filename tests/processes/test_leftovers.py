@@ -15,7 +15,7 @@ import pytest
 import zmreg
 from tests.footprint import Footprint, is_locked
 from tests.processes.drivers import Driver, eventually, session_paths
-from zmreg.services.directories import new_session, runtime_root, sweep
+from zmreg.services.machine.directories import new_session, runtime_root, sweep
 
 # The bound that the promise names.
 CLEAN_WITHIN_S = 5.0

@@ -11,8 +11,8 @@ import pytest
 
 import zmreg
 from zmreg.model.errors import GetTimeoutError, ObjectLostError
-from zmreg.services.client import Client, current
-from zmreg.services.directories import elsewhere
+from zmreg.services.machine.directories import elsewhere
+from zmreg.services.seat.client import Client, current
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 # After the node-death notice. Reconnections are refused at once on one machine, so that the notice itself takes little.

@@ -144,7 +144,7 @@ def test_D16_a_part_lost_while_its_call_goes_on_is_made_by_one_more_run(
     tmp_path: Path, count: Callable[[str], int]
 ) -> None:
     """The bytes are spilled and spoilt; the worker lives, has sent this part, and sends it no more."""
-    from zmreg.services.directories import elsewhere
+    from zmreg.services.machine.directories import elsewhere
 
     gate = tmp_path / "open"
     with zmreg.init(num_cpus=2, object_store_bytes=2 << 20) as info:
@@ -164,7 +164,7 @@ def test_D16_a_part_lost_while_its_call_goes_on_is_made_by_one_more_run(
 
 
 def test_core58_a_part_that_may_not_be_made_twice_is_lost_and_nobody_waits_for_it(tmp_path: Path) -> None:
-    from zmreg.services.directories import elsewhere
+    from zmreg.services.machine.directories import elsewhere
 
     gate = tmp_path / "open"
     with zmreg.init(num_cpus=2, object_store_bytes=2 << 20) as info:

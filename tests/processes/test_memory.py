@@ -19,7 +19,7 @@ import pytest
 import zmreg
 from tests.processes.clusters import ask
 from tests.processes.drivers import eventually
-from zmreg.services.memory import ROOT_VARIABLE, own_bytes
+from zmreg.services.machine.memory import ROOT_VARIABLE, own_bytes
 from zmreg.testing import LocalCluster
 
 pytestmark = pytest.mark.near

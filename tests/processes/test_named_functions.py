@@ -15,7 +15,7 @@ import pytest
 import zmreg
 from tests.processes.clusters import ask, until
 from zmreg.model.messages import FunctionNews, FunctionRow, RegisterFunction, WatchFunctions, WithdrawFunction
-from zmreg.services.client import current
+from zmreg.services.seat.client import current
 from zmreg.testing.cluster import LocalCluster, TestNode
 from zmreg.wire import codec
 

@@ -24,8 +24,8 @@ import pytest
 from tests.footprint import Footprint
 from tests.processes.networks import ADDRESSES, Cable, NoNetworksError, cable
 from tests.tools.machines import PATIENCE_S, ROOT, Machine, machine, until
-from zmreg.services.observer import Observer
-from zmreg.services.sessions import read_word
+from zmreg.services.setup.observer import Observer
+from zmreg.services.setup.sessions import read_word
 
 pytestmark = pytest.mark.timeout(120)
 

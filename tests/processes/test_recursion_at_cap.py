@@ -16,9 +16,9 @@ import zmreg
 from tests.processes.drivers import eventually
 from zmreg.model.messages import LeaseGranted, WorkersAtCap
 from zmreg.model.specs import Shape
-from zmreg.services.client import current
-from zmreg.services.environments import PLAIN
-from zmreg.services.helping import Helping
+from zmreg.services.seat.client import current
+from zmreg.services.worker.environments import PLAIN
+from zmreg.services.worker.helping import Helping
 
 PATIENCE_S = 20.0
 SIZES = [(cpus, max_workers) for cpus in (1, 2) for max_workers in (1, 2, 3, 4)]

@@ -10,7 +10,7 @@ import pytest
 
 import zmreg
 from tests.processes.clusters import ask, states, until, until_agreed
-from zmreg.services import failpoints
+from zmreg.services.network import failpoints
 from zmreg.testing import LocalCluster
 
 PATIENCE_S = 30.0

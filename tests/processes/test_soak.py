@@ -23,8 +23,8 @@ import pytest
 
 import zmreg
 from tests.processes.clusters import PATIENCE_S, ask, states, until, until_agreed
-from zmreg.services import failpoints
-from zmreg.services.entries import Stored
+from zmreg.services.network import failpoints
+from zmreg.services.seat.entries import Stored
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 SOAK_S = float(os.environ.get("ZMREG_SOAK_S", "10"))

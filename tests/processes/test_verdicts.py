@@ -15,8 +15,8 @@ from tests.processes.clusters import PATIENCE_S, ask, log_of, states, until, unt
 from tests.processes.test_cluster_strangers import Member, letter, member
 from tests.processes.test_head_restart import Restartable
 from zmreg.model.messages import Fenced, Join, KnownDead, NodeGone, TakesNothing
-from zmreg.services.ledger import FILE
-from zmreg.services.verdicts import EXIT_FENCED
+from zmreg.services.head.ledger import FILE
+from zmreg.services.network.verdicts import EXIT_FENCED
 from zmreg.testing.cluster import LocalCluster, TestNode
 from zmreg.wire import codec
 

@@ -17,9 +17,9 @@ from zmreg.model.messages import (
     Resolved,
     Unborrow,
 )
-from zmreg.services.adoption import Adoption
-from zmreg.services.heirs import stand_in
-from zmreg.services.sharing import Sharing
+from zmreg.services.network.heirs import stand_in
+from zmreg.services.node.adoption import Adoption
+from zmreg.services.seat.sharing import Sharing
 
 HERE, THERE, OWNER, LIVING, READER = b"aaaa\0\0\0\0", b"bbbb\0\0\0\0", b"aaaa\0\0\0\1", b"cccc\0\0\0\1", b"cccc\0\0\0\2"
 INNER, BOX, FOREIGN = OWNER + b"00000001", OWNER + b"00000002", LIVING + b"00000003"

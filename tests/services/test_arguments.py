@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zmreg.services.arguments import KeptArguments
+from zmreg.services.seat.arguments import KeptArguments
 
 
 class Source:

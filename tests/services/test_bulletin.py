@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zmreg.model.messages import NodeRecord
-from zmreg.services.bulletin import Bulletin
+from zmreg.services.network.bulletin import Bulletin
 
 RECORD = NodeRecord(b"node-one", "one", "h", 1, 2, True, "3.11.7", "0", 7, (), (), (), 0, 0, 0, 0)
 

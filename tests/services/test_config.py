@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from zmreg.model.settings import Settings
-from zmreg.services import config
-from zmreg.services.config import ConfigError
+from zmreg.services.setup import config
+from zmreg.services.setup.config import ConfigError
 
 
 @pytest.fixture(autouse=True)

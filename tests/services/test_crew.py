@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from zmreg.net.waiting import Waiter
-from zmreg.services.crew import Crew
-from zmreg.services.hosts import MAX_THREADS
+from zmreg.services.calling.hosts import MAX_THREADS
+from zmreg.services.worker.crew import Crew
 
 PATIENCE_S = 10
 

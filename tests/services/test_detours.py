@@ -1,4 +1,4 @@
-"""The way around a broken link: when it is taken, by whom, and when it is given up (services/detours.py)."""
+"""The way around a broken link: when it is taken, by whom, and when it is given up (services/network/detours.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from zmreg.core.nodes import Members
 from zmreg.model.ids import node_of
 from zmreg.model.messages import NodeRecord
-from zmreg.services.detours import Detours, Forwarded
+from zmreg.services.network.detours import Detours, Forwarded
 
 A, B, C, D = (node_of(name * 8) for name in (b"a", b"b", b"c", b"d"))
 

@@ -23,8 +23,8 @@ from zmreg.model.messages import (
     WatchFunctions,
     WithdrawFunction,
 )
-from zmreg.services import functions as service
-from zmreg.services.functions import NamedFunctions
+from zmreg.services.node import functions as service
+from zmreg.services.node.functions import NamedFunctions
 from zmreg.wire import batches, codec
 
 A, B = b"aaaa" + bytes(4), b"bbbb" + bytes(4)

@@ -17,8 +17,8 @@ import pytest
 
 from zmreg.model.errors import AuthenticationError
 from zmreg.net.curve import CurveKeys
-from zmreg.services import keys
-from zmreg.services.keys import KEY_FILE, UnsafeKeyFileError
+from zmreg.services.setup import keys
+from zmreg.services.setup.keys import KEY_FILE, UnsafeKeyFileError
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,8 @@ import pytest
 from tests.effort import EFFORT
 from zmreg.core.actor_roll import Stand
 from zmreg.model.errors import StateError, StateLockedError
-from zmreg.services.jobs import Job
-from zmreg.services.ledger import FILE, LOCK, Ledger, Order, _require_local, open_ledger
+from zmreg.services.head.jobs import Job
+from zmreg.services.head.ledger import FILE, LOCK, Ledger, Order, _require_local, open_ledger
 
 CLUSTER, NODE = "c0ffee", b"head\0\0\0\0"
 
@@ -203,7 +203,7 @@ import os, sys
 from pathlib import Path
 from select import POLLIN, poll
 from zmreg.core.actor_roll import Stand
-from zmreg.services.ledger import Order, open_ledger
+from zmreg.services.head.ledger import Order, open_ledger
 ledger = open_ledger(Path(sys.argv[1]), "c0ffee", b"head0000")
 first = int(sys.argv[2])
 waiting = poll()

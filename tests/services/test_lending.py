@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from zmreg.services.lending import Lending
-from zmreg.services.storekeeper import Storekeeper
+from zmreg.services.network.lending import Lending
+from zmreg.services.node.storekeeper import Storekeeper
 
 KEY = b"node-two" + bytes(8)
 OTHER = b"node-two" + bytes(7) + b"\x01"

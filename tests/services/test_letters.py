@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from zmreg.core.courier import Courier
-from zmreg.services.letters import GIVE_UP_S, Letters
+from zmreg.services.network.letters import GIVE_UP_S, Letters
 
 ME, PEER = b"aaaa\0\0\0\0", b"bbbb\0\0\0\0"
 CAP = 1_000

@@ -12,12 +12,12 @@ import pytest
 from zmreg.core.memory import GIB, MIB
 from zmreg.model.settings import Settings
 from zmreg.model.specs import Shape
-from zmreg.services.calls import Task, Template
-from zmreg.services.guard import Guard
-from zmreg.services.launch import filled
-from zmreg.services.memory import ROOT_VARIABLE, Meter, own_bytes
-from zmreg.services.node import Node
-from zmreg.services.resting import MAX_PAUSE_S, Resting
+from zmreg.services.calling.calls import Task, Template
+from zmreg.services.calling.resting import MAX_PAUSE_S, Resting
+from zmreg.services.machine.memory import ROOT_VARIABLE, Meter, own_bytes
+from zmreg.services.node.guard import Guard
+from zmreg.services.node.node import Node
+from zmreg.services.setup.launch import filled
 
 UNLIMITED_V1 = 9223372036854771712
 

@@ -7,10 +7,10 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
-from zmreg.services.printed import Printed
-from zmreg.services.running import running
-from zmreg.services.spoken import Ancestry
-from zmreg.services.voice import AGAIN_CHARS, Speech, Voice, captured, mark, marks, one_line, without_marks
+from zmreg.services.node.printed import Printed
+from zmreg.services.node.spoken import Ancestry
+from zmreg.services.seat.running import running
+from zmreg.services.worker.voice import AGAIN_CHARS, Speech, Voice, captured, mark, marks, one_line, without_marks
 
 ONE, TWO = bytes(range(16)), bytes(range(16, 32))
 WORKER = b"\1" * 8

@@ -11,11 +11,11 @@ import pytest
 from zmreg.core.standstill import STILL_S
 from zmreg.model.messages import GaveBack, LeaseGranted, Message, Steal, WantLeases
 from zmreg.model.specs import Shape
-from zmreg.services.callbacks import Callbacks
-from zmreg.services.calls import AHEAD_US, MAX_AHEAD, Collecting, Task, Template
-from zmreg.services.entries import INLINE, Entry
-from zmreg.services.sharing import Sharing
-from zmreg.services.tasks import Tasks
+from zmreg.services.calling.calls import AHEAD_US, MAX_AHEAD, Collecting, Task, Template
+from zmreg.services.calling.tasks import Tasks
+from zmreg.services.seat.callbacks import Callbacks
+from zmreg.services.seat.entries import INLINE, Entry
+from zmreg.services.seat.sharing import Sharing
 from zmreg.wire import batches, payload
 
 ME, NODE, SLOW, OTHER = b"caller-1", b"node---1", b"worker-1", b"worker-2"

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from zmreg.model.errors import ClusterError
-from zmreg.services import sessions
-from zmreg.services.addresses import same_place, split_address
-from zmreg.services.finding import only_one
-from zmreg.services.sessions import Word, start_time
+from zmreg.services.setup import sessions
+from zmreg.services.setup.addresses import same_place, split_address
+from zmreg.services.setup.finding import only_one
+from zmreg.services.setup.sessions import Word, start_time
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 from zmreg.model.errors import ProtocolError
 from zmreg.model.ids import ProcessId, worker_id
 from zmreg.net.sockets import WHOLE_BYTES, Ends
-from zmreg.services.letters import WHOLE, Letters
-from zmreg.services.loop import Loop
+from zmreg.services.network.letters import WHOLE, Letters
+from zmreg.services.node.loop import Loop
 
 HERE, THERE = b"aaaa\0\0\0\0", b"bbbb\0\0\0\0"
 CALLER, CALLED = b"aaaa\0\0\0\1", b"bbbb\0\0\0\1"

@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from zmreg.services import stacks
+from zmreg.services.machine import stacks
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = """Thread 0x00007f0096e1d6c0 (most recent call first):
@@ -24,7 +24,7 @@ Extension modules: zmq.backend.cython._zmq (total: 1)
 """
 LISTENING = """
 import ctypes, os, sys
-from zmreg.services import stacks
+from zmreg.services.machine import stacks
 stacks.listen(sys.argv[1])
 def keeps_the_lock():
     print("up", flush=True)

@@ -10,7 +10,7 @@ import psutil
 import zmreg
 from tests.processes.drivers import eventually
 from zmreg.model.messages import TidyUp
-from zmreg.services.tidying import IDLE_S, Tidying
+from zmreg.services.worker.tidying import IDLE_S, Tidying
 
 MIB = 1 << 20
 

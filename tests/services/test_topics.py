@@ -24,8 +24,8 @@ from zmreg.model.messages import (
     Unsubscribe,
     WatchPatterns,
 )
-from zmreg.services import topics as service
-from zmreg.services.topics import Topics
+from zmreg.services.node import topics as service
+from zmreg.services.node.topics import Topics
 from zmreg.wire import batches, codec
 
 A, B, C = (letter * 4 + bytes(4) for letter in (b"a", b"b", b"c"))

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from zmreg.services import config
-from zmreg.services.launch import filled
-from zmreg.services.starting import Wish, plan
+from zmreg.services.setup import config
+from zmreg.services.setup.launch import filled
+from zmreg.services.setup.starting import Wish, plan
 from zmreg.tools.cli.group import main
 
 

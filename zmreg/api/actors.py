@@ -17,14 +17,14 @@ from zmreg.api.strategies import strategy_of
 from zmreg.api.streams import BACKPRESSURE, check_returns, note_returns, streams
 from zmreg.model.errors import GetTimeoutError, PendingCallsLimitError
 from zmreg.model.specs import Shape, actor_shapes
-from zmreg.services.acting import ActorOrder, create_actor, find_actor, kill_actor
-from zmreg.services.calls import Template
-from zmreg.services.client import Client
-from zmreg.services.concurrency import MARK
-from zmreg.services.entries import Entry
-from zmreg.services.kinds import OPTIONS, RELEASE, options_of
-from zmreg.services.seats import client
-from zmreg.services.submit import submit_actor_call
+from zmreg.services.calling.acting import ActorOrder, create_actor, find_actor, kill_actor
+from zmreg.services.calling.calls import Template
+from zmreg.services.calling.kinds import OPTIONS, RELEASE, options_of
+from zmreg.services.calling.submit import submit_actor_call
+from zmreg.services.seat.client import Client
+from zmreg.services.seat.entries import Entry
+from zmreg.services.seat.seats import client
+from zmreg.services.worker.concurrency import MARK
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.api.refs import ObjectRef
-from zmreg.services.batching import BATCH, Arguments, flat
-from zmreg.services.concurrency import MARK
-from zmreg.services.entries import Entry
-from zmreg.services.seats import client
-from zmreg.services.submit import submit_actor_call
+from zmreg.services.calling.batching import BATCH, Arguments, flat
+from zmreg.services.calling.submit import submit_actor_call
+from zmreg.services.seat.entries import Entry
+from zmreg.services.seat.seats import client
+from zmreg.services.worker.concurrency import MARK
 
 if TYPE_CHECKING:
     from zmreg.api.actors import ActorHandle

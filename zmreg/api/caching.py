@@ -17,7 +17,7 @@ from zmreg.api import options as opts
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef
 from zmreg.model.errors import ClusterError
-from zmreg.services.memo import key_of
+from zmreg.services.calling.memo import key_of
 
 if TYPE_CHECKING:
     from zmreg.api.actors import ActorHandle

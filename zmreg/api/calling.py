@@ -16,12 +16,12 @@ from zmreg.model.errors import (
 from zmreg.model.function_messages import FunctionRow
 from zmreg.model.ids import node_of
 from zmreg.model.record import Record
-from zmreg.services.built_in import BUILT_IN, row_of
-from zmreg.services.client import Client
-from zmreg.services.entries import FAILED, PENDING, Entry
-from zmreg.services.literals import plain
-from zmreg.services.naming import Naming, Wanted, naming, was_lost, was_refused
-from zmreg.services.seats import client
+from zmreg.services.calling.built_in import BUILT_IN, row_of
+from zmreg.services.calling.literals import plain
+from zmreg.services.calling.naming import Naming, Wanted, naming, was_lost, was_refused
+from zmreg.services.seat.client import Client
+from zmreg.services.seat.entries import FAILED, PENDING, Entry
+from zmreg.services.seat.seats import client
 
 BIND_TIMEOUT_S: Final = 1.0
 """For which a function that nobody serves is waited for: word of it may be on its way."""

@@ -16,13 +16,13 @@ from zmreg.api.refs import ObjectRef
 from zmreg.api.streams import ObjectRefGenerator
 from zmreg.model.errors import ClusterError, GetTimeoutError
 from zmreg.model.record import Record
-from zmreg.services import client as seats
-from zmreg.services.client import Client
-from zmreg.services.seats import client, on_first_use
+from zmreg.services.seat import client as seats
+from zmreg.services.seat.client import Client
+from zmreg.services.seat.seats import client, on_first_use
 
 if TYPE_CHECKING:
     from zmreg.model.settings import Settings
-    from zmreg.services.embedding import Attached, Embedded
+    from zmreg.services.setup.embedding import Attached, Embedded
 
 T = TypeVar("T")
 W = TypeVar("W", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
@@ -108,7 +108,7 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
         if runtime_env:
             _equip(_embedded, runtime_env)
         if log_to_driver:
-            from zmreg.services import screen  # late: for drivers
+            from zmreg.services.seat import screen  # late: for drivers
 
             screen.turn_on(_embedded.client, wanted.get("log_dedup_s"))
         return _info(_embedded.client)
@@ -117,10 +117,10 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
 def _come(wanted: Mapping[str, Any]) -> Embedded | Attached:
     """Take a seat where the arguments, the environment and the files say."""
     # Late: subprocess, tempfile, shutil and json are for those who start a node, not for all who import zmreg.
-    from zmreg.services import config
-    from zmreg.services.embedding import attach, embed
-    from zmreg.services.finding import find
-    from zmreg.services.sessions import Word
+    from zmreg.services.setup import config
+    from zmreg.services.setup.embedding import attach, embed
+    from zmreg.services.setup.finding import find
+    from zmreg.services.setup.sessions import Word
 
     _check(wanted)
     known = config.values()
@@ -180,14 +180,14 @@ def _fields() -> set[str]:
 
 def _settings(values: Mapping[str, Any]) -> Settings:
     from zmreg.model.settings import Settings
-    from zmreg.services import accelerators
+    from zmreg.services.machine import accelerators
 
     found = {"num_cpus": float(os.cpu_count() or 1), "num_gpus": float(accelerators.count()), **values}
     return Settings(**{**found, "num_cpus": float(found["num_cpus"])})
 
 
 def _info(seat: Client) -> ClusterInfo:
-    from zmreg.services.sessions import read_word
+    from zmreg.services.setup.sessions import read_word
 
     assert seat.welcome is not None
     word = read_word(seat.session)

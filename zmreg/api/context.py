@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from zmreg.api.actors import ActorHandle
 from zmreg.model.specs import GPU
-from zmreg.services.context import devices, end_actor, hosted, is_cancelled, running_task, without_place
-from zmreg.services.seats import client
+from zmreg.services.seat.context import devices, end_actor, hosted, is_cancelled, running_task, without_place
+from zmreg.services.seat.seats import client
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class RuntimeContext:
     @property
     def gcs_address(self) -> str:
         """Ray's name for it: what `init(address=...)` takes to get to this cluster."""
-        from zmreg.services.sessions import read_word  # late: asked for once in a while
+        from zmreg.services.setup.sessions import read_word  # late: asked for once in a while
 
         word = read_word(client().session)
         return (word.address if word.attachable else word.contact) or "local"

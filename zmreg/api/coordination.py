@@ -16,9 +16,9 @@ from zmreg.api.cluster import get
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef, notified
 from zmreg.model.errors import GetTimeoutError
-from zmreg.services.client import Waiter
-from zmreg.services.execute import failure_of
-from zmreg.services.seats import client, unpack_failure
+from zmreg.services.seat.client import Waiter
+from zmreg.services.seat.seats import client, unpack_failure
+from zmreg.services.worker.execute import failure_of
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from zmreg.api.strategies import PlacementGroupSchedulingStrategy
 from zmreg.model.specs import BUNDLE, GROUP, Shape, grouped
-from zmreg.services.environments import Environment, Equipped, Membership, Package
+from zmreg.services.worker.environments import Environment, Equipped, Membership, Package
 
 if TYPE_CHECKING:
-    from zmreg.services.client import Client
+    from zmreg.services.seat.client import Client
 
 KEYS = ("env_vars", "working_dir", "py_modules", "excludes")
 _FOREIGN = frozenset({"pip", "conda", "uv", "container", "image_uri", "java_jars"})
@@ -123,7 +123,7 @@ def joined(
 
 def _package(seat: Client, source: Path, excludes: tuple[str, ...], inside: str) -> Package:
     from zmreg.api.refs import ObjectRef
-    from zmreg.services.packages import pack  # late: zipfile is for those who have packages
+    from zmreg.services.machine.packages import pack  # late: zipfile is for those who have packages
 
     digest, data = pack(source, excludes, inside)
     if seat.packages is None:
@@ -183,6 +183,6 @@ def portable(options: dict[str, Any]) -> dict[str, Any]:
     """Options as they are sent: the paths of their `runtime_env` mean nothing on another machine, packages do."""
     if options.get("runtime_env") is None:
         return options
-    from zmreg.services.seats import client
+    from zmreg.services.seat.seats import client
 
     return {**options, "runtime_env": prepared(client(), options["runtime_env"])}

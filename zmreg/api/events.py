@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from zmreg.api.refs import notified
 from zmreg.model.errors import ClusterError
-from zmreg.services.bus import Channel, bus
-from zmreg.services.seats import client
+from zmreg.services.seat.bus import Channel, bus
+from zmreg.services.seat.seats import client
 
 
 class Event(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from zmreg.api.cluster import nodes as list_nodes
 from zmreg.model.errors import ClusterError
-from zmreg.services.seats import client
+from zmreg.services.seat.seats import client
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ def run_on_all(
     `return_exceptions` stands among the results: the function's own, WorkerDiedError, GetTimeoutError after `timeout`
     seconds (it runs on). Raises ClusterError for a node that is not there.
     """
-    from zmreg.services.running_here import Failed, run_everywhere  # late: few programs do this
+    from zmreg.services.worker.running_here import Failed, run_everywhere  # late: few programs do this
 
     alive = [row["NodeID"] for row in list_nodes() if row["Alive"]]
     wanted = alive if nodes is None else [nodes] if isinstance(nodes, str) else list(nodes)

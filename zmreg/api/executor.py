@@ -21,8 +21,8 @@ from zmreg.api.functions import RemoteFunction
 from zmreg.api.prepared import InitializerError, Prepared, Setup, run_each
 from zmreg.api.refs import ObjectRef
 from zmreg.model.errors import TaskError, WorkerDiedError
-from zmreg.services.client import Waiter, current
-from zmreg.services.seats import client
+from zmreg.services.seat.client import Waiter, current
+from zmreg.services.seat.seats import client
 
 T = TypeVar("T")
 

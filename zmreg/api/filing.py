@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from zmreg.services.filing import content, from_bytes, to_bytes
+from zmreg.services.seat.filing import content, from_bytes, to_bytes
 
 __all__ = ["content", "from_bytes", "to_bytes"]

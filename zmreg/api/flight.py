@@ -12,12 +12,12 @@ from zmreg.api.refs import ObjectRef
 from zmreg.model.function_messages import FunctionRow
 from zmreg.model.ids import node_of
 from zmreg.model.record import Record
-from zmreg.services.client import Waiter
-from zmreg.services.entries import FAILED, INLINE, PENDING, Entry
-from zmreg.services.filling import Filling, is_template
-from zmreg.services.hosts import MAX_THREADS
-from zmreg.services.naming import Wanted, naming, was_lost, was_refused
-from zmreg.services.seats import client
+from zmreg.services.calling.hosts import MAX_THREADS
+from zmreg.services.calling.naming import Wanted, naming, was_lost, was_refused
+from zmreg.services.seat.client import Waiter
+from zmreg.services.seat.entries import FAILED, INLINE, PENDING, Entry
+from zmreg.services.seat.seats import client
+from zmreg.services.worker.filling import Filling, is_template
 
 Local = Mapping[str, RemoteFunction[..., Any]]
 """Functions that nobody has to serve: they run as tasks."""
@@ -184,6 +184,6 @@ def node_name(row: FunctionRow) -> str:
 
 def code_of(row: FunctionRow) -> Callable[..., Any]:
     """The function itself. Raises FunctionNotFoundError when nobody serves it any more, SerializationError."""
-    from zmreg.services.sources import fetch  # late: only who looks into a failure needs it
+    from zmreg.services.calling.sources import fetch  # late: only who looks into a failure needs it
 
     return fetch(client(), row)

@@ -12,14 +12,14 @@ from zmreg.api.environments import portable, settled
 from zmreg.api.refs import ObjectRef
 from zmreg.api.streams import ObjectRefGenerator, note_returns, streams
 from zmreg.model.specs import ENV
-from zmreg.services.advice import PROJECTION
-from zmreg.services.calls import Template
-from zmreg.services.client import Client
-from zmreg.services.environments import Equipped
-from zmreg.services.limits import limited
-from zmreg.services.seats import client
-from zmreg.services.streaming import StreamEntry
-from zmreg.services.submit import define, submit_task
+from zmreg.services.calling.advice import PROJECTION
+from zmreg.services.calling.calls import Template
+from zmreg.services.calling.limits import limited
+from zmreg.services.calling.streaming import StreamEntry
+from zmreg.services.calling.submit import define, submit_task
+from zmreg.services.seat.client import Client
+from zmreg.services.seat.seats import client
+from zmreg.services.worker.environments import Equipped
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from zmreg.services.concurrency import Grouped
-from zmreg.services.kinds import is_async_class
+from zmreg.services.calling.kinds import is_async_class
+from zmreg.services.worker.concurrency import Grouped
 
 
 def grouped(cls: type, methods: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> Any:

@@ -12,9 +12,9 @@ from zmreg.model.group_messages import CreateGroup, RemoveGroup
 from zmreg.model.ids import object_id
 from zmreg.model.record import Resources
 from zmreg.model.specs import UNIT, Shape, to_amount, to_units
-from zmreg.services.client import Client
-from zmreg.services.environments import Membership
-from zmreg.services.seats import client
+from zmreg.services.seat.client import Client
+from zmreg.services.seat.seats import client
+from zmreg.services.worker.environments import Membership
 
 STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
 

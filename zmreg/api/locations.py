@@ -7,9 +7,9 @@ from typing import Any, Final, TypeVar
 
 from zmreg.api.refs import ObjectRef
 from zmreg.model.errors import ClusterError, GetTimeoutError
-from zmreg.services.client import Client
-from zmreg.services.entries import Entry, Stored
-from zmreg.services.seats import client
+from zmreg.services.seat.client import Client
+from zmreg.services.seat.entries import Entry, Stored
+from zmreg.services.seat.seats import client
 
 T = TypeVar("T")
 

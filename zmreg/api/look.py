@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.model.errors import ZmregError
-from zmreg.services.client import current
-from zmreg.services.entries import STATE_NAMES, Entry, Stored, error_line
+from zmreg.services.seat.client import current
+from zmreg.services.seat.entries import STATE_NAMES, Entry, Stored, error_line
 
 if TYPE_CHECKING:
     from zmreg.api.actors import ActorHandle

@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar, overload
 from zmreg.api import cluster
 from zmreg.api.functions import RemoteFunction
 from zmreg.model.errors import ZmregError
-from zmreg.services import serving_names
-from zmreg.services.client import Client, Waiter
-from zmreg.services.seats import client
+from zmreg.services.seat.client import Client, Waiter
+from zmreg.services.seat.seats import client
+from zmreg.services.worker import serving_names
 
 F = TypeVar("F", bound=Callable[..., Any])
 

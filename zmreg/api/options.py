@@ -89,7 +89,7 @@ def check_task_options(options: Mapping[str, Any]) -> None:
     _check_count(options, "max_retries", least=-1)
     _check_count(options, "max_calls", least=0)
     if options.get("version"):
-        from zmreg.services.literals import check_version  # late: few have one
+        from zmreg.services.calling.literals import check_version  # late: few have one
 
         check_version(options["version"])
     exceptions_of(options.get("retry_exceptions", False))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from zmreg.api.everywhere import run_on_all
 from zmreg.model.errors import MessageTooLargeError, WorkerDiedError
-from zmreg.services.seats import client, set_plugin
+from zmreg.services.seat.seats import client, set_plugin
 
 # Each worker gets all plugins with the first message of its life; with the others they have to fit into 128 MiB.
 MOST_BYTES: Final = 32 << 20
@@ -32,7 +32,7 @@ def register_worker_plugin(plugin: Any, name: str | None = None) -> str:
         raise TypeError(f"a plugin's name is a string, and not {called!r}")
     if not (hasattr(plugin, "setup") or hasattr(plugin, "teardown")):
         raise TypeError(f"{plugin!r:.60} is no plugin: it has neither setup() nor teardown()")
-    from zmreg.services.plugged import plug  # late, as below: few programs do this
+    from zmreg.services.worker.plugged import plug  # late, as below: few programs do this
 
     blob = set_plugin(client(), called, time.time_ns(), plugin, MOST_BYTES)
     try:
@@ -45,7 +45,7 @@ def register_worker_plugin(plugin: Any, name: str | None = None) -> str:
 
 def unregister_worker_plugin(name: str) -> None:
     """Tear it down in every worker, and set it up in no more. Nothing happens if there is none of that name."""
-    from zmreg.services.plugged import unplug
+    from zmreg.services.worker.plugged import unplug
 
     stamp = time.time_ns()
     set_plugin(client(), name, stamp, None, MOST_BYTES)

@@ -7,8 +7,8 @@ from typing import Any
 
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef
-from zmreg.services.filing import content
-from zmreg.services.memo import print_of
+from zmreg.services.calling.memo import print_of
+from zmreg.services.seat.filing import content
 
 
 def digest_of(ref: ObjectRef[Any]) -> bytes:

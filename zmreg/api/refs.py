@@ -6,12 +6,12 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from zmreg.model.record import Record
-from zmreg.services import arrivals
-from zmreg.services.client import EntryRef
-from zmreg.services.client import current as current_client
-from zmreg.services.entries import FAILED, PENDING, STATE_NAMES, Entry, Stored, error_line
-from zmreg.services.seats import client, note_reference
-from zmreg.services.submit import resubmit
+from zmreg.services.calling.submit import resubmit
+from zmreg.services.seat import arrivals
+from zmreg.services.seat.client import EntryRef
+from zmreg.services.seat.client import current as current_client
+from zmreg.services.seat.entries import FAILED, PENDING, STATE_NAMES, Entry, Stored, error_line
+from zmreg.services.seat.seats import client, note_reference
 
 if TYPE_CHECKING:
     # At run time in the methods that need them: asyncio alone is a fifth of what `import zmreg` may cost.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# As long as a get() waits before it tells (services/client.py).
+# As long as a get() waits before it tells (services/seat/client.py).
 _BLOCKED_AFTER_S = 0.001
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from zmreg.api.refs import ObjectRef, notified
-from zmreg.services.entries import FREED, PENDING, Entry
-from zmreg.services.streaming import STREAMING, Stream, StreamEntry, stream_of
+from zmreg.services.calling.streaming import STREAMING, Stream, StreamEntry, stream_of
+from zmreg.services.seat.entries import FREED, PENDING, Entry
 
 if TYPE_CHECKING:
-    from zmreg.services.calls import Template
+    from zmreg.services.calling.calls import Template
 
 T = TypeVar("T")
 

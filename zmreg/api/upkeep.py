@@ -9,8 +9,8 @@ from typing import Any, Final
 from zmreg.api.actors import ActorHandle
 from zmreg.api.cluster import nodes
 from zmreg.model.errors import ClusterError, GetTimeoutError
-from zmreg.services.client import Waiter
-from zmreg.services.seats import client
+from zmreg.services.seat.client import Waiter
+from zmreg.services.seat.seats import client
 
 # A node is seen by all within milliseconds; who waits for minutes need not ask a hundred times a second.
 _ASK_S: Final = 0.01
@@ -48,8 +48,8 @@ def wait_for_actors(handles: Iterable[ActorHandle[Any]] | None = None, timeout: 
     Raises ActorDiedError for one that does not come back; GetTimeoutError after `timeout` seconds (0 looks once);
     HeadUnavailableError when nobody can say.
     """
-    from zmreg.services.reviving import Given, Own  # late, as below
-    from zmreg.services.reviving import wait_for_actors as wait
+    from zmreg.services.calling.reviving import Given, Own  # late, as below
+    from zmreg.services.calling.reviving import wait_for_actors as wait
 
     if handles is not None:
         handles = list(handles)
@@ -105,7 +105,7 @@ def interrupt(grace: float | None = None) -> int:
     `zmreg.cancelled()`, and async ones are cancelled. Refs raise TaskCancelledError, unless the call returned all the
     same. Workers, actors and values stay: see `restart` for a clean cluster. ValueError for a grace below 0.
     """
-    from zmreg.services.endings import check_grace  # late, as below
+    from zmreg.services.calling.endings import check_grace  # late, as below
 
     check_grace(False, grace)
     seat = client()
@@ -122,6 +122,6 @@ def restart(timeout: float = 30.0) -> None:
     again as their options allow. Returns when the last old process is gone.
     Raises ClusterError when that takes longer than `timeout` seconds, RuntimeError inside a task or an actor.
     """
-    from zmreg.services.starting_over import restart as start_over  # late: most programs never do this
+    from zmreg.services.calling.starting_over import restart as start_over  # late: most programs never do this
 
     start_over(client(), timeout)

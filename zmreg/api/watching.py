@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zmreg.services import watching
-from zmreg.services.seats import client
+from zmreg.services.seat import watching
+from zmreg.services.seat.seats import client
 
 
 def process_id() -> str:
@@ -14,12 +14,12 @@ def process_id() -> str:
 
 
 def when_gone(tell: Callable[[str], object]) -> None:
-    """See `zmreg.services.watching.when_gone`."""
+    """See `zmreg.services.seat.watching.when_gone`."""
     watching.when_gone(client(), tell)
 
 
 def at_the_end(tell: Callable[[], object]) -> None:
-    """See `zmreg.services.watching.at_the_end`."""
+    """See `zmreg.services.seat.watching.at_the_end`."""
     watching.at_the_end(client(), tell)
 
 

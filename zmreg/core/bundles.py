@@ -6,7 +6,8 @@ half of what both need. A node that dies takes its bundles along: the group asks
 
 Another head knows the groups that were written down, and the nodes say which bundles they hold (`claim`). When all have
 (`all_home`), a group has what stands. What was only set aside stands with it if the former head may have said so to
-others by then: when anything of the group stands, or nothing is missing. Otherwise it is let go.
+others by then: when anything of the group stands, or nothing is missing. Otherwise it is let go. A bundle that
+two nodes have set aside (the former head's order to let go of it was lost) is let go of by the second.
 """
 
 from __future__ import annotations
@@ -199,8 +200,8 @@ class Group:
     """One placement group. `places`: the nodes of the bundles that are held; `asked`: of those that are asked for."""
 
     __slots__ = (
-        "asked", "bundles", "detached", "group_id", "hold_at", "kept", "name", "owner", "pause", "places", "strategy",
-        "unanswered",
+        "asked", "bundles", "detached", "doubles", "group_id", "hold_at", "kept", "name", "owner", "pause", "places",
+        "strategy", "unanswered",
     )  # fmt: skip
 
     def __init__(
@@ -211,6 +212,8 @@ class Group:
         self.places: dict[int, bytes] = {}
         self.asked: dict[int, bytes] = {}
         self.unanswered: set[bytes] = set()
+        self.doubles: list[tuple[int, bytes]] = []
+        """Bundles that a node has set aside, and for which another is meant: (index, node)."""
         self.kept = True
         """Nobody is asked for a group that has yet to be written down."""
         self.hold_at: float | None = None
@@ -268,17 +271,23 @@ class GroupBook:
         for index in standing:
             group.places.setdefault(index, node)
         for index in prepared:
-            if group is not self._busy:
-                group.asked.setdefault(index, node)
+            meant = group.asked.get(index, b"") if group is self._busy else group.asked.setdefault(index, node)
+            if meant != node:
+                group.doubles.append((index, node))
 
     def all_home(self) -> list[GroupEffect]:
         """Nobody else will claim anything: decide what was only set aside, and have unknown groups let go."""
         effects: list[GroupEffect] = [Drop(node, group_id, (), True) for node, group_id in self._strays]
         self._strays.clear()
         for group in self.groups.values():
+            if group is not self._busy:
+                group.doubles += [(i, node) for i, node in group.asked.items() if group.places.get(i, node) != node]
+                group.asked = {index: node for index, node in group.asked.items() if index not in group.places}
+            # Before any Commit, which makes all that its node has set aside for the group stand.
+            effects += [Drop(node, group.group_id, (index,), False) for index, node in group.doubles]
+            group.doubles = []
             if group is self._busy or not group.asked:
                 continue
-            group.asked = {index: node for index, node in group.asked.items() if index not in group.places}
             if group.places or len(group.asked) == len(group.bundles):
                 effects += [Commit(node, group.group_id) for node in sorted(set(group.asked.values()))]
                 group.places |= group.asked

@@ -39,7 +39,7 @@ class Claims:
         self.prefix = b""
         """How ids of this node's own owners begin."""
         self.tight = False
-        """Memory is short (services/guard.py)."""
+        """Memory is short (services/node/guard.py)."""
         self.labels: Mapping[str, str] = {}
         """Of this node."""
         self.others: list[Totals] = []

@@ -27,7 +27,7 @@ class CreateActor(Sentence):
     max_restarts: int
     detached: bool
     max_concurrency: int
-    """0: not given; what that means follows from the class (services/hosting.py)."""
+    """0: not given; what that means follows from the class (services/worker/hosting.py)."""
     blob: bytes
     payload: bytes
     deps: bytes

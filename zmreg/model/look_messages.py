@@ -17,7 +17,7 @@ class Look(Sentence):
 
 
 class Looked(Sentence):
-    """driver or worker -> its node: the answer, plain containers packed (services/looked.py says which)."""
+    """driver or worker -> its node: the answer, plain containers packed (services/seat/looked.py says which)."""
 
     KIND: ClassVar[int] = 201
     request: int

@@ -386,7 +386,8 @@ class PartReady(Sentence):
 
 
 class CancelCall(Sentence):
-    """owner -> worker: drop this call, or interrupt it if it runs; `grace_s`: step by step (services/graces.py)."""
+    """owner -> worker: drop this call, or interrupt it if it runs; `grace_s`: step by step
+    (services/worker/graces.py)."""
 
     KIND: ClassVar[int] = 34
     counter: int

@@ -58,7 +58,7 @@ class Listening:
     """How a node is one of several: where it listens, and whom it joins. Without this it has no port at all."""
 
     key_file: str
-    """The cluster's key (services/keys.py)."""
+    """The cluster's key (services/setup/keys.py)."""
     host: str = "127.0.0.1"
     port: int = 0
     """0 = any free one."""

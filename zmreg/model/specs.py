@@ -28,7 +28,7 @@ NEAR: Final = "NEAR:"
 
 # Terms beside resources, locs and strategy.
 ENV: Final = "env"
-"""The key of the environment (services/environments.py) that a worker has to be in."""
+"""The key of the environment (services/worker/environments.py) that a worker has to be in."""
 PRIORITY: Final = "priority"
 """An int as text; without it 0."""
 LABEL: Final = "label:"

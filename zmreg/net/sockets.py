@@ -10,7 +10,7 @@ or, up to 16 KiB, all of it as one frame. Nodes pass letters on as they are, by 
 them into the destination's door.
 
 High-water marks are off: the default of 1,000 messages drops silently on a ROUTER. Bounds are counted by the
-owners of the queues, in calls and bytes (services/calls.py).
+owners of the queues, in calls and bytes (services/calling/calls.py).
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from typing import Any
 import zmreg
 from zmreg.model.errors import ClusterError
 from zmreg.model.settings import Listening, Settings
-from zmreg.services import keys
-from zmreg.services.launch import Launched, launch
-from zmreg.services.loads import Loads
-from zmreg.services.sessions import read_word
+from zmreg.services.setup import keys
+from zmreg.services.setup.launch import Launched, launch
+from zmreg.services.setup.loads import Loads
+from zmreg.services.setup.sessions import read_word
 from zmreg.testing.wires import Link, Wires
 
 log = logging.getLogger("zmreg.testing")

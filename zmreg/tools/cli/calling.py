@@ -30,7 +30,7 @@ _LONGEST_DOC: Final = 60
 def seat(address: str | None, key: str | None) -> Iterator[None]:
     """Be a program of the cluster that is meant. Raises ClusterError when there is none, AuthenticationError."""
     import zmreg
-    from zmreg.services.finding import find
+    from zmreg.services.setup.finding import find
 
     with usage_errors():
         if find(address, key) is None:

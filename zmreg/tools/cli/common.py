@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from zmreg.services.observer import Observer
+    from zmreg.services.setup.observer import Observer
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else.")
 
@@ -30,9 +30,9 @@ def which_cluster(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def asking(address: str | None, key: str | None) -> Iterator[Observer]:
-    """A visit to the cluster that is meant. Raises as `services.observer.observe`; UsageError for what is no address
-    or a configuration with a slip."""
-    from zmreg.services.observer import observe
+    """A visit to the cluster that is meant. Raises as `services.setup.observer.observe`; UsageError for what is no
+    address or a configuration with a slip."""
+    from zmreg.services.setup.observer import observe
 
     with usage_errors():
         visit = observe(address, key)

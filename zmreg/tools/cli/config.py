@@ -26,7 +26,7 @@ def show(origin: bool, as_json: bool) -> None:
 
     Example: zmreg config show --origin
     """
-    from zmreg.services import origins
+    from zmreg.services.setup import origins
 
     with usage_errors():
         rows = origins.settings()

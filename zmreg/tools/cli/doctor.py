@@ -12,7 +12,7 @@ from zmreg.tools.cli.common import AS_JSON, colour, say_json, usage_errors, whic
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from zmreg.services.checks import Finding
+    from zmreg.services.setup.checks import Finding
 
 COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
 
@@ -28,8 +28,8 @@ def doctor(address: str | None, key: str | None, as_json: bool) -> None:
     Example: zmreg doctor
     """
     from zmreg.model.errors import ClusterError
-    from zmreg.services import checks
-    from zmreg.services.observer import observe
+    from zmreg.services.setup import checks
+    from zmreg.services.setup.observer import observe
 
     findings = list(checks.of_machine())
     with usage_errors():

@@ -10,7 +10,7 @@ import click
 from zmreg.tools.cli.common import AS_JSON, asking, say_json, usage_errors, which_cluster
 
 if TYPE_CHECKING:
-    from zmreg.services.observer import Observer
+    from zmreg.services.setup.observer import Observer
 
 ASK_S = 0.1
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from zmreg.services.keys import ClusterKey
+    from zmreg.services.setup.keys import ClusterKey
 
 STAGES = {
     "settled": "one set of keys, in use",
@@ -48,7 +48,7 @@ def show(cluster: str | None, state_dir: Path | None, as_json: bool) -> None:
 
     Example: zmreg key show --json
     """
-    from zmreg.services import keys
+    from zmreg.services.setup import keys
 
     directory = find(cluster, state_dir)
     say(directory, guarded(keys.load, directory), as_json)
@@ -66,7 +66,7 @@ def rotate(switch: bool, finish: bool, cluster: str | None, state_dir: Path | No
 
     Example: zmreg key rotate
     """
-    from zmreg.services import keys
+    from zmreg.services.setup import keys
 
     if switch and finish:
         raise click.UsageError("--switch and --finish are two steps: copy the file in between")
@@ -83,7 +83,7 @@ def export(target: Path, cluster: str | None, state_dir: Path | None, as_json: b
 
     Example: zmreg key export /media/stick/cluster.key
     """
-    from zmreg.services import keys
+    from zmreg.services.setup import keys
 
     if target.exists():
         raise click.UsageError(f"{target} exists already, and keys are not overwritten")
@@ -93,7 +93,7 @@ def export(target: Path, cluster: str | None, state_dir: Path | None, as_json: b
 def find(cluster: str | None, state_dir: Path | None) -> Path:
     """The directory that is meant; UsageError when that is not clear, AuthenticationError when there is none."""
     from zmreg.model.errors import AuthenticationError
-    from zmreg.services import keys
+    from zmreg.services.setup import keys
 
     if cluster and state_dir:
         raise click.UsageError("--cluster and --state-dir both say which directory: give one")
@@ -115,7 +115,7 @@ def find(cluster: str | None, state_dir: Path | None) -> Path:
 
 def guarded(step: Callable[..., ClusterKey], *paths: Path) -> ClusterKey:
     """`step(*paths)`; a key that is open to others is unsafe configuration, exit code 2."""
-    from zmreg.services.keys import UnsafeKeyFileError
+    from zmreg.services.setup.keys import UnsafeKeyFileError
 
     try:
         return step(*paths)
@@ -125,7 +125,7 @@ def guarded(step: Callable[..., ClusterKey], *paths: Path) -> ClusterKey:
 
 def say(where: Path, found: ClusterKey, as_json: bool) -> None:
     """What may be known of a key file by whoever reads a terminal's scrollback."""
-    from zmreg.services.keys import KEY_FILE
+    from zmreg.services.setup.keys import KEY_FILE
 
     path = where / KEY_FILE if where.is_dir() else where
     fingerprints = [{"number": keys.number, "fingerprint": keys.fingerprint} for keys in found.keys.sets]

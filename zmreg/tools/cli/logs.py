@@ -11,7 +11,7 @@ import click
 from zmreg.tools.cli.common import asking, which_cluster
 
 if TYPE_CHECKING:
-    from zmreg.services.observer import Observer
+    from zmreg.services.setup.observer import Observer
 
 FOLLOW_S = 0.5
 TAIL_BYTES = 16 * 1024

@@ -10,9 +10,9 @@ import click
 from zmreg.tools.cli.common import AS_JSON, asking, nbytes, say_json, table, which_cluster
 
 if TYPE_CHECKING:
-    from zmreg.services.observer import Observer
+    from zmreg.services.setup.observer import Observer
 
-# Longer than a node takes that has to signal one process after the other (services/looks.py).
+# Longer than a node takes that has to signal one process after the other (services/node/looks.py).
 ANSWER_S = 12.0
 # A node of this machine that does not answer by itself is asked by the signal.
 SILENT_S = 1.0
@@ -75,7 +75,7 @@ def _silent_node(observer: Observer) -> dict[str, Any] | None:
     word = observer.word
     if observer.ask_all([word.node], "health", timeout=SILENT_S):
         return None
-    from zmreg.services.stacks import by_signal
+    from zmreg.services.machine.stacks import by_signal
 
     threads, why = by_signal(word.pid, word.session, SILENT_S)
     return {

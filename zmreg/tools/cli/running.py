@@ -13,7 +13,7 @@ from zmreg.tools.cli.common import AS_JSON, asking, say_json, table, usage_error
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zmreg.services.sessions import Word
+    from zmreg.services.setup.sessions import Word
 
 
 @click.command()
@@ -25,7 +25,7 @@ def clusters(as_json: bool) -> None:
 
     Example: zmreg clusters
     """
-    from zmreg.services import keys, sessions
+    from zmreg.services.setup import keys, sessions
 
     rows = [_row(word) for word in sessions.running()]
     known = keys.known_clusters()
@@ -64,7 +64,7 @@ def stop(nodes: tuple[str, ...], grace: float, force: bool, as_json: bool) -> No
 
     Example: zmreg stop
     """
-    from zmreg.services import sessions
+    from zmreg.services.setup import sessions
 
     words = [word for word in sessions.running() if word.attachable]
     if nodes:

@@ -15,15 +15,15 @@ import click
 from zmreg.tools.cli.common import AS_JSON, say_json, usage_errors
 
 if TYPE_CHECKING:
-    from zmreg.services.sessions import Word
-    from zmreg.services.starting import Plan, Wish
+    from zmreg.services.setup.sessions import Word
+    from zmreg.services.setup.starting import Plan, Wish
 
 # Jobs of a batch system start in any order.
 ADDRESS_FILE_S = 120.0
 
 
 def _amounts(_: click.Context, __: click.Parameter, text: str | None) -> dict[str, float] | None:
-    from zmreg.services.config import amounts
+    from zmreg.services.setup.config import amounts
 
     try:
         return None if text is None else amounts(text)
@@ -32,7 +32,7 @@ def _amounts(_: click.Context, __: click.Parameter, text: str | None) -> dict[st
 
 
 def _labels(_: click.Context, __: click.Parameter, text: str | None) -> dict[str, str] | None:
-    from zmreg.services.config import labels
+    from zmreg.services.setup.config import labels
 
     try:
         return None if text is None else labels(text)
@@ -41,7 +41,7 @@ def _labels(_: click.Context, __: click.Parameter, text: str | None) -> dict[str
 
 
 def _size(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
-    from zmreg.services.config import size
+    from zmreg.services.setup.config import size
 
     try:
         return None if text is None else size(text)
@@ -96,8 +96,8 @@ def start(**options: Any) -> None:
 
     Example: zmreg start --head --host 0.0.0.0
     """
-    from zmreg.services import config
-    from zmreg.services.starting import plan
+    from zmreg.services.setup import config
+    from zmreg.services.setup.starting import plan
 
     if options["is_head"] == options["is_worker"]:
         raise click.UsageError("say --head for the first node of a cluster or --worker for another one")
@@ -112,7 +112,7 @@ def start(**options: Any) -> None:
 
 
 def _wish(options: dict[str, Any], known: dict[str, Any]) -> Wish:
-    from zmreg.services.starting import Wish, await_address
+    from zmreg.services.setup.starting import Wish, await_address
 
     address = options["address"] or ""
     if options["is_head"]:
@@ -131,7 +131,7 @@ def _wish(options: dict[str, Any], known: dict[str, Any]) -> Wish:
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
-    from zmreg.services.config import names
+    from zmreg.services.setup.config import names
 
     given = {name: options[name] for name in ("num_cpus", "num_gpus", "resources", "labels", "object_store_bytes")}
     given["locs"] = None if options["locs"] is None else names(options["locs"])
@@ -140,7 +140,7 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
 
 def _run(planned: Plan, options: dict[str, Any], ready: Callable[[Word], None]) -> int:
     """Watch over the node until it ends; its exit code."""
-    from zmreg.services.starting import Supervisor, leave_address
+    from zmreg.services.setup.starting import Supervisor, leave_address
 
     def up(word: Word) -> None:
         if options["is_head"] and options["address_file"]:
@@ -164,7 +164,7 @@ def _tell(planned: Plan, word: Word, as_json: bool) -> None:
 
 def _facts(planned: Plan, word: Word) -> dict[str, Any]:
     """What bound where, and what others need to know."""
-    from zmreg.services import keys
+    from zmreg.services.setup import keys
 
     listening = planned.listening
     key = keys.load(Path(word.key_file))
@@ -179,7 +179,7 @@ def _facts(planned: Plan, word: Word) -> dict[str, Any]:
 
 
 def _text(facts: dict[str, Any], word: Word) -> str:
-    from zmreg.services.addresses import is_loopback, split_address
+    from zmreg.services.setup.addresses import is_loopback, split_address
 
     here = is_loopback(split_address(word.address)[0])
     ports = " and ".join(facts["listens"])
@@ -224,7 +224,7 @@ def _detached(planned: Plan, options: dict[str, Any]) -> None:
             os.kill(child, 15)
         raise
     if "word" in said:
-        from zmreg.services.sessions import Word
+        from zmreg.services.setup.sessions import Word
 
         _tell(planned, Word(**said["word"]), options["as_json"])
         return

@@ -12,7 +12,7 @@ import click
 from zmreg.tools.cli.common import AS_JSON, amounts, asking, nbytes, say_json, table, which_cluster
 
 if TYPE_CHECKING:
-    from zmreg.services.observer import Observer
+    from zmreg.services.setup.observer import Observer
 
 WATCH_S = 2.0
 COLUMNS = {
@@ -99,7 +99,7 @@ def _status_text(found: Mapping[str, Any]) -> str:
 
 def nodes_of(observer: Observer) -> list[dict[str, Any]]:
     """Every node that was ever heard of, without those that are or were here for a command alone."""
-    from zmreg.services.observer import VISITOR
+    from zmreg.services.setup.observer import VISITOR
 
     return [row for row in observer.ask("nodes") if row["NodeName"] != VISITOR]
 

@@ -1,0 +1,39 @@
+"""Those who come to a node and are no children of its zygote: drivers, and observers who only ask."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zmreg.services.node.looks import Looks
+    from zmreg.services.node.node import Node
+
+
+class Visitors:
+    """Each has a descriptor of its process, so that its end is noticed however it comes."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.looks: Looks | None = None
+        """What observers have asked the processes here about, once one has."""
+        self._here: dict[bytes, tuple[int, Callable[[bytes], None]]] = {}
+
+    def attend(self, visitor: bytes, pid: int, left: Callable[[bytes], None]) -> None:
+        """Call `left(visitor)` once, when it says goodbye or its process ends."""
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            left(visitor)
+            return
+        self._here[visitor] = fd, left
+        self._node.watch(fd, lambda: self.farewell(visitor))
+
+    def farewell(self, visitor: bytes) -> None:
+        """It has left or died. Nothing for somebody who is not here."""
+        fd, left = self._here.pop(visitor, (-1, None))
+        if left is not None:
+            self._node.unwatch(fd)
+            os.close(fd)
+            left(visitor)

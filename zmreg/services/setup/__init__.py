@@ -1,0 +1,1 @@
+"""Before and around a cluster: settings, keys, finding one, starting nodes, and looking from outside."""
