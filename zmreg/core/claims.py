@@ -11,7 +11,7 @@ from zmreg.core.effects import LeaseEffect, StopWorker
 from zmreg.core.lease_plan import Queue
 from zmreg.core.racks import Racks
 from zmreg.core.seats import Claim, Seats
-from zmreg.model.ids import owner_of
+from zmreg.model.ids import PROCESS_ID_BYTES, owner_of
 from zmreg.model.specs import CPU, ENV, GPU, NEAR, ON, PRIORITY, TRY, UNIT, Shape
 
 # Distinct shapes remembered to recognise one seen before; a node sees a handful.
@@ -58,6 +58,15 @@ class Claims:
         if claim is None:
             return b""
         return claim.owner or (owner_of(claim.actor_id) if claim.actor_id is not None else b"")
+
+    def job_of(self, worker: bytes) -> bytes:
+        """The program in whose environment the worker is for good; empty when it is in none that names one."""
+        seat = self._seats.by_worker.get(worker)
+        try:
+            job = bytes.fromhex(seat.env[: 2 * PROCESS_ID_BYTES]) if seat is not None else b""
+        except ValueError:
+            return b""
+        return job if len(job) == PROCESS_ID_BYTES else b""
 
     def unserved(self) -> list[tuple[bytes, Shape, int]]:
         """Who waits here for leases, of what, and how many are missing: others may have room for them."""

@@ -26,13 +26,26 @@ class Answer(Sentence):
 
 
 class LogLines(Sentence):
-    """node -> client, client -> client: what `task` (an id, or empty) printed; `skipped` bytes were over the rate cap.
-
-    A worker passes on what its calls have printed, as what the task has printed that made them.
-    """
+    """node -> driver: what `task` (a call of the driver's, or empty) printed, or calls made in it; `skipped` bytes were
+    over the rate cap."""
 
     KIND: ClassVar[int] = 72
     source: str
     text: str
     skipped: int
     task: bytes
+
+
+class WhoseCalls(Sentence):
+    """node -> worker: in which tasks have you made these calls, which have printed something? See `CallersOf`."""
+
+    KIND: ClassVar[int] = 73
+    tasks: tuple[bytes, ...]
+
+
+class CallersOf(Sentence):
+    """worker -> node, or node -> node when the worker is gone: the task in which each was made; empty: not known."""
+
+    KIND: ClassVar[int] = 74
+    tasks: tuple[bytes, ...]
+    callers: tuple[bytes, ...]

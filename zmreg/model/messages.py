@@ -25,7 +25,7 @@ from zmreg.model.actor_messages import (
     RetireActor,
     WatchActor,
 )
-from zmreg.model.ask_messages import Answer, Ask, LogLines
+from zmreg.model.ask_messages import Answer, Ask, CallersOf, LogLines, WhoseCalls
 from zmreg.model.event_messages import Events, EventsTaken, PatternNews, Subscribe, Unsubscribe, WatchPatterns
 from zmreg.model.far_messages import ActorHosted, ActorUnplaceable, KillProcess, PlaceActor, TryNodes, UnplaceActor
 from zmreg.model.fetch_messages import FetchCredit, FetchObject, FetchRefused, FetchStop, FetchWait
@@ -113,6 +113,7 @@ __all__ = [
     "Borrow",
     "BorrowSettled",
     "CALLS_KIND",
+    "CallersOf",
     "CancelCall",
     "CancelObject",
     "Construct",
@@ -189,6 +190,7 @@ __all__ = [
     "WatchPatterns",
     "Welcome",
     "WithdrawFunction",
+    "WhoseCalls",
     "WorkersAtCap",
     "WorkersEnded",
 ]
@@ -428,7 +430,7 @@ Message = (
     | Join | Admitted | NotAdmitted | AskHead | NodeRecord | NodeGone | Leaving | Fenced
     | NodeDrains | AskKept | Passed | TakesNothing | KnownDead
     | Inventory | HeadChanged | ForHead | HeadKept | JobStarted
-    | Ask | Answer | LogLines
+    | Ask | Answer | LogLines | WhoseCalls | CallersOf
     | FetchObject | FetchCredit | FetchStop | FetchRefused | FetchWait
     | Delta | Beacon | AskReplay | AskSnapshot | SnapshotPart
     | FunctionRow | RegisterFunction | WithdrawFunction | WatchFunctions | FunctionNews

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 from zmreg.core.nodes import NodeState
 from zmreg.model.errors import ProtocolError
 from zmreg.model.ids import node_of
-from zmreg.model.messages import Adopt, LogLines, Passed
+from zmreg.model.messages import Adopt, Passed, WhoseCalls
 from zmreg.services.node.adoption import OwnersMail
-from zmreg.services.node.spoken import pass_on_for_dead
+from zmreg.services.node.spoken import answer_for_dead
 from zmreg.wire import codec
 
 if TYPE_CHECKING:
@@ -91,5 +91,5 @@ def stand_in(node: Node, origin: bytes, frame: bytes) -> None:
         node.adoption.on_message(origin, message)
     elif isinstance(message, Adopt):
         node.adoption.adopt(origin, message)
-    elif isinstance(message, LogLines):
-        pass_on_for_dead(node, message)
+    elif isinstance(message, WhoseCalls):
+        answer_for_dead(node, origin, message)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from zmreg.model.ids import NODE_BYTES, node_of, owner_of
 from zmreg.model.messages import AskKept, NodeGone, ProcessDied
-from zmreg.services.node.spoken import remember, tell
 from zmreg.store.begun import take_begun
 
 if TYPE_CHECKING:
@@ -43,8 +42,7 @@ class Mourning:
     def worker_died(self, death: Death) -> None:
         """A worker of ours is gone."""
         node, worker = self._node, death.worker
-        for output in death.output:
-            tell(node, death.name, death.pid, output)
+        node.spoken.last_words(death.name, death.pid, death.output)
         if not death.was_ready:
             node.perform(node.leases.worker_start_failed(f"{death.reason}\n{death.log_tail}".strip()))
             return
@@ -55,7 +53,6 @@ class Mourning:
             worker in node.leaving, node.departure.draining, death.memory_bytes,
         )  # fmt: skip
         self._bury(word, death.words.sealed)
-        remember(node, worker)
         node.perform(node.leases.worker_died(worker))
         node.restarting.worker_died(worker)
 
@@ -105,6 +102,7 @@ class Mourning:
         node.adoption.process_died(process, word.adopted)
         if node.fetcher is not None:
             node.fetcher.process_died(process)
+        node.spoken.gone(process)
         node.head.process_died(process, word.reason, adopted)
         node.placing.process_died(process)
         node.perform(node.leases.owner_died(process))
@@ -116,6 +114,7 @@ class Mourning:
         for client in node.clients:
             node.post(client, word)
         node.store.node_gone(gone, adopted)
+        node.spoken.gone(prefix)
         node.restarting.node_gone(gone)
         node.adoption.node_gone(prefix, bool(word.heir))
         node.head.node_gone(gone, word.reason, adopted)

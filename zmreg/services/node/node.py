@@ -25,6 +25,7 @@ from zmreg.model.messages import (
     Blocked,
     Borrow,
     BorrowSettled,
+    CallersOf,
     Events,
     EventsTaken,
     Exit,
@@ -84,7 +85,7 @@ from zmreg.services.node.nursery import Nursery
 from zmreg.services.node.overdue import Overdue
 from zmreg.services.node.placing import Placing
 from zmreg.services.node.restarting import Restarting
-from zmreg.services.node.spoken import tell
+from zmreg.services.node.spoken import Spoken
 from zmreg.services.node.storekeeper import Storekeeper
 from zmreg.services.node.visitors import Visitors
 from zmreg.services.node.zygote import end_descendants, remove_session
@@ -119,6 +120,7 @@ class Node(Loop):
         self.ends = ends
         self.mourning = Mourning(self)
         self.nursery = Nursery(*nursery, config, self.mourning.worker_died)
+        self.spoken = Spoken(self, int(settings.log_bytes_per_s * TICK_S) if settings.log_to_driver else 0)
         self.total = totals(self.settings)
         cpus = max(1, int(self.settings.num_cpus))
         self.leases = LeaseBook(
@@ -237,17 +239,7 @@ class Node(Loop):
         self.overdue.tick(now)
         self.guard.tick(now)
         self.nursery.tick(now)
-        self.tell_output()
-
-    def tell_output(self) -> int:
-        """Send on what workers have printed, as fast as the cap allows. How much of it goes to workers, to pass on."""
-        settings = self.settings
-        limit = int(settings.log_bytes_per_s * TICK_S) if settings.log_to_driver else 0
-        passed = 0
-        for output in self.nursery.printed.news(limit, settings.log_bytes_per_worker):
-            child = self.nursery.children[output.worker]
-            passed += tell(self, child.name, child.pid, output)
-        return passed
+        self.spoken.tick(now)
 
     def post(self, peer: bytes, message: Message) -> bool:
         """Send one message, to a process of any node."""
@@ -287,6 +279,8 @@ class Node(Loop):
                 on_demand.hear(self, sender, message)
             case PlaceActor() | UnplaceActor() | KillProcess():
                 self.placing.for_the_head(message)
+            case CallersOf():
+                self.spoken.on_callers(message)
             case Repeatable():
                 self.guard.on_answer(message)
             case ProcessDied():
@@ -308,7 +302,7 @@ class Node(Loop):
         self.clients[sender] = message
         if message.role == "driver":
             self.head.hears(self.me, JobStarted(sender, program(message.pid), time.time()))
-        if message.role == "driver" and not self._is_founder(message):
+        if message.role == "driver" and not self.is_founder(message):
             self.visitors.attend(sender, message.pid, self.mourning.driver_gone)
         self.post(
             sender,
@@ -330,13 +324,13 @@ class Node(Loop):
             self.visitors.farewell(sender)
             return
         self.leaving.add(sender)
-        if self._is_founder(hello):
+        if self.is_founder(hello):
             self.departure.asked.append(min(FOUNDER_GRACE_S, self.settings.drain_grace_s))
         elif hello.role == "driver":
             self.visitors.farewell(sender)
         self.nursery.spare(sender)  # it has run its users' code to the end, but others may wait for results of its own
 
-    def _is_founder(self, hello: Hello) -> bool:
+    def is_founder(self, hello: Hello) -> bool:
         """The driver that started this node, which ends with it."""
         return hello.role == "driver" and hello.pid == self.config["founder"]
 

@@ -78,8 +78,6 @@ class Nursery:
         self._node = bytes.fromhex(config["node"])
         self._born = 0
         self.printed = Printed(self._session / "logs")
-        self.former: dict[bytes, bytes] = {}
-        """Whom the latest of the dead workers served: what their calls have printed is for them."""
         self._died = died
         self._spawned: subprocess.Popen[bytes] | None = None
         self._unborn: socket.socket | None = None

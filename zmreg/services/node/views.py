@@ -75,7 +75,9 @@ def _hear(node: Node, sender: bytes, question: Ask) -> None:
         found = answer(node, question.topic, question.key)
         node.post(sender, Answer(question.request, found is not None, batches.pack_plain(found)))
 
-    if question.topic in HEAD_TOPICS and isinstance(node.head, Head) and node.head.keeping is not None:
+    if question.topic == OUTPUT:
+        node.spoken.finish(reply)
+    elif question.topic in HEAD_TOPICS and isinstance(node.head, Head) and node.head.keeping is not None:
         node.head.keeping.when_kept(reply)  # what is answered about names has to outlive us
     else:
         reply()
@@ -96,8 +98,6 @@ def answer(node: Node, topic: str, key: str) -> Any:
             return [list(row) for row in node.store.table.top(int(key or "100"))]
         case "functions":
             return node.functions.rows_of(key)
-        case _ if topic == OUTPUT:
-            return node.tell_output()
         case "log":
             return _log(node, key)
         case "actor":

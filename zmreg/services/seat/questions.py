@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from zmreg.model.errors import ClusterError, HeadUnavailableError
@@ -62,6 +63,27 @@ class Questions:
         if answer is None:
             raise ClusterError(f"the node did not answer a question about {topic!r} within {timeout} s")
         return batches.unpack_plain(answer.body) if answer.found else None
+
+    def ask_each(self, topic: str, keys: Sequence[str], deadline: float) -> int:
+        """Ask the node one thing of each key, all at once; how many were answered by then. Of no topic of the head."""
+        seat = self._seat
+        with seat.shield():
+            with seat.lock:
+                seat.check()
+                first = self._asked + 1
+                self._asked += len(keys)
+                questions = [Ask(first + place, topic, key) for place, key in enumerate(keys)]
+                opened = [self._open.setdefault(each.request, (Waiter(), [], each)) for each in questions]
+                seat.flush()
+                for each in questions:
+                    seat.tell_node(each)
+            try:
+                for waiter, _, _ in opened:
+                    seat.wait(waiter, max(0.0, deadline - time.monotonic()))
+            finally:
+                for each in questions:
+                    self._open.pop(each.request, None)
+        return sum(bool(answers) for _, answers, _ in opened)
 
     def say(self, make: Callable[[int], Message], timeout: float = 10.0) -> Any:
         """Tell the node something that is answered, `make(number of the request)`; what it answers. ClusterError."""

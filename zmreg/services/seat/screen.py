@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.core.echoes import Echoes
-from zmreg.model.ids import counter_of, node_of
+from zmreg.model.ids import counter_of
 from zmreg.model.messages import LogLines
-from zmreg.net.waiting import Waiter
 
 if TYPE_CHECKING:
     from zmreg.services.seat.client import Client
@@ -107,19 +106,8 @@ class Screen:
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._closed = False
-        self.passed = 0
-        """Messages that came by way of workers."""
-        self._wanted = 0
-        self._waiter = Waiter()
 
-    def until(self, passed: int) -> Waiter:
-        """Done when so many have come by way of workers."""
-        self._wanted = passed
-        if self.passed >= passed:
-            self._waiter.finish()
-        return self._waiter
-
-    def show(self, sender: bytes, message: LogLines) -> None:
+    def show(self, _node: bytes, message: LogLines) -> None:
         """Lines of one call, each with who has printed it. Of a line that was redrawn, what it showed last."""
         place = 0
         if self._cells is not None:
@@ -134,10 +122,6 @@ class Screen:
                 shown.append((place, message.source, note))
             self._write(shown)
             self._look_again(now)
-        if sender != node_of(sender):
-            self.passed += 1
-            if self._wanted and self.passed >= self._wanted:
-                self._waiter.finish()
 
     def _write(self, lines: list[Any]) -> None:
         by_place: dict[int, list[str]] = {}

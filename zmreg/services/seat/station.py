@@ -58,6 +58,7 @@ from zmreg.model.messages import (
     Unpin,
     Unschedulable,
     Welcome,
+    WhoseCalls,
     WorkersAtCap,
 )
 from zmreg.net.pump import Pump
@@ -67,7 +68,7 @@ from zmreg.services.calling.calls import Collecting
 from zmreg.services.calling.endings import check_grace
 from zmreg.services.calling.pools import Pool
 from zmreg.services.calling.tasks import Tasks
-from zmreg.services.node.spoken import Ancestry
+from zmreg.services.node.spoken import Ancestry, tell_callers
 from zmreg.services.seat import tidings
 from zmreg.services.seat.callbacks import Callbacks
 from zmreg.services.seat.copying import Copying
@@ -196,6 +197,7 @@ class Station:
             HeadChanged: lambda _, m: tidings.head_changed(self, m),
             LogLines: lambda sender, m: self.show_log(sender, m),
             AskRepeatable: partial(tidings.asked_whether_repeatable, self),
+            WhoseCalls: partial(tell_callers, self),
             WorkersAtCap: lambda _, m: None,
             Look: partial(tidings.asked_how_it_is, self),
         }

@@ -32,7 +32,6 @@ from zmreg.model.messages import (
 )
 from zmreg.net.waiting import Waiter
 from zmreg.services.calling.limits import Limited
-from zmreg.services.node.spoken import pass_on
 from zmreg.services.seat import arrivals
 from zmreg.services.seat.bequest import bequeath
 from zmreg.services.seat.client import set_current
@@ -379,7 +378,6 @@ def main(session: str, me: bytes, node: bytes) -> None:
     """The life of a worker process, right after the fork."""
     worker = Worker(Path(session), ProcessId(me), ProcessId(node))
     set_current(worker)
-    worker.show_log = partial(pass_on, worker)
     worker.speech = give_voice(worker)
     code = 0
     try:
