@@ -1,6 +1,6 @@
 # Every target makes the virtual environment it needs: on a new machine, python3 >= 3.11 and make are enough.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-far chaos soak simulate explore guests bench docs lint format clean
+.PHONY: help demo test test-far test-here chaos soak simulate explore guests bench docs lint format clean
 
 OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
@@ -32,6 +32,9 @@ test: $(READY)  ## the whole suite, JOBS files at a time (2); a few that fail in
 
 test-far: $(READY)  ## the tests of what users call, with all work, data and actors on another node (7 minutes)
 	ZMREG_TEST_FAR=1 $(BIN)/python -m pytest tests/api $(ARGS)
+
+test-here: $(READY)  ## the same on a cluster within the process, as far as they are not about processes (2 minutes)
+	ZMREG_TEST_HERE=1 $(BIN)/python -m pytest tests/api $(ARGS)
 
 chaos: $(READY)  ## kill -9 of random processes, 50 times: nothing may be left, lost or hang (ZMREG_CHAOS_SEED=n)
 	ZMREG_CHAOS=$${ZMREG_CHAOS:-50} $(BIN)/python -m pytest tests/processes/test_leftovers.py tests/chaos \

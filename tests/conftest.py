@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.footprint import MARK, Footprint
+from tests.here import why_not
 from tests.turns import Turns, in_order, turns_of
 
 # The rooms whose tests start no process: they skip the dear half of the check.
@@ -67,6 +68,7 @@ def cluster() -> Iterator[object]:
     """One cluster of 2 CPUs for all tests of a module; yields what `zmreg.init` returned.
 
     With ZMREG_TEST_FAR=1 those CPUs are another node's: the same tests, and all work, data and actors are far away.
+    With ZMREG_TEST_HERE=1 they are threads of this process (tests/here.py).
     """
     import zmreg
 
@@ -79,10 +81,17 @@ def cluster() -> Iterator[object]:
             address = stack.enter_context(LocalCluster(nodes=nodes)).address
             stack.callback(zmreg.shutdown)
             yield zmreg.init(address=address)
+        elif os.environ.get("ZMREG_TEST_HERE"):
+            from zmreg.testing import InProcess
+
+            yield stack.enter_context(InProcess(num_cpus=2))
         else:
             stack.callback(zmreg.shutdown)
             yield zmreg.init(num_cpus=2)
-    if leaks := before.leaks():
+    leaks = before.leaks()
+    if os.environ.get("ZMREG_TEST_HERE"):  # a thread that hangs in C cannot be killed, and some tests kill one
+        leaks = [each for each in leaks if not each.startswith("thread 'zmreg-")]
+    if leaks:
         pytest.fail("zmreg.shutdown() left behind:\n  " + "\n  ".join(leaks), pytrace=False)
 
 
@@ -90,6 +99,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """`near`: looks into the driver's own node, or starts a cluster of its own."""
     if config.stash[TURNS] is not None:
         items[:] = in_order(items, HERE)
+    if os.environ.get("ZMREG_TEST_HERE"):
+        for item in items:
+            if why := why_not(item):
+                item.add_marker(pytest.mark.skip(reason=why))
     if os.environ.get("ZMREG_TEST_FAR"):
         for item in items:
             if item.get_closest_marker("near"):

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 from zmreg.model import errors
 
 if TYPE_CHECKING:
+    from zmreg import metrics
     from zmreg.api.actors import ActorClass, ActorHandle, get_actor, kill, method
+    from zmreg.api.afterwards import CallInfo, call_info, call_stack, processing, story, summary, timeline, why
     from zmreg.api.annotating import annotate
     from zmreg.api.calling import acall, call, describe, functions
     from zmreg.api.cluster import (
         available_resources,
         cancel,
         cluster_resources,
-        gather,
         get,
         init,
         is_initialized,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from zmreg.api.everywhere import run_on_all
     from zmreg.api.executor import Executor, executor
     from zmreg.api.functions import RemoteFunction
+    from zmreg.api.gathering import gather
     from zmreg.api.groups import (
         PlacementGroup,
         get_current_placement_group,
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
         placement_group_table,
         remove_placement_group,
     )
-    from zmreg.api.locations import has_what, replicate, scatter, who_has
+    from zmreg.api.locations import has_what, rebalance, replicate, scatter, who_has
+    from zmreg.api.logs import JsonLines, LogIds
     from zmreg.api.named import register, serve, withdraw
     from zmreg.api.plugins import register_worker_plugin, unregister_worker_plugin, upload_file
     from zmreg.api.pool import Pool
@@ -56,7 +59,19 @@ if TYPE_CHECKING:
     )
     from zmreg.api.streams import ObjectRefGenerator
     from zmreg.api.upkeep import drain_node, interrupt, restart, wait_for_actors, wait_for_nodes
+    from zmreg.flows.jobs.client import JobClient
+    from zmreg.flows.jobs.infos import JobInfo, JobStatus
     from zmreg.flows.kit import sync
+    from zmreg.flows.kit.engines import EngineView, engines
+    from zmreg.flows.kit.kept import (
+        KeptResult,
+        forget_result,
+        get_result,
+        keep,
+        limit_results,
+        list_results,
+        submit_detached,
+    )
     from zmreg.flows.kit.pools import ActorPool
     from zmreg.flows.kit.queues import Queue
     from zmreg.flows.kit.variables import get_dataset, list_datasets, publish_dataset, unpublish_dataset
@@ -75,9 +90,10 @@ if TYPE_CHECKING:
         phase_ref,
         store_phase_output,
     )
-    from zmreg.flows.runs.phases import Phase, RunResult, distribute_phases, run
+    from zmreg.flows.runs.phases import Phase, RunResult, arun, distribute_phases, run
     from zmreg.flows.runs.workflows import Coordinator
     from zmreg.model.graphs import Lit, Ref, RPCCommand, Step
+    from zmreg.model.policy import Policy
 
 from zmreg.model.version import VERSION
 
@@ -87,10 +103,18 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "ActorPool",
+    "CallInfo",
     "Coordinator",
     "DistributedResultCollector",
+    "EngineView",
     "Event",
     "Executor",
+    "KeptResult",
+    "JobClient",
+    "JobInfo",
+    "JobStatus",
+    "JsonLines",
+    "LogIds",
     "NodeAffinitySchedulingStrategy",
     "NodeLabelSchedulingStrategy",
     "ObjectRef",
@@ -108,14 +132,18 @@ __all__ = [
     "as_completed",
     "available_resources",
     "call",
+    "call_info",
+    "call_stack",
     "cancel",
     "cancelled",
     "cluster_resources",
     "describe",
     "drain_node",
+    "engines",
     "errors",
     "executor",
     "exit_actor",
+    "forget_result",
     "functions",
     "gather",
     "get",
@@ -124,22 +152,29 @@ __all__ = [
     "get_current_placement_group",
     "get_gpu_ids",
     "get_placement_group",
+    "get_result",
     "get_runtime_context",
     "has_what",
     "init",
     "interrupt",
     "is_initialized",
+    "keep",
     "kill",
+    "limit_results",
     "list_datasets",
+    "list_results",
     "map",
     "method",
+    "metrics",
     "nodes",
     "placement_group",
     "placement_group_table",
+    "processing",
     "progress",
     "publish",
     "publish_dataset",
     "put",
+    "rebalance",
     "register",
     "register_worker_plugin",
     "released",
@@ -152,8 +187,12 @@ __all__ = [
     "serve",
     "shutdown",
     "stats",
+    "story",
+    "submit_detached",
     "subscribe",
+    "summary",
     "sync",
+    "timeline",
     "unpublish_dataset",
     "unregister_worker_plugin",
     "upload_file",
@@ -161,6 +200,7 @@ __all__ = [
     "wait_for_actors",
     "wait_for_nodes",
     "who_has",
+    "why",
     "withdraw",
     "Graph",
     "GraphResult",
@@ -179,7 +219,9 @@ __all__ = [
     "Stage",
     "stage",
     "Phase",
+    "Policy",
     "RunResult",
+    "arun",
     "cleanup",
     "copy_output",
     "distribute_phases",
@@ -192,14 +234,24 @@ __all__ = [
 
 # Where each name lives; the same for type checkers above. A test holds the two, and __all__, together.
 _HOMES = {
+    "zmreg": ("metrics",),  # a module
     "zmreg.api.actors": ("ActorClass", "ActorHandle", "get_actor", "kill", "method"),
+    "zmreg.api.afterwards": (
+        "CallInfo",
+        "call_info",
+        "call_stack",
+        "processing",
+        "story",
+        "summary",
+        "timeline",
+        "why",
+    ),
     "zmreg.api.annotating": ("annotate",),
     "zmreg.api.calling": ("acall", "call", "describe", "functions"),
     "zmreg.api.cluster": (
         "available_resources",
         "cancel",
         "cluster_resources",
-        "gather",
         "get",
         "init",
         "is_initialized",
@@ -216,6 +268,7 @@ _HOMES = {
     "zmreg.api.everywhere": ("run_on_all",),
     "zmreg.api.executor": ("Executor", "executor"),
     "zmreg.api.functions": ("RemoteFunction",),
+    "zmreg.api.gathering": ("gather",),
     "zmreg.api.groups": (
         "PlacementGroup",
         "get_current_placement_group",
@@ -224,7 +277,8 @@ _HOMES = {
         "placement_group_table",
         "remove_placement_group",
     ),
-    "zmreg.api.locations": ("has_what", "replicate", "scatter", "who_has"),
+    "zmreg.api.logs": ("JsonLines", "LogIds"),
+    "zmreg.api.locations": ("has_what", "rebalance", "replicate", "scatter", "who_has"),
     "zmreg.api.named": ("register", "serve", "withdraw"),
     "zmreg.api.plugins": ("register_worker_plugin", "unregister_worker_plugin", "upload_file"),
     "zmreg.api.pool": ("Pool",),
@@ -236,6 +290,8 @@ _HOMES = {
     ),
     "zmreg.api.streams": ("ObjectRefGenerator",),
     "zmreg.api.upkeep": ("drain_node", "interrupt", "restart", "wait_for_actors", "wait_for_nodes"),
+    "zmreg.flows.jobs.client": ("JobClient",),
+    "zmreg.flows.jobs.infos": ("JobInfo", "JobStatus"),
     "zmreg.flows.kit": ("sync",),
     "zmreg.flows.results.collectors": ("DistributedResultCollector",),
     "zmreg.flows.requests.lowering": ("Graph",),
@@ -247,9 +303,20 @@ _HOMES = {
         "phase_ref",
         "store_phase_output",
     ),
-    "zmreg.flows.runs.phases": ("Phase", "RunResult", "distribute_phases", "run"),
+    "zmreg.flows.runs.phases": ("Phase", "RunResult", "arun", "distribute_phases", "run"),
     "zmreg.flows.pipelines.pipeline": ("Pipeline",),
+    "zmreg.model.policy": ("Policy",),
     "zmreg.flows.pipelines.pipeline_run": ("PipelineRun", "PipelineSession"),
+    "zmreg.flows.kit.engines": ("EngineView", "engines"),
+    "zmreg.flows.kit.kept": (
+        "KeptResult",
+        "forget_result",
+        "get_result",
+        "keep",
+        "limit_results",
+        "list_results",
+        "submit_detached",
+    ),
     "zmreg.flows.kit.pools": ("ActorPool",),
     "zmreg.flows.kit.queues": ("Queue",),
     "zmreg.flows.requests.request": ("GraphResult", "Run", "arequest", "request", "start_request"),
@@ -267,7 +334,8 @@ if not TYPE_CHECKING:  # who saw it would take any name for a good one
         home = _HOME_OF.get(name)
         if home is None:
             raise AttributeError(f"module 'zmreg' has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(home), name)
+        value = import_module(f"{home}.{name}") if home == __name__ else getattr(import_module(home), name)
+        globals()[name] = value
         return value
 
 

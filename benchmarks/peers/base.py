@@ -43,6 +43,7 @@ class Feature(Enum):
     LEDGER = "a head with or without a state directory"
     PIPELINES = "streams that pass through stages"
     SINKS = "files of results that any process writes into"
+    RUNS = "runs of phases that are resumed"
 
 
 class Peer:

@@ -24,6 +24,8 @@ class Dask(Peer):
     features = frozenset(Feature) - {
         Feature.ONCE, Feature.REGISTRY, Feature.NAMES, Feature.TRACING, Feature.LEDGER, Feature.STREAMS,
         Feature.PIPELINES,
+        Feature.SINKS,
+        Feature.RUNS,
     }  # fmt: skip
     max_rounds = 2
 

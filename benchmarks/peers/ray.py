@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -24,7 +24,8 @@ class Ray(Peer):
         Feature.NAMES,
         Feature.TRACING,
         Feature.LEDGER,
-        Feature.PIPELINES,
+        Feature.SINKS,
+        Feature.RUNS,
     }
     max_rounds = 2
 
@@ -120,6 +121,18 @@ class Ray(Peer):
         handles: Iterable[Handle] = self.lib.remote(function).options(**options).remote(count)
         return handles
 
+    def pipeline(
+        self, functions: Sequence[Callable[[Any], object]], items: Iterable[Any], apart: bool
+    ) -> Iterable[Any]:
+        # Actors with streaming generators; each calls the one before it, since a generator cannot be passed on.
+        stage_class = self.lib.remote(Stage).options(num_cpus=0)
+        before = None
+        for some in [[function] for function in functions] if apart else [functions]:
+            before = stage_class.remote(some, items if before is None else before)
+            self.kept.append(before)
+        for ref in _stream_of(before):
+            yield self.lib.get(ref)
+
     def map(self, function: Callable[[Any], object], items: Sequence[Any]) -> list[Any]:
         if self.pool is None:  # Ray's own map with automatic chunks
             self.pool = import_module("ray.util.multiprocessing").Pool(self.workers)
@@ -130,6 +143,29 @@ class Ray(Peer):
         new = [actor_class.remote() for _ in range(count)]
         self.kept.extend(new)  # a Ray actor dies with its last handle
         return [actor.inc.remote for actor in new]
+
+
+class Stage:
+    """A stage of a pipeline: calls functions with what another one gives, or with the items themselves."""
+
+    def __init__(self, functions: Sequence[Callable[[Any], object]], before: Any) -> None:
+        self.functions = functions
+        self.before = before
+
+    def stream(self) -> Iterator[Any]:
+        """Its outputs."""
+        get = import_module("ray").get
+        chained = hasattr(self.before, "stream")
+        for each in _stream_of(self.before) if chained else self.before:
+            item = get(each) if chained else each
+            for function in self.functions:
+                item = function(item)
+            yield item
+
+
+def _stream_of(stage: Any) -> Any:
+    """Refs to what it makes, 64 ahead of who takes them."""
+    return stage.stream.options(num_returns="streaming", _generator_backpressure_num_objects=64).remote()
 
 
 def _pids(node: Any) -> set[int]:

@@ -29,7 +29,7 @@ class Zmreg(Peer):
         self.programs = ExitStack()
 
     def start(self, workers: int, store_bytes: int | None = None) -> None:
-        self.lib.init(num_cpus=workers, object_store_bytes=store_bytes, log_to_driver=False)
+        self.lib.init("local", num_cpus=workers, object_store_bytes=store_bytes, log_to_driver=False)
 
     def start_nodes(self, count: int, store_bytes: int | None = None) -> None:
         store = {"object_store_bytes": store_bytes} if store_bytes else {}

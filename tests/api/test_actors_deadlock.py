@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import zmreg
+from tests.api.objects_help import eventually
 from zmreg.model.errors import DeadlockError
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -100,6 +104,46 @@ def test_section4_a_circle_through_a_task():
     with pytest.raises(DeadlockError, match="a task waits"):
         Asks.remote().run.remote().get(timeout=T)
     assert back.remote(node).get(timeout=T) == "value"
+
+
+def test_section4_a_circle_that_closes_after_the_question_was_asked():
+    """A task that waits asks once. The actor has heard it while it waited for something else, and then waits for it."""
+
+    @zmreg.remote
+    class Gate:
+        def __init__(self) -> None:
+            self.opened = asyncio.Event()
+
+        async def wait(self) -> None:
+            await self.opened.wait()
+
+        async def open(self) -> None:
+            self.opened.set()
+
+    @zmreg.remote
+    def back(handle: Any, began: str) -> str:
+        ref = handle.value.remote()
+        Path(began).touch()
+        return ref.get()
+
+    @zmreg.remote
+    class Asks:
+        def run(self, gate: Any, began: str) -> str:
+            ref = back.remote(zmreg.get_runtime_context().current_actor, began)
+            gate.wait.remote().get()
+            return ref.get()
+
+        def value(self) -> str:
+            return "never"
+
+    gate = Gate.remote()
+    with tempfile.TemporaryDirectory() as directory:
+        began = Path(directory) / "began"
+        ref = Asks.remote().run.remote(gate, str(began))
+        eventually(lambda: began.exists() and zmreg.available_resources().get("CPU") == 2)  # the task waits as well
+        gate.open.remote()
+        with pytest.raises(DeadlockError):
+            ref.get(timeout=T)
 
 
 def test_section4_a_circle_through_the_input_of_a_task():

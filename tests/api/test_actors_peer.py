@@ -21,6 +21,7 @@ from zmreg.services.head.head import EARLY_S, Head
 from zmreg.services.seat.callbacks import Callbacks
 from zmreg.services.seat.entries import FAILED, INLINE, Entry
 from zmreg.services.seat.sharing import Sharing
+from zmreg.telemetry.past import Past
 from zmreg.wire import batches, payload
 
 ME, NODE, WORKER, NEXT = b"caller-1", b"node---1", b"worker-1", b"worker-2"
@@ -37,6 +38,7 @@ class Wires:
         self.sent: deque[list[batches.Row]] = deque()
         self.answer: Any = None
         self.callbacks = Callbacks()
+        self.past = Past()
 
     def post(self, peer: bytes, message: Message) -> bool:
         return True

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import zmreg
@@ -287,6 +288,43 @@ def test_X5_scatter_spreads_values_or_puts_them_everywhere(nodes: list[TestNode]
     assert zmreg.who_has(everywhere[0])[everywhere[0]][0] == head.node_id
     assert len(zmreg.who_has(everywhere[0])[everywhere[0]]) == 3
     assert everywhere[1].get() == 7
+
+
+def test_X5_rebalance_moves_what_fills_one_node_to_empty_ones(nodes: list[TestNode]) -> None:
+    head, a, b = nodes
+    refs = [made_at(a, 20 * MB) for _ in range(6)]
+    inside = [zmreg.put([refs[0]])]
+    moved_bytes = zmreg.rebalance()
+    assert moved_bytes == sum(ref.meta.nbytes for ref in refs[:4]), "a third of it stays"
+    keys = {ref.hex() for ref in refs}
+
+    def places() -> list[int]:
+        return [len(keys & rows.keys()) for rows in zmreg.has_what().values()]
+
+    eventually(lambda: places() == [2, 2, 2], BOUND_S)
+    assert zmreg.rebalance(refs) == 0, "it is level"
+    assert [size.options(**at(a)).remote(ref).get(timeout=BOUND_S) for ref in refs] == [20 * MB] * 6
+    assert [len(value) for value in zmreg.get(refs, timeout=BOUND_S)] == [20 * MB] * 6
+    assert len(inside[0].get()[0].get(timeout=BOUND_S)) == 20 * MB
+    del refs, inside
+    gc.collect()
+    eventually(lambda: places() == [0, 0, 0], BOUND_S)
+
+
+def test_X5_rebalance_keeps_the_number_of_copies_and_what_is_read(nodes: list[TestNode]) -> None:
+    head, a, b = nodes
+    mine = [zmreg.put(np.zeros(20 * MB, np.uint8)) for _ in range(3)]
+    views = zmreg.get(mine)
+    zmreg.replicate(mine[1], 3)
+    assert zmreg.rebalance(mine, [head.node_id, a.node_id]) in {mine[0].meta.nbytes, mine[2].meta.nbytes}
+    assert len(zmreg.who_has(mine[1])[mine[1]]) == 3
+    assert not any(view.any() for view in views), "read in place, wherever the copy is that stays"
+    assert [len(value) for value in zmreg.get(mine, timeout=BOUND_S)] == [20 * MB] * 3
+    with pytest.raises(ClusterError, match="no living node"):
+        zmreg.rebalance(mine, "beef")
+    theirs = zmreg.remote(lambda: [zmreg.put(bytes(MB))]).options(**at(b)).remote().get(timeout=BOUND_S)
+    with pytest.raises(ValueError, match="belongs to process"):
+        zmreg.rebalance(theirs)
 
 
 def test_a_seat_stays_whole(nodes: list[TestNode]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 
@@ -42,6 +43,24 @@ def test_a_ref_shows_state_type_size_and_holder(cluster):
     small = makes.remote(3)
     small.get()
     assert "inline" in small._repr_html_()
+
+
+def test_experience_1_2_a_ref_shows_how_old_it_is_as_far_as_that_is_known(cluster, monkeypatch):
+    seat, now = current(), time.monotonic()
+    ref = zmreg.put(1)
+    assert "0 s old" in repr(ref), "just looked at, so it is known"
+    generator = zmreg.remote(lambda: iter(())).options(num_returns="streaming").remote()
+    assert "0 s old" in repr(generator)
+    for later, text in ((7, "7 s"), (300, "5 min")):
+        monkeypatch.setattr("zmreg.services.seat.ticks.time.monotonic", lambda later=later: now + later)
+        seat.ticks.ages.look(seat.tasks.next_number, now + later)
+        assert f", {text} old]" in repr(ref) and f"<td style='text-align:left'>{text}</td>" in ref._repr_html_()
+        assert f"{text} old" in repr(generator) and f"{text}</td>" in generator._repr_html_()
+        assert abs(ref.meta.age_s - later) < 1
+    monkeypatch.undo()
+    seat.ticks.ages._looks.clear()
+    assert " old" not in repr(ref) and ref.meta.age_s is None, "nobody says what he does not know"
+    assert list(generator) == []
 
 
 def test_looking_at_a_failed_ref_shows_one_line_and_is_not_reading_it(cluster, caplog):

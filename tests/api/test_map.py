@@ -285,6 +285,10 @@ def test_X8_return_exceptions_in_get():
     assert isinstance(zmreg.get(fails.remote("y"), timeout=20, return_exceptions=True), ValueError)
 
 
+def test_X8_none_at_all_are_there_at_once_with_and_without_their_errors():
+    assert zmreg.get([], timeout=20, return_exceptions=True) == zmreg.get([], timeout=20) == []
+
+
 def test_X8_return_exceptions_waits_for_all_and_still_times_out():
     refs = [fails.remote("at once"), after.remote(20, 1)]
     with pytest.raises(errors.GetTimeoutError):

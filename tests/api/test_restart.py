@@ -195,7 +195,8 @@ def test_x16_on_all_nodes_and_x15_wait_for_them() -> None:
         zmreg.wait_for_nodes(3, timeout=10)
         with pytest.raises(GetTimeoutError, match="3 of 4 nodes"):
             zmreg.wait_for_nodes(4, timeout=0.05)
-        keepers = [Keeper.options(scheduling_strategy="SPREAD").remote() for _ in range(4)]
+        there = [zmreg.NodeAffinitySchedulingStrategy(node.node_id) for node in cluster.nodes[1:]]
+        keepers = [Keeper.options(scheduling_strategy=each).remote() for each in there * 2]
         before = zmreg.get([keeper.where.remote() for keeper in keepers], timeout=20)
         assert len({node for _, node in before}) == 2
         zmreg.restart()

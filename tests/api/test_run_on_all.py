@@ -38,7 +38,8 @@ def pid_of(_add: int = 0) -> int:
 
 
 def test_X14_it_runs_now_on_every_worker_beside_what_it_does(cluster: LocalCluster) -> None:
-    running = [busy.options(locs=locs).remote("X14") for locs in ((), {"far"})]
+    there = [zmreg.NodeAffinitySchedulingStrategy(node.node_id) for node in cluster.nodes]
+    running = [busy.options(scheduling_strategy=each).remote("X14") for each in there]
     found: dict[str, int] = {}
 
     def both_run() -> bool:

@@ -9,7 +9,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -520,3 +520,96 @@ def test_row4_extra_yields_are_logged_and_the_body_runs_to_its_end(tmp_path: Pat
     assert zmreg.get(three.remote(), timeout=T) == [0, 1]
     assert zmreg.get(two.remote(str(tmp_path / "end")), timeout=T) == [1, 2]
     until((tmp_path / "end").exists, "what stands behind the last yield")
+
+
+@zmreg.remote(num_returns=3)
+def plain_three(gate: str, ends: str) -> Iterator[Any]:
+    yield b"small"
+    yield bytes(300_000)
+    while not Path(gate).exists():
+        threading.Event().wait(0.005)
+    if ends == "raises":
+        raise KeyError("mine")
+    if ends == "early":
+        return
+    yield [zmreg.put("inner")]
+    if ends == "late":
+        yield "more"
+    Path(gate + ".over").touch()
+    if ends == "raises behind":
+        raise KeyError("nobody's")
+
+
+@zmreg.remote(num_returns=3)
+async def async_three(gate: str, ends: str) -> AsyncIterator[Any]:
+    try:
+        yield b"small"
+        yield bytes(300_000)
+        while not Path(gate).exists():
+            await asyncio.sleep(0.005)
+        if ends == "raises":
+            raise KeyError("mine")
+        if ends == "early":
+            return
+        yield [zmreg.put("inner")]
+        if ends == "late":
+            yield "more"
+        if ends == "raises behind":
+            raise KeyError("nobody's")
+    finally:
+        await asyncio.sleep(0)
+        Path(gate + ".over").touch()
+
+
+@zmreg.remote
+class Three:
+    async def values(self, gate: str, ends: str) -> AsyncIterator[Any]:
+        async for value in async_three.__wrapped__(gate, ends):
+            yield value
+
+
+@pytest.fixture(params=["plain", "async", "actor"])
+def three(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], list[Any]]]:
+    if request.param == "actor":
+        actor = Three.remote()
+        yield actor.values.options(num_returns=3).remote
+        actor.close(T)
+    else:
+        yield {"plain": plain_three, "async": async_three}[request.param].remote
+
+
+@pytest.mark.parametrize("ends", ["well", "late", "raises behind"])
+def test_row4_row26_a_fixed_number_of_values_of_any_generator_come_one_by_one(
+    three: Callable[[str, str], list[Any]], ends: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    small, large, last = three(str(gate), ends)
+    assert small.get(timeout=T) == b"small" and len(large.get(timeout=T)) == 300_000
+    assert not last.done()
+    gate.touch()
+    assert last.get(timeout=T)[0].get(timeout=T) == "inner"
+    if ends == "well":
+        until(Path(str(gate) + ".over").exists, "its end")
+
+
+@pytest.mark.parametrize(("ends", "error"), [("raises", KeyError), ("early", ValueError)])
+def test_row4_row26_what_any_generator_gave_before_an_error_is_good(
+    three: Callable[[str, str], list[Any]], ends: str, error: type[Exception], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    small, large, last = three(str(gate), ends)
+    with pytest.raises(error, match="mine|has num_returns=3 but yielded only 2 values"):
+        last.get(timeout=T)
+    assert small.get(timeout=T) == b"small" and len(large.get(timeout=T)) == 300_000
+
+
+def test_row4_an_async_generator_can_be_cancelled_between_its_values(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    small, _, last = async_three.remote(str(gate), "well")
+    assert small.get(timeout=T) == b"small"
+    last.cancel()
+    with pytest.raises(TaskCancelledError):
+        last.get(timeout=T)
+    until(Path(str(gate) + ".over").exists, "its finally block")
+    assert async_three.options(num_returns=0).remote(str(gate), "well") is None

@@ -201,3 +201,120 @@ def test_row26_an_async_generator_is_a_task_as_well() -> None:
     zmreg.cancel(generator)
     with pytest.raises(TaskCancelledError):
         list(generator)[-1].get(timeout=T)
+
+
+# -- one bound for all generators of an actor --------------------------------------------------------------------------
+
+TOGETHER = "_actor_generator_backpressure_num_objects"
+
+
+class Gens:
+    def gen(self, marks: str, tag: str, n: int = 50) -> Iterator[int]:
+        for i in range(n):
+            Path(marks, f"{tag}-{i}").touch()
+            yield i
+
+    def fails(self) -> Iterator[int]:
+        yield 0
+        raise KeyError("mine")
+
+
+class AsyncGens:
+    async def gen(self, marks: str, tag: str, n: int = 50) -> AsyncIterator[int]:
+        for i in range(n):
+            Path(marks, f"{tag}-{i}").touch()
+            yield i
+
+    async def fails(self) -> AsyncIterator[int]:
+        yield 0
+        raise KeyError("mine")
+
+
+@pytest.fixture(params=["threaded", "async"])
+def capped(request: pytest.FixtureRequest, cluster: object) -> Iterator[Callable[[int], Any]]:
+    made: list[Any] = []
+
+    def make(cap: int) -> Any:
+        cls, options = (Gens, {"max_concurrency": 3}) if request.param == "threaded" else (AsyncGens, {})
+        made.append(zmreg.remote(**options, **{TOGETHER: cap})(cls).remote())
+        return made[-1]
+
+    yield make
+    for actor in made:
+        actor.close(T)
+
+
+def marked(path: Path) -> int:
+    return len(list(path.iterdir()))
+
+
+def received(*generators: Any) -> int:
+    """What has come of them and is not taken; nobody waits for more by this."""
+    for generator in generators:
+        generator._done.done()
+    return sum(len(generator._stream.ready) for generator in generators)
+
+
+def test_row28_generators_of_an_actor_park_together(capped: Any, tmp_path: Path) -> None:
+    actor = capped(6)
+    one, two = actor.gen.remote(str(tmp_path), "1"), actor.gen.remote(str(tmp_path), "2")
+    until(lambda: received(one, two) == 6, "six items of both")
+    assert marked(tmp_path) == 6, "and no more are made"
+    has_some = one if one._stream.ready else two
+    next(has_some)
+    until(lambda: received(one, two) == 6, "one more, of either")
+    assert marked(tmp_path) == 7
+    for generator in (one, two):
+        assert values(generator)[-1] == 49
+
+
+def test_row28_whoever_waits_for_a_generator_of_a_full_actor_gets_its_items(capped: Any, tmp_path: Path) -> None:
+    actor = capped(2)
+    one = actor.gen.remote(str(tmp_path), "1")
+    until(lambda: received(one) == 2, "it has all places")
+    two = actor.gen.remote(str(tmp_path), "2", 20)
+    assert values(two) == list(range(20)), "though the first one's items are not taken before"
+    assert values(one) == list(range(50))
+
+
+def test_row28_what_ends_gives_its_places_back(capped: Any, tmp_path: Path) -> None:
+    actor = capped(3)
+    first = actor.gen.remote(str(tmp_path), "1", 2)
+    assert first.completed().get(timeout=T) == 2, "over, with its items untaken"
+    failed = actor.fails.remote()
+    good, bad = failed
+    assert good.get(timeout=T) == 0 and isinstance(bad.exception(timeout=T), KeyError)
+    dropped = [actor.gen.remote(str(tmp_path), "2")]
+    until(lambda: received(*dropped) == 3, "full again")
+    dropped.clear()
+    cancelled = actor.gen.remote(str(tmp_path), "3")
+    until(lambda: received(cancelled) == 3, "and again")
+    zmreg.cancel(cancelled)
+    last = actor.gen.remote(str(tmp_path), "4")
+    until(lambda: received(last) == 3, "and again, without a taker that waits")
+    assert marked(tmp_path) == 2 + 3 + 3 + 3
+    assert values(first) == [0, 1]
+
+
+def test_row28_a_methods_own_bound_goes_on_beside_the_actors(cluster: object, tmp_path: Path) -> None:
+    actor = zmreg.remote(max_concurrency=3, **{TOGETHER: 50})(Gens).remote()
+    own = actor.gen.options(**{LIMIT: 2})
+    one, two = own.remote(str(tmp_path), "1"), own.remote(str(tmp_path), "2")
+    until(lambda: received(one, two) == 4, "two of each")
+    assert marked(tmp_path) == 4
+    named = actor.gen.options(**{LIMIT: -1}).remote(str(tmp_path), "3", 60)
+    until(lambda: received(named) == 46, "no bound of its own, and the actor's all the same")
+    assert values(named) == list(range(60))
+    actor.close(T)
+
+
+@pytest.mark.parametrize("limit", [0, -2, 1.0, True])
+def test_row28_an_actors_bound_that_makes_no_sense(limit: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=TOGETHER):
+        zmreg.remote(**{TOGETHER: limit})(Gens)
+
+
+def test_row28_minus_one_is_no_bound_of_an_actor(cluster: object, tmp_path: Path) -> None:
+    actor = zmreg.remote(**{TOGETHER: -1})(Gens).remote()
+    assert actor.gen.remote(str(tmp_path), "1").completed().get(timeout=T) == 50
+    actor.close(T)

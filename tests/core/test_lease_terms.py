@@ -111,6 +111,21 @@ def test_row_14_a_program_that_has_ended_leaves_no_idle_worker_and_others_keep_t
     assert leases.jobs_ended(b"node") == [StopWorker(b"worker2")]
 
 
+def test_row73_the_program_that_a_worker_serves_is_known_as_long_as_the_worker_is() -> None:
+    leases, job = book(cpus=4), b"driver-A"
+    for number, key in enumerate((job.hex(), job.hex() + "0123", "", "no hex")):
+        worker, known = b"worker%d" % number, job if job.hex() in key else b""
+        leases.want(A, env(key), 1)
+        leases.worker_started(worker)
+        leases.want(A, env(key), 0)
+        assert leases.holder(worker) == A and leases.job_of(worker) == known
+        leases.returned(A, worker)
+        leases.dismiss(worker)
+        assert leases.job_of(worker) == known, "nobody holds it, and it is about to end"
+        leases.worker_died(worker)
+        assert leases.job_of(worker) == b""
+
+
 def test_row_10_a_busy_worker_of_another_environment_is_called_back_at_the_cap() -> None:
     world = World(book(max_workers=1))
     world.want(A, env("x"), 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import threading
 import time
 from collections.abc import Iterator
@@ -62,15 +61,14 @@ def test_P4_P5_a_diamond_of_several_levels_and_a_merge_in_arrival_order() -> Non
 
 def test_P4_concat_and_zip_keep_their_promise_of_order() -> None:
     fork = Pipeline() | same | [times_two, plus_ten]
-    assert (fork | stage(same, merge="concat", name="m")).collect(range(50)) == [
-        *(2 * x for x in range(50)), *(x + 10 for x in range(50)),
-    ]  # fmt: skip
-    assert (fork | stage(same, merge="zip", name="m")).collect(range(50)) == [(2 * x, x + 10) for x in range(50)]
+    made = (fork | [stage(same, merge="concat", name="c"), stage(same, merge="zip", name="z")]).run(range(50)).outputs
+    assert made["c"] == [*(2 * x for x in range(50)), *(x + 10 for x in range(50))]
+    assert made["z"] == [(2 * x, x + 10) for x in range(50)]
 
 
 @pytest.mark.parametrize("merge", ["interleave", "concat", "zip"])
 def test_P4_a_diamond_with_buffer_1_ends(merge: str) -> None:
-    count = int(os.environ.get("ZMREG_TEST_DIAMOND", "120"))  # 10,000 by hand: 20 to 60 s each
+    count = int(os.environ.get("ZMREG_TEST_DIAMOND", "60"))  # 10,000 by hand: 20 to 60 s each
     made = (Pipeline() | same | [times_two, plus_ten] | stage(same, merge=merge, name="m")).collect(
         range(count), buffer=1
     )
@@ -197,28 +195,6 @@ def test_P12_memory_stays_flat_over_many_items() -> None:
     )
     assert len(seen) == count
     assert max(seen) - seen[count // 10] < 8 << 20
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_P4_P6_any_shape_gives_what_its_plain_evaluation_gives(seed: int) -> None:
-    chance = random.Random(seed)
-    names = [f"s{n}" for n in range(4)]
-    edges = [(a, b) for a, b in itertools.combinations(names, 2) if chance.random() < 0.5]
-    add = {name: chance.randrange(100) for name in names}
-    lanes = {name: chance.choice([1, 1, 2]) for name in names}
-
-    def adding(number: int) -> Any:
-        return lambda x: x + number
-
-    stages = {name: stage(adding(add[name]), name=name, concurrency=lanes[name]) for name in names}
-    items = [chance.randrange(1000) for _ in range(chance.randrange(30))]
-    made: dict[str, list[int]] = {}
-    for name in names:
-        before = [made[a] for a, b in edges if b == name] or [items]
-        made[name] = [x + add[name] for each in before for x in each]
-    sinks = set(names) - {a for a, _ in edges}
-    got = Pipeline.graph(stages, edges).run(items, buffer=chance.choice([1, 3])).outputs
-    assert {name: sorted(each) for name, each in got.items()} == {name: sorted(made[name]) for name in sinks}
 
 
 def test_P13_branches_work_at_the_same_time() -> None:
@@ -389,49 +365,3 @@ def test_P25_a_session_echoes_through_two_stages() -> None:
 def test_P24_stages_that_want_more_than_there_is_are_refused_at_once() -> None:
     with pytest.raises(UnschedulableError, match="99 CPU together"):
         (Pipeline() | stage(same, num_cpus=99)).collect([1])
-
-
-def test_P24_a_lane_that_dies_comes_back_and_has_its_items_again(tmp_path: Path) -> None:
-    def dies_once(x: int) -> int:
-        if x == 7 and not (tmp_path / "died").exists():
-            (tmp_path / "died").touch()
-            os._exit(3)
-        return x
-
-    pipe = Pipeline() | stage(dies_once, concurrency=2, retries=2)
-    assert pipe.collect(range(20)) == list(range(20))
-
-
-def test_P24_a_stage_that_dies_is_started_anew_and_nothing_is_lost_or_twice(tmp_path: Path) -> None:
-    def dies(x: int) -> Iterator[int]:
-        yield x
-        if x in (17, 40) and not (tmp_path / str(x)).exists():
-            (tmp_path / str(x)).touch()
-            os._exit(3)
-        yield -x
-
-    pipe = Pipeline() | away(same) | stage(dies, num_cpus=0.02, retries=2) | stage(same, num_cpus=0.03, name="last")
-    assert pipe.collect(range(60)) == [y for x in range(60) for y in (x, -x)]
-
-
-@pytest.mark.parametrize("where", ["first", "middle", "last"])
-def test_P24_the_death_of_a_stage_without_retries_is_an_error_in_place(where: str) -> None:
-    def dies(x: int) -> int:
-        if x == 5:
-            os._exit(3)
-        return x
-
-    stages = [
-        away(same, name="first"),
-        stage(same, num_cpus=0.02, name="middle"),
-        stage(same, num_cpus=0.03, name="last"),
-    ]
-    at = [one.name for one in stages].index(where)
-    stages[at] = stage(dies, num_cpus=0.01 * (at + 1), name=where)
-    got = []
-    with pytest.raises(PipelineError) as caught:
-        for y in (Pipeline() | stages[0] | stages[1] | stages[2]).stream(itertools.count()):
-            got.append(y)
-    assert caught.value.stage == where
-    assert got == list(range(len(got)))
-    assert len(got) <= 5

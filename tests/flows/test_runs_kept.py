@@ -19,7 +19,7 @@ from click.testing import CliRunner
 import zmreg
 from tests.processes.drivers import eventually
 from zmreg import Phase, Sink
-from zmreg.flows.runs.journal import FILE, Journal, Kept, RunSummary, is_running, read, summary_of
+from zmreg.flows.runs.journal import FILE, ITEM, Journal, Kept, RunSummary, is_running, read, summary_of
 from zmreg.flows.runs.outputs import describe_outputs, read_file
 from zmreg.model.errors import PhaseError
 from zmreg.testing import LocalCluster
@@ -290,6 +290,108 @@ def test_W25_a_driver_killed_after_two_of_three_phases_goes_on_where_it_was(tmp_
     assert second.stdout.strip() == f"('one', 'two') {(2 << 20) + 1}"
     assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text() == "x"
     assert (tmp_path / "three").read_text().startswith("x")
+
+
+ITEMS = """
+import os, sys, zmreg
+from pathlib import Path
+here, last = Path(sys.argv[1]), int(sys.argv[2])
+
+def each(item):
+    with open(here / f"ran-{item}", "a") as file:
+        file.write("x")
+    while not (here / "go").exists() and item >= last:
+        os.sched_yield()
+    return bytes([item]) * (2 << 20) if item == 3 else {"n": item}
+
+zmreg.init("local", num_cpus=2)
+sink = zmreg.Sink(here / "rows", key="n") if sys.argv[3] == "sink" else None
+phases = [zmreg.Phase("each", each, foreach=range(20)), zmreg.Phase("after", lambda each: len(each), ["each"])]
+def tell(result):
+    if result["phase"] == "each":
+        (here / f"told-{result['index']}").touch()
+
+result = zmreg.run(phases, id="wf", resume=True, folder=here / "runs", sink=sink, on_result=tell)
+values = result["each"]
+assert values.pop(3) == bytes([3]) * (2 << 20) and [row["n"] for row in values] == [n for n in range(20) if n != 3]
+print(result.status, result["after"])
+zmreg.shutdown()
+"""
+
+
+def items_kept(folder: Path) -> int:
+    return sum(row.state == ITEM for row in read(folder)[0])
+
+
+def interruptible() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_W25_a_phase_that_is_ended_in_the_midst_of_its_items_goes_on_with_those_that_are_left(
+    tmp_path: Path, folder: Path, how: signal.Signals
+) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(ITEMS)
+    command = [sys.executable, str(script), str(tmp_path), "12", "-"]
+    first = subprocess.Popen(command, preexec_fn=interruptible)
+    try:
+        if how == signal.SIGKILL:
+            eventually(lambda: items_kept(folder / "wf") == 12, 40, "they are not kept")
+        else:  # who is interrupted still writes down what is done
+            eventually(lambda: len(list(tmp_path.glob("told-*"))) == 12, 40, "they are not done")
+    finally:
+        first.send_signal(how)
+        first.wait()
+    # The interrupt may come between the last one's news and its note.
+    assert items_kept(folder / "wf") >= 11 + (how == signal.SIGKILL) and len(files(folder, "wf")) == 1, "of item 3"
+    assert "each" in CliRunner().invoke(main, ["watch", "wf", "--folder", str(folder)]).output
+    (tmp_path / "go").touch()
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert second.stdout.strip() == "completed 20"
+    ran = [(tmp_path / f"ran-{item}").read_text() for item in range(20)]
+    assert ran[:12].count("x") >= 11 + (how == signal.SIGKILL) and all(ran)
+    assert items_kept(folder / "wf") == 0 and len(files(folder, "wf")) == 1, "the phase as a whole is kept instead"
+
+
+def test_W25_items_of_other_code_or_another_list_run_again_and_what_failed_does(tmp_path: Path, folder: Path) -> None:
+    def each(item: int, factor: int) -> int:
+        with open(tmp_path / f"ran-{item}", "a") as file:
+            file.write("x")
+        if item == 3 and not (tmp_path / "well").exists():
+            raise ValueError("not well")
+        return item * factor
+
+    def go(items: list[int], factor: int) -> zmreg.RunResult:
+        phase = Phase("each", each, foreach=items, config={"factor": factor}, concurrency=1)
+        return zmreg.run([phase], id="wf", resume=True)
+
+    def ran() -> list[int]:
+        return [len((tmp_path / f"ran-{item}").read_text()) for item in range(5) if (tmp_path / f"ran-{item}").exists()]
+
+    assert not go([0, 1, 2, 3, 4], 1).ok and ran() == [1, 1, 1, 1]
+    assert not go([0, 1, 2, 3, 4], 1).ok and ran() == [1, 1, 1, 2]
+    assert not go([0, 1, 2, 3, 4], 10).ok and ran() == [2, 2, 2, 3], "another configuration"
+    (tmp_path / "well").touch()
+    assert go([0, 1, 2, 3, 4], 10)["each"] == [0, 10, 20, 30, 40] and ran() == [2, 2, 2, 4, 1]
+    assert go([1, 0, 2], 10)["each"] == [10, 0, 20] and ran() == [3, 3, 3, 4, 1]
+
+
+def test_W25_rows_of_items_that_are_not_run_again_are_in_the_sink_once(tmp_path: Path, folder: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(ITEMS)
+    command = [sys.executable, str(script), str(tmp_path), "12", "sink"]
+    first = subprocess.Popen(command, preexec_fn=interruptible)
+    try:
+        eventually(lambda: len(list(tmp_path.glob("told-*"))) == 12, 40, "they are not done")
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.wait()
+    kept = items_kept(folder / "wf")
+    assert kept >= 11 and len(list(Sink.read(tmp_path / "rows"))) >= kept - 1
+    (tmp_path / "go").touch()
+    subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert sorted(row["n"] for row in Sink.read(tmp_path / "rows")) == [n for n in range(20) if n != 3]
 
 
 # -- the journal -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from tests.footprint import Footprint
-from zmreg.integrations.notebook import grouped, numbers, spans
 
 PATIENCE_S = 20.0
 START = "import os, signal, sys, time\nimport zmreg\nzmreg.init(num_cpus=2, address='local', log_dedup_s=0.5)"
@@ -82,7 +81,7 @@ class Kernel:
         match message["msg_type"]:
             case "stream":
                 self.streams[number] += content["text"]
-            case "display_data" | "execute_result":
+            case "display_data" | "execute_result" | "update_display_data":
                 self.shown[number].append(content["data"])
             case "error":
                 self.errors[number] = f"{content['ename']}: {content['evalue']}"
@@ -212,6 +211,51 @@ def test_ctrl_c_ends_the_wait_and_the_next_cell_goes_on(kernel: Kernel) -> None:
     kernel.run("assert not ref.done(); ref.cancel(); assert talk.remote('on').get() == 'on'")
 
 
+STRIKES = """
+import threading
+from zmreg.api import interrupting
+def strikes():  # when the cell is in the midst of its wait
+    def inside():
+        frame = sys._current_frames()[threading.main_thread().ident]
+        while frame is not None:
+            if frame.f_code.co_name == "wait" and frame.f_code.co_filename.endswith("pump.py"):
+                return True
+            frame = frame.f_back
+        return False
+    while not inside(): time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+def soon(): threading.Thread(target=strikes).start()
+"""
+
+
+def test_experience_1_2_a_second_interrupt_tells_how_to_cancel_below_its_cell_and_the_option_does_it(
+    kernel: Kernel,
+) -> None:
+    kernel.run(STRIKES + "\n@zmreg.remote\ndef sleeps():\n    time.sleep(60)\nref = sleeps.remote()")
+    for _ in range(2):  # every cell twice
+        assert kernel.fails("soon(); ref.get()").startswith("KeyboardInterrupt")
+        kernel.run("interrupting._last = time.monotonic() + 60  # as if it were just now, on any machine")
+        cell = kernel.begin("soon(); ref.get()")
+        kernel.ends(cell)
+        kernel.says(cell, "zmreg: the call that this waited for goes on. zmreg.cancel(ref) cancels it")
+        kernel.run("assert not ref.done()")
+    kernel.run("interrupting._last = float('-inf')")
+    cell = kernel.begin("soon(); zmreg.get([ref], cancel_on_interrupt=True)")
+    kernel.ends(cell)
+    assert kernel.errors[cell].startswith("KeyboardInterrupt") and not kernel.streams[cell]
+    kernel.run("assert isinstance(ref.exception(20), zmreg.errors.TaskCancelledError); del ref")
+
+
+def test_experience_1_2_a_ref_says_how_old_it_is_and_a_quiet_call_nothing(kernel: Kernel) -> None:
+    kernel.run(TALK)
+    for _ in range(2):
+        cell = kernel.run("ref = talk.options(quiet=True).remote('hushed'); talk.remote('aloud').get(); ref.get(); ref")
+        kernel.says(cell, "aloud")
+        assert "age</th>" in kernel.shown[cell][0]["text/html"] and " s old" in kernel.shown[cell][0]["text/plain"]
+        assert "hushed" not in kernel.streams[cell]
+    kernel.run("del ref")
+
+
 def test_X22_a_cell_runs_on_every_worker_and_names_stay(kernel: Kernel) -> None:
     kernel.run("%load_ext zmreg")
     cell = kernel.run("%%zmreg\nx = 40\nprint('same for both')\nx + 2")
@@ -228,6 +272,13 @@ def test_X22_a_cell_runs_on_every_worker_and_names_stay(kernel: Kernel) -> None:
     )
     assert "ValueError" in kernel.fails("%%zmreg --targets 7\n1")
     kernel.run("%unload_ext zmreg")
+
+
+def test_a_pipeline_that_is_watched_is_a_table_below_its_cell_drawn_anew(kernel: Kernel) -> None:
+    cell = kernel.run("outputs = (zmreg.Pipeline() | (lambda x: x)).collect(range(300), watch=True)")
+    first, *_, last = kernel.shown[cell]
+    assert "<table>" in first["text/html"] and "300/300" in last["text/html"] and "300/300" in last["text/plain"]
+    kernel.run("assert outputs == list(range(300))")
 
 
 def test_a_restart_leaves_nothing_and_the_next_init_works() -> None:
@@ -247,13 +298,3 @@ def test_a_restart_leaves_nothing_and_the_next_init_works() -> None:
         assert not session.exists(), "kill -9 of the kernel: its node ends with it, and removes the session"
     finally:
         kernel.close()
-
-
-def test_X22_workers_with_the_same_output_are_shown_together() -> None:
-    same = {"text": "a\n", "forms": [], "error": ""}
-    other = {"text": "b\n", "forms": [], "error": ""}
-    assert [group for group, _ in grouped({0: same, 1: other, 2: same, 3: same})] == [[0, 2, 3], [1]]
-    assert spans([5, 0, 1, 2]) == "0-2, 5" and spans([]) == ""
-    assert numbers("0,2-3", range(4)) == [0, 2, 3] and numbers("", range(2)) == [0, 1]
-    with pytest.raises(ValueError, match="no worker 9; they are 0-3"):
-        numbers("9", range(4))

@@ -56,6 +56,21 @@ def test_rays_utilities():
     assert callable(ray.util.placement_group)
 
 
+def test_row_75_rays_metrics_count():
+    from zmreg.integrations.ray.util.metrics import Counter, Gauge, Histogram
+
+    assert (Counter, Gauge, Histogram) == (zmreg.metrics.Counter, zmreg.metrics.Gauge, zmreg.metrics.Histogram)
+    counter = ray.util.metrics.Counter("ray_requests", description="Requests.", tag_keys=("actor",))
+    counter.set_default_tags({"actor": "a"}).inc()
+    counter.inc(2.0, tags={"actor": "b"})
+    gauge = Gauge("ray_level", tag_keys=("actor",))
+    gauge.set(5, tags={"actor": "a"})
+    Histogram("ray_took", description="Took.", boundaries=[1, 10], tag_keys=()).observe(3)
+    assert counter.info["default_tags"] == {"actor": "a"} and gauge.info["tag_keys"] == ("actor",)
+    with pytest.raises(ValueError, match="needs a value for tag 'actor'"):
+        gauge.set(5)
+
+
 def test_names_that_came_late_are_the_public_ones():
     for name, path in [("ActorPool", ray.util), ("ActorPool", ray.util.actor_pool), ("Queue", ray.util.queue)]:
         if name in zmreg.__all__:

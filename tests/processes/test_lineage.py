@@ -337,6 +337,22 @@ def test_X5_a_replica_outlives_its_source(nodes: Nodes, tmp_path: Path, count: C
     assert sorted(zmreg.who_has(ref)[ref]) == sorted([nodes.head.node_id, b.node_id])
 
 
+def test_X5_what_was_moved_outlives_the_node_it_came_from(nodes: Nodes) -> None:
+    a, b = nodes.others
+    large = 20_000_000
+    fill = zmreg.remote(max_retries=0, scheduling_strategy=on(a))(lambda nbytes: bytearray(nbytes))
+    refs = [fill.remote(large) for _ in range(4)]
+    zmreg.wait(refs, num_returns=4, timeout=BOUND_S, fetch_local=False)
+    assert zmreg.rebalance(refs, [a.node_id, b.node_id]) >= 2 * large
+    wait_until(lambda: sum(zmreg.who_has(ref)[ref] == [b.node_id] for ref in refs) == 2)
+    moved = [ref for ref in refs if zmreg.who_has(ref)[ref] == [b.node_id]]
+    stayed = next(ref for ref in refs if ref not in moved)
+    nodes.kill(a)
+    assert [len(value) for value in zmreg.get(moved, timeout=BOUND_S)] == [large] * 2
+    with pytest.raises(ObjectLostError):
+        stayed.get(timeout=BOUND_S)
+
+
 def test_D16_one_of_several_values_is_made_again_beside_the_others(
     nodes: Nodes, tmp_path: Path, count: Callable[[str], int]
 ) -> None:

@@ -74,3 +74,21 @@ def test_P24_the_death_of_a_stages_node(three: LocalCluster, retries: int) -> No
             read(itertools.count())
         assert caught.value.stage == "here"
         assert len(got) >= 20
+
+
+def test_P24_two_neighbours_that_die_together_are_an_error_in_its_place(three: LocalCluster) -> None:
+    """Each is what the other would go on from. What came before is whole and in order, and it is told at once."""
+    three.add_node(num_cpus=2, locs={"a"})
+    one = stage(lambda x: (x, zmreg.get_runtime_context().get_node_id()), name="one", locs={"a"}, retries=3)
+    other = stage(lambda x: x, name="other", locs={"a"}, num_cpus=0.01, retries=3)
+    pipe = Pipeline() | one | other | stage(lambda x: x, locs={"b"}, name="last")
+    assert len(pipe.plan().segments) == 3
+    got: list[tuple[int, str]] = []
+    with pytest.raises(PipelineError) as caught:
+        for x in pipe.stream(range(2_000), buffer=4):
+            got.append(x)
+            if len(got) == 20:
+                three.kill_node(got[0][1])
+    assert caught.value.stage in ("one", "other")
+    assert [x for x, _ in got] == list(range(len(got)))
+    assert 20 <= len(got) < 2_000

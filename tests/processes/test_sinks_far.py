@@ -42,8 +42,10 @@ def write_for_ever(sink: Sink, started: str) -> None:
 
 def test_W8_rows_of_other_nodes_are_there_when_it_is_closed(nodes: LocalCluster, tmp_path: Path) -> None:
     with Sink(tmp_path) as sink:
-        places = zmreg.get([write.remote(sink, worker, 1000) for worker in range(4)], timeout=T)
-    assert len(set(places)) == 2
+        places = [node.node_id for node in nodes.nodes[1:]] * 2
+        on = [write.options(scheduling_strategy=zmreg.NodeAffinitySchedulingStrategy(place)) for place in places]
+        writing = [each.remote(sink, worker, 1000) for worker, each in enumerate(on)]
+        assert zmreg.get(writing, timeout=T) == places
     rows = list(Sink.read(tmp_path))
     for worker in range(4):
         assert [row["n"] for row in rows if row["worker"] == worker] == [*range(1000)]

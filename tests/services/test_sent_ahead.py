@@ -16,6 +16,7 @@ from zmreg.services.calling.tasks import Tasks
 from zmreg.services.seat.callbacks import Callbacks
 from zmreg.services.seat.entries import INLINE, Entry
 from zmreg.services.seat.sharing import Sharing
+from zmreg.telemetry.past import Past
 from zmreg.wire import batches, payload
 
 ME, NODE, SLOW, OTHER = b"caller-1", b"node---1", b"worker-1", b"worker-2"
@@ -29,6 +30,7 @@ class Wires:
         self.dirty: set[Collecting] = set()
         self.lock = threading.RLock()
         self.callbacks = Callbacks()
+        self.past = Past()
         self.time = 100.0
         self.looks = 0
         self.posted: list[tuple[bytes, Message]] = []

@@ -20,6 +20,7 @@ from zmreg.store.objects import (
     Refused,
     StartRestore,
     StartSpill,
+    demote,
     some,
 )
 from zmreg.store.records import MOVES, Holding, Move, State
@@ -504,3 +505,35 @@ def test_X5_a_promoted_copy_is_spilled_and_never_dropped() -> None:
     assert store.statistics().cached_bytes == 0
     assert ask(store, 2, 4) == [spill(1, 0, 2)]
     assert store.promote(oid(9)) == []
+
+
+def test_X5_a_primary_that_is_demoted_goes_at_once_or_when_its_room_is_wanted() -> None:
+    store = table(4)
+    make(store, 1, 2)
+    make(store, 2, 2)
+    store.pin(B, oid(2))
+    assert demote(store, oid(1)) == [Freed(oid(1))]
+    assert demote(store, oid(2)) == [], "it is read in place"
+    assert store.describe(oid(2)) == (2 * PAGE, True)
+    assert store.unpin(B, oid(2)) == [] and store.contains(oid(2))
+    assert Freed(oid(2)) in ask(store, 3, 4), "dropped, and not written to disk"
+    assert demote(store, oid(2)) == demote(store, oid(9)) == []
+
+
+def test_X5_a_primary_on_disk_that_is_demoted_takes_its_file_along() -> None:
+    store = table(2)
+    make(store, 1, 2)
+    assert ask(store, 2, 2) == [spill(1, 0, 2)]
+    store.spilled(oid(1), None)
+    assert demote(store, oid(1)) == [Freed(oid(1)), DropSpilled(oid(1))]
+    assert not store.contains(oid(1))
+
+
+def test_X5_a_primary_that_is_demoted_while_it_is_spilled_is_still_readable() -> None:
+    store = table(2)
+    make(store, 1, 2)
+    assert ask(store, 2, 2) == [spill(1, 0, 2)]
+    assert demote(store, oid(1)) == []
+    assert store.spilled(oid(1), None) == [granted(2, 0, 2)]
+    assert store.contains(oid(1))
+    assert store.free(oid(1)) == [Freed(oid(1)), DropSpilled(oid(1))]

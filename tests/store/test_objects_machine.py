@@ -22,6 +22,7 @@ from zmreg.store.objects import (
     StartRestore,
     StartSpill,
     StoreEffect,
+    demote,
 )
 from zmreg.store.records import State
 
@@ -183,6 +184,13 @@ class StoreModel(RuleBasedStateMachine):
         object_id = known[pick % len(known)]
         self.perform(self.table.free(object_id))
         assert object_id not in self.offered
+
+    @precondition(lambda self: self.offered)
+    @rule(pick=picks, back=st.booleans())
+    def demote_or_promote(self, pick: int, back: bool) -> None:
+        object_id = sorted(self.offered)[pick % len(self.offered)]
+        self.perform(self.table.promote(object_id) if back else demote(self.table, object_id))
+        assert object_id in self.offered or object_id not in self.places
 
     @rule(owner=st.integers(0, 1), really=seldom)
     def free_owned_by(self, owner: int, really: bool) -> None:

@@ -40,6 +40,13 @@ def a_generator_gives_a_ref_an_item() -> None:
     assert_type([ref.get() for ref in letters.remote("ab")], list[str])
     assert_type(next(numbers.remote(3)), ObjectRef[int])
     letters.remote(1)  # error
+    letters.remote("ab").close("early")  # error
+
+
+async def items_are_awaited() -> None:
+    async for ref in numbers.remote(3):
+        assert_type(ref, ObjectRef[int])
+        assert_type(await ref, int)
 
 
 def knows_parameters_and_results() -> None:
@@ -50,6 +57,8 @@ def knows_parameters_and_results() -> None:
     assert_type(ref.result(), str)
     assert_type(halve.remote(number=3), ObjectRef[float])
     assert_type(shout.options(num_cpus=2).remote("hi"), ObjectRef[str])
+    assert_type(shout.options(name="loud", quiet=True).remote("hi"), ObjectRef[str])
+    shout.options(quiet=True).remote(1)  # error
 
 
 def keeps_the_signature(function: RemoteFunction[[str, int], str]) -> None:
@@ -79,6 +88,11 @@ def get_knows_its_argument() -> None:
     assert_type(zmreg.get(refs[0]), str)
     assert_type(zmreg.get(refs), list[str])
     assert_type(zmreg.get(refs, timeout=1.0), list[str])
+    assert_type(zmreg.get((refs[0], refs[1]), cancel_on_interrupt=True), list[str])
+    assert_type(refs[0].get(cancel_on_interrupt=True), str)
+    assert_type(refs[0].meta.age_s, float | None)
+    zmreg.get(refs[0], cancel_on_interrupt="yes")  # error
+    zmreg.get({"a": refs[0]})  # error
     zmreg.get("not a ref")  # error
     zmreg.get(refs[0], timeout="soon")  # error
 
@@ -90,6 +104,10 @@ def wait_and_as_completed_keep_the_type() -> None:
     assert_type(pending, list[ObjectRef[str]])
     for ref in zmreg.as_completed(refs):
         assert_type(ref, ObjectRef[str])
+    assert_type(zmreg.progress(refs), list[str])
+    zmreg.wait(refs[0])  # error
+    zmreg.wait(refs, timeout="soon")  # error
+    zmreg.progress(3)  # error
 
 
 async def awaiting_gives_the_value() -> None:

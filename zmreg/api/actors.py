@@ -14,12 +14,13 @@ from zmreg.api.environments import equipped, portable, settled
 from zmreg.api.functions import Signature, several
 from zmreg.api.refs import ObjectRef
 from zmreg.api.strategies import strategy_of
-from zmreg.api.streams import BACKPRESSURE, check_returns, note_returns, streams
+from zmreg.api.streams import ACTOR_BACKPRESSURE, BACKPRESSURE, check_returns, note_returns, streams
 from zmreg.model.errors import GetTimeoutError, PendingCallsLimitError
 from zmreg.model.specs import Shape, actor_shapes
 from zmreg.services.calling.acting import ActorOrder, create_actor, find_actor, kill_actor
 from zmreg.services.calling.calls import Template
 from zmreg.services.calling.kinds import OPTIONS, RELEASE, options_of
+from zmreg.services.calling.manners import mannered
 from zmreg.services.calling.submit import submit_actor_call
 from zmreg.services.seat.client import Client
 from zmreg.services.seat.entries import Entry
@@ -212,6 +213,9 @@ class ActorClass(Generic[T]):
         if (limit := options.get(BACKPRESSURE)) is not None:
             for own in self._methods.values():
                 own.setdefault(BACKPRESSURE, limit)
+        if (cap := options.get(ACTOR_BACKPRESSURE)) is not None:
+            for own in self._methods.values():
+                own[ACTOR_BACKPRESSURE] = cap
         grouping.check_class(cls, self._methods, options)
         self._signature = Signature(cls, cls.__name__)
         self._signatures = {
@@ -264,7 +268,7 @@ class ActorClass(Generic[T]):
             ),
         )
         try:
-            shipped = grouping.grouped(self._cls, self._methods, options)
+            shipped = mannered(grouping.grouped(self._cls, self._methods, options), options, self._cls.__name__)
             lifeline = create_actor(seat, equipped(shipped, env), order, args, kwargs)
         except ValueError:
             found = get_actor_or_none(options["name"], namespace) if options.get("get_if_exists") else None

@@ -10,11 +10,11 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from zmreg.api.environments import check_env, prepared
+from zmreg.api.environments import of_program, prepared
 from zmreg.api.locations import replicate
-from zmreg.api.refs import ObjectRef
+from zmreg.api.refs import ObjectRef, interrupted
 from zmreg.api.streams import ObjectRefGenerator
-from zmreg.model.errors import ClusterError, GetTimeoutError
+from zmreg.model.errors import ClusterError
 from zmreg.model.record import Record
 from zmreg.services.seat import client as seats
 from zmreg.services.seat.client import Client
@@ -89,7 +89,7 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
         "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources and dict(resources),
         "locs": tuple(locs or ()) or None, "object_store_bytes": object_store_bytes, "namespace": namespace,
         "log_to_driver": log_to_driver, "address": address, "key": key and os.fspath(key),
-        "runtime_env": check_env(runtime_env), **more,
+        "runtime_env": of_program(runtime_env), **more,
     }  # fmt: skip
     with _guard:
         seat = seats.current()
@@ -105,8 +105,8 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
             _embedded.close()  # its node is gone: threads and sockets are still there
             _embedded = None
         _embedded = _come(wanted)
-        if runtime_env:
-            _equip(_embedded, runtime_env)
+        if wanted["runtime_env"]:
+            _equip(_embedded, wanted["runtime_env"])
         if log_to_driver:
             from zmreg.services.seat import screen  # late: for drivers
 
@@ -152,6 +152,8 @@ def _equip(embedded: Embedded | Attached, runtime_env: Mapping[str, Any]) -> Non
 
 def _different(old: Mapping[str, Any], new: Mapping[str, Any], running: ClusterInfo) -> str:
     """What a second init wants otherwise, as text. No address is no wish for another cluster."""
+    if old["address"] == "in-process":  # zmreg.testing: the program under test may call init as it always does
+        return ""
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if new["address"] in (None, running.address):
         names = [name for name in names if name != "address"]
@@ -231,28 +233,40 @@ atexit.register(_at_exit)
 
 @overload
 def get(
-    refs: ObjectRef[T], timeout: float | None = None, *, copy: bool = False, return_exceptions: bool = False
-) -> T: ...
+    refs: ObjectRef[T], timeout: float | None = None, *, copy: bool = False, return_exceptions: bool = False,
+    cancel_on_interrupt: bool = False,
+) -> T: ...  # fmt: skip
 @overload
 def get(
-    refs: Sequence[ObjectRef[T]], timeout: float | None = None, *, copy: bool = False, return_exceptions: bool = False
-) -> list[T]: ...
-def get(refs: Any, timeout: float | None = None, *, copy: bool = False, return_exceptions: bool = False) -> Any:
+    refs: Sequence[ObjectRef[T]], timeout: float | None = None, *, copy: bool = False, return_exceptions: bool = False,
+    cancel_on_interrupt: bool = False,
+) -> list[T]: ...  # fmt: skip
+def get(
+    refs: Any, timeout: float | None = None, *, copy: bool = False, return_exceptions: bool = False,
+    cancel_on_interrupt: bool = False,
+) -> Any:  # fmt: skip
     """The value of a ref, or the list of values of a sequence of refs, in order; one deadline for all.
 
     Raises the first failure found, without waiting for the rest; with `return_exceptions` errors stand in the list
-    instead. GetTimeoutError after `timeout` seconds (0 polls); TypeError for anything but refs.
+    instead. GetTimeoutError after `timeout` seconds (0 polls); TypeError for anything but refs. Ctrl-C ends the wait,
+    and what it was for goes on, unless `cancel_on_interrupt`.
     """
     if isinstance(refs, ObjectRef):
-        if return_exceptions:
-            return _get_all([refs], timeout, copy)[0]
-        return refs.get(timeout, copy)
+        if not return_exceptions:
+            return refs.get(timeout, copy, cancel_on_interrupt)
+        return get([refs], timeout, copy=copy, return_exceptions=True, cancel_on_interrupt=cancel_on_interrupt)[0]
     if isinstance(refs, ObjectRefGenerator):  # as Ray has it: its items are got one by one
         return refs
     entries = _entries(refs, "get")
-    if return_exceptions:
-        return _get_all(list(refs), timeout, copy)
-    return client().get(entries, timeout, copy)
+    try:
+        if return_exceptions:
+            from zmreg.api.gathering import get_each  # late: few ask for errors as values
+
+            return get_each(list(refs), timeout, copy)
+        return client().get(entries, timeout, copy)
+    except KeyboardInterrupt:
+        interrupted(entries, cancel_on_interrupt)
+        raise
 
 
 def _entries(refs: Any, what: str, waits: bool = False) -> list[Any]:
@@ -263,81 +277,6 @@ def _entries(refs: Any, what: str, waits: bool = False) -> list[Any]:
         if not isinstance(ref, ObjectRef) and not (waits and isinstance(ref, ObjectRefGenerator)):
             raise TypeError(f"zmreg.{what} takes refs, not {type(ref).__name__}: {ref!r:.80}")
     return [ref._entry for ref in refs]
-
-
-def _get_all(refs: list[ObjectRef[Any]], timeout: float | None, copy: bool) -> list[Any]:
-    seat = client()
-    entries = [ref._entry for ref in refs]
-    distinct = list({id(entry): entry for entry in entries}.values())
-    if not seat.wait_for(distinct, len(distinct), False, timeout):
-        seat.check()
-        raise GetTimeoutError(
-            f"not all of {len(refs)} objects were there within {timeout} s; the work goes on", timeout
-        )
-    values: list[Any] = []
-    for ref in refs:
-        try:
-            values.append(ref.get(None, copy))
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001  asked for: errors as values
-            values.append(error)
-    return values
-
-
-def gather(structure: Any, timeout: float | None = None, *, errors: str = "raise") -> Any:
-    """The same nested structure (lists, tuples, sets, dicts) with every ref in it replaced by its value.
-
-    `errors`: "raise" the first one found, "return" each in the place of its value, or "skip" what failed (None where
-    nothing can be left out: a ref alone, a field of a named tuple). GetTimeoutError after `timeout` seconds in all.
-    """
-    if errors not in ("raise", "return", "skip"):
-        raise ValueError(f"errors={errors!r}: use 'raise', 'return' or 'skip'")
-    refs: list[ObjectRef[Any]] = []
-    _collect(structure, refs)
-    values = {id(ref): value for ref, value in zip(refs, _gathered(refs, timeout, errors), strict=True)}
-    whole = _replace(structure, values)
-    return None if whole is _SKIPPED else whole
-
-
-_SKIPPED: Any = object()
-
-
-def _gathered(refs: list[ObjectRef[Any]], timeout: float | None, errors: str) -> list[Any]:
-    if errors == "raise":
-        return get(refs, timeout)
-    values = _get_all(refs, timeout, False)
-    if errors == "return":
-        return values
-    # By the ref: a value may be an exception that a task returned.
-    return [_SKIPPED if ref.failed() else value for ref, value in zip(refs, values, strict=True)]
-
-
-def _collect(part: Any, refs: list[ObjectRef[Any]]) -> None:
-    if isinstance(part, ObjectRef):
-        refs.append(part)
-    elif isinstance(part, Mapping):
-        for value in part.values():
-            _collect(value, refs)
-    elif isinstance(part, (list, tuple, set, frozenset)):
-        for value in part:
-            _collect(value, refs)
-
-
-def _replace(part: Any, values: Mapping[int, Any]) -> Any:
-    if isinstance(part, ObjectRef):
-        return values[id(part)]
-    if isinstance(part, Mapping):
-        pairs = {key: _replace(value, values) for key, value in part.items()}
-        return {key: value for key, value in pairs.items() if value is not _SKIPPED}
-    if isinstance(part, tuple) and hasattr(part, "_fields"):
-        fields: list[Any] = [_replace(value, values) for value in part]
-        named: Any = type(part)
-        return named(*(None if value is _SKIPPED else value for value in fields))
-    if isinstance(part, (list, tuple, set, frozenset)):
-        items = (_replace(value, values) for value in part)
-        return type(part)(value for value in items if value is not _SKIPPED)
-    return part
 
 
 def put(value: T, *, replicas: int = 1) -> ObjectRef[T]:
@@ -374,7 +313,11 @@ def wait(
         raise ValueError(f"num_returns={num_returns} is out of range; there are {len(entries)} refs")
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout={timeout} is negative; 0 polls, None waits")
-    order = client().first_settled(entries, num_returns, timeout)
+    try:
+        order = client().first_settled(entries, num_returns, timeout)
+    except KeyboardInterrupt:
+        interrupted(entries)
+        raise
     chosen = {id(entry) for entry in order[:num_returns]}
     if fetch_local:
         client().fetch_ahead(entry for entry in entries if id(entry) in chosen)

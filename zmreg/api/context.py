@@ -35,13 +35,14 @@ class RuntimeContext:
         return task[0].hex() if task else None
 
     def get_task_name(self) -> str | None:
-        """The running function's name; None in a driver."""
+        """How the running call is named: as its caller says, else as its function; None in a driver."""
         task = running_task()
         return task[1] if task else None
 
     def get_task_function_name(self) -> str | None:
         """The running function or method, with its class; None in a driver."""
-        return self.get_task_name()
+        task = running_task()
+        return getattr(task[1], "function", task[1]) if task else None
 
     def get_attempt_number(self) -> int:
         """How often the running task or call was begun before: 0 the first time, and in a driver."""

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from zmreg.api.cluster import get
 from zmreg.api.functions import RemoteFunction
-from zmreg.api.refs import ObjectRef, notified
+from zmreg.api.refs import ObjectRef, interrupted, notified
 from zmreg.model.errors import GetTimeoutError
 from zmreg.services.seat.client import Waiter
 from zmreg.services.seat.seats import client, unpack_failure
@@ -238,11 +238,20 @@ def progress(refs: Iterable[ObjectRef[T]], every_s: float = 2.0) -> list[T]:
     With tqdm installed it is a bar, else a line on stderr every `every_s` seconds. Raises, at the end, what `get` does.
     """
     wanted = list(refs)
+    try:
+        _show_progress(wanted, every_s)
+    except KeyboardInterrupt:
+        interrupted([ref._entry for ref in wanted])
+        raise
+    return get(wanted)
+
+
+def _show_progress(wanted: list[ObjectRef[T]], every_s: float) -> None:
     if (bar := _bar(len(wanted))) is not None:
         with bar:
             for _ in as_completed(wanted):
                 bar.update(1)
-        return get(wanted)
+        return
     start = last = time.monotonic()
     for count, _ in enumerate(as_completed(wanted), 1):
         now = time.monotonic()
@@ -250,7 +259,6 @@ def progress(refs: Iterable[ObjectRef[T]], every_s: float = 2.0) -> list[T]:
             last = now
             rate = count / max(now - start, 1e-9)
             print(f"{count}/{len(wanted)} done, {rate:.1f}/s, {now - start:.1f} s", file=sys.stderr)
-    return get(wanted)
 
 
 def _bar(total: int) -> Any:

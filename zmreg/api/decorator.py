@@ -62,6 +62,7 @@ def _make(target: Any, options: dict[str, Any]) -> Any:
         opts.check_actor_options(options)
         return ActorClass(target, options)
     if callable(target):
+        options = opts.with_policy(options)
         opts.check_task_options(options)
         if options.get("cache"):
             from zmreg.api.caching import cached  # late: few are

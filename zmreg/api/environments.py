@@ -51,6 +51,25 @@ def check_env(given: Any) -> dict[str, Any] | Environment | None:
     return checked or None
 
 
+def of_program(given: Any) -> dict[str, Any] | Environment | None:
+    """What `init(runtime_env=...)` says, over what a submitted job was given for all of its programs (JSON, in
+    ZMREG_RUNTIME_ENV); checked. ValueError and TypeError as `check_env`."""
+    jobs = os.environ.get("ZMREG_RUNTIME_ENV")
+    if not jobs or isinstance(given, Environment):
+        return check_env(given)
+    import json  # late: for jobs
+
+    both = {**json.loads(jobs), **check_mapping(given)}
+    both["env_vars"] = {**json.loads(jobs).get("env_vars", {}), **check_mapping(given).get("env_vars", {})}
+    return check_env(both)
+
+
+def check_mapping(given: Any) -> Mapping[str, Any]:
+    """A `runtime_env` as a mapping; an empty one for None. As `check_env` raises."""
+    check_env(given)
+    return given or {}
+
+
 def _variables(given: Any) -> dict[str, str]:
     if not isinstance(given, Mapping):
         raise TypeError(f"runtime_env env_vars is a dictionary of strings, not {type(given).__name__}")

@@ -103,6 +103,7 @@ class Executor(concurrent.futures.Executor):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        options = opts.with_policy(options)
         opts.check_task_options(options)
         self._limit = max_workers
         self._setup = _setup_of(initializer, tuple(initargs))

@@ -15,6 +15,7 @@ from zmreg.model.specs import ENV
 from zmreg.services.calling.advice import PROJECTION
 from zmreg.services.calling.calls import Template
 from zmreg.services.calling.limits import limited
+from zmreg.services.calling.manners import manner_of, written
 from zmreg.services.calling.streaming import StreamEntry
 from zmreg.services.calling.submit import define, submit_task
 from zmreg.services.seat.client import Client
@@ -82,10 +83,13 @@ class Body:
         shape, env = settled(seat, opts.shape_of(options), options)
         if self._client is not seat or self._env != env.key:
             shipped = limited(self.function, self._max_calls)
-            self._shipped = define(seat, Equipped(shipped, env) if env.key else shipped)
+            shipment = self._shipped = define(seat, Equipped(shipped, env) if env.key else shipped)
             self._client, self._env = seat, env.key
-        digest, blob, captured = self._shipped
-        template = Template(name, digest, shape.with_terms({ENV: env.key}) if env.key else shape)
+        else:
+            shipment = self._shipped
+        digest, blob, captured = shipment
+        target = digest + written(manner_of(options, getattr(self.function, "__name__", "")))
+        template = Template(name, target, shape.with_terms({ENV: env.key}) if env.key else shape)
         template.blob, template.contained = blob, captured
         note_returns(template, options, streams(self.function, options))
         template.max_retries = opts.max_retries_of(options)
@@ -120,7 +124,9 @@ class RemoteFunction(Generic[P, R]):
         seat = client()
         template = self._template
         if template is None or self._client is not seat:
-            template = self._template = self._body.template(seat, self._name, self._options)
+            template = self._body.template(seat, self._name, self._options)
+            self._client = None  # between the two, another thread's seat must not take this one's (in-process cluster)
+            self._template = template
             self._client = seat
         entries = submit_task(seat, template, args, kwargs).entries
         if len(entries) == 1:
@@ -138,6 +144,7 @@ class RemoteFunction(Generic[P, R]):
 
     def options(self, **options: Any) -> RemoteFunction[P, R]:
         """The same function with other options, for one call or many; the original stays as it is."""
+        options = opts.with_policy(options)
         if "max_calls" in options:
             raise ValueError("max_calls belongs to the function: @zmreg.remote(max_calls=...), not options(...)")
         if options.get("cache"):

@@ -1,8 +1,8 @@
-"""Where values are, and having them in several places: who_has, has_what, replicate, scatter."""
+"""Where values are, and having them elsewhere: who_has, has_what, replicate, rebalance, scatter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from zmreg.api.refs import ObjectRef
@@ -114,10 +114,65 @@ def _free_bytes(seat: Client) -> dict[bytes, int]:
 
 
 def _copy(seat: Client, wanted: Iterable[tuple[Entry, bytes]]) -> None:
-    refused = seat.copying.copy(wanted)
+    _complain(seat.copying.copy(wanted))
+
+
+def _complain(refused: Mapping[tuple[bytes, bytes], str]) -> None:
     if refused:
         texts = [f"object {key[0].hex()} to node {key[1].hex()}: {reason}" for key, reason in refused.items()]
         raise ClusterError(f"{len(refused)} copies could not be made: {'; '.join(texts[:3])}")
+
+
+def rebalance(
+    refs: ObjectRef[Any] | Iterable[ObjectRef[Any]] | None = None,
+    nodes: str | Iterable[str] | None = None,
+    timeout: float | None = None,
+) -> int:
+    """Move values from nodes whose stores are full to nodes whose are not; how many bytes have moved.
+
+    `refs`: by default all that this program holds. `nodes`: ids as in `zmreg.nodes()`, by default all that live and do
+    not leave. Only what makes two nodes clearly more alike moves, the rest stays where it is; a value has as many
+    copies that stay as before, and is at its new node before it leaves the old one, so nobody sees anything of it. What
+    is read in place leaves when it is read no more. Returns when it is done; 10,000 values at most move in one call.
+    Values that are not there yet are waited for, `timeout` seconds at most (GetTimeoutError), and errors stay where
+    they are. Left out are small values, which live with their owner, and, without `refs`, those of other owners and
+    those that are not there yet.
+    Raises ValueError for a ref of another owner: its owner moves it. ClusterError for a node that is not there, or that
+    cannot take a value: those that it took have moved.
+    """
+    from zmreg.services.seat.rebalancing import held_here
+    from zmreg.services.seat.rebalancing import rebalance as move  # late: few programs do this
+
+    seat = client()
+    if refs is None:
+        entries = held_here(seat)
+    else:
+        wanted = [refs] if isinstance(refs, ObjectRef) else list(refs)
+        entries = list({ref._entry.object_id: ref._entry for ref in wanted}.values())
+        for entry in entries:
+            if entry.owner != seat.me:
+                text = f"object {entry.object_id.hex()} belongs to process {entry.owner.hex()}, which can rebalance it"
+                raise ValueError(text)
+        if not seat.wait_for(entries, len(entries), False, timeout):
+            raise GetTimeoutError(f"not all of {len(entries)} objects were there within {timeout} s to move", timeout)
+    stores = _stores(seat, nodes)
+    stored = [entry for entry in entries if isinstance(entry.value, Stored)]
+    moved, refused = move(seat, stored, _holders(seat, stored), stores)
+    _complain(refused)
+    return moved
+
+
+def _stores(seat: Client, nodes: str | Iterable[str] | None) -> dict[bytes, tuple[int, int]]:
+    """Node -> (bytes in use, size of its store), of those asked for."""
+    rows = {row["NodeID"]: row for row in seat.ask("nodes") or () if row["Alive"]}
+    usable = [node for node, row in rows.items() if row["State"] == "ALIVE"]
+    wanted = usable if nodes is None else [nodes] if isinstance(nodes, str) else list(nodes)
+    for node in wanted:
+        if node not in rows:
+            raise ClusterError(f"no living node {node} is in the cluster; zmreg.nodes() lists them")
+    return {
+        bytes.fromhex(node): (rows[node]["ObjectStoreUsedBytes"], rows[node]["ObjectStoreBytes"]) for node in wanted
+    }
 
 
 def scatter(values: Iterable[T], broadcast: bool = False) -> list[ObjectRef[T]]:

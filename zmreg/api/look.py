@@ -9,9 +9,11 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from zmreg.api.refs import age_of
 from zmreg.model.errors import ZmregError
 from zmreg.services.seat.client import current
 from zmreg.services.seat.entries import STATE_NAMES, Entry, Stored, error_line
+from zmreg.services.seat.ticks import old
 
 if TYPE_CHECKING:
     from zmreg.api.actors import ActorHandle
@@ -64,7 +66,7 @@ def _cell(value: object) -> str:
 
 
 def facts_of(entry: Entry) -> list[tuple[str, object]]:
-    """State, type, size, holders, how long it took, and the error in one line; it does not count as read."""
+    """State, type, size, holders, age, how long it took, and the error in one line; it does not count as read."""
     task, value = entry.task, entry.value
     holder = value.holder if isinstance(value, Stored) else b""
     return [
@@ -73,6 +75,7 @@ def facts_of(entry: Entry) -> list[tuple[str, object]]:
         ("size", amount(entry.nbytes) if entry.nbytes and entry.failure is None else ""),
         ("holder", holder.hex()),
         ("made by", task.template.name if task is not None else ""),
+        ("age", old(age_of(entry))),
         ("ran for", f"{entry.took_us / 1e6:.3g} s" if entry.took_us else ""),
         ("error", error_line(entry)),
     ]
@@ -117,6 +120,7 @@ def of_generator(generator: ObjectRefGenerator[Any]) -> str:
         repr(generator),
         [
             ("state", "ended" if stream.flow.over else "running"),
+            ("age", old(age_of(generator._done._entry))),
             ("items ready", len(stream.ready)),
             ("items received", stream.flow.received),
         ],

@@ -8,9 +8,11 @@ from typing import Any
 
 from zmreg.api.environments import check_env
 from zmreg.api.strategies import labels_of, selected, strategy_of
-from zmreg.api.streams import BACKPRESSURE, check_returns
+from zmreg.api.streams import ACTOR_BACKPRESSURE, BACKPRESSURE, check_returns
+from zmreg.model.policy import Policy
 from zmreg.model.record import Terms
 from zmreg.model.specs import LABEL, PRIORITY, Shape
+from zmreg.services.calling.manners import check_manner
 
 TASK_OPTIONS: dict[str, Any] = {
     "num_cpus": None,
@@ -24,13 +26,16 @@ TASK_OPTIONS: dict[str, Any] = {
     "max_calls": None,
     "retry_exceptions": False,
     "name": None,
+    "quiet": False,
     "enable_task_events": True,
+    "_labels": None,
     "version": None,
     "scheduling_strategy": None,
     "runtime_env": None,
     "label_selector": None,
     "priority": 0,
     "cache": False,
+    "policy": None,
 }
 ACTOR_OPTIONS: dict[str, Any] = {
     "num_cpus": None,
@@ -39,7 +44,9 @@ ACTOR_OPTIONS: dict[str, Any] = {
     "memory": None,
     "locs": (),
     "name": None,
+    "quiet": False,
     "enable_task_events": True,
+    "_labels": None,
     "namespace": None,
     "get_if_exists": False,
     "lifetime": None,
@@ -48,6 +55,7 @@ ACTOR_OPTIONS: dict[str, Any] = {
     "max_concurrency": None,
     "max_pending_calls": -1,
     BACKPRESSURE: None,
+    ACTOR_BACKPRESSURE: None,
     "concurrency_groups": None,
     "allow_out_of_order_execution": None,
     "scheduling_strategy": None,
@@ -80,9 +88,27 @@ def check_names(given: Iterable[str], known: Mapping[str, Any], what: str) -> No
             raise ValueError(f"unknown option {name!r} for {what}{hint} Valid options: {', '.join(sorted(known))}")
 
 
+def with_policy(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without `policy`: what it says stands where nothing else is said. TypeError for what no task can do."""
+    own = {name: value for name, value in options.items() if name != "policy"}
+    if (policy := options.get("policy")) is None:
+        return own
+    if not isinstance(policy, Policy):
+        raise TypeError(f"policy must be a zmreg.Policy, not {policy!r:.80}")
+    said = policy.said("a task", ("retries", "retry_on", "cache", "buffer"))
+    from_it = {_BY_POLICY[name]: value for name, value in said.items()}
+    if "retries" in said:
+        from_it.setdefault("retry_exceptions", True)
+    return {**from_it, **own}
+
+
+_BY_POLICY = {"retries": "max_retries", "retry_on": "retry_exceptions", "cache": "cache", "buffer": BACKPRESSURE}
+
+
 def check_task_options(options: Mapping[str, Any]) -> None:
     """TypeError or ValueError for values no task can have."""
     check_names(options, TASK_OPTIONS, "a task")
+    check_manner(options)
     shape_of(options)
     check_env(options.get("runtime_env"))
     check_returns(options)
@@ -106,6 +132,7 @@ def check_cached(options: Mapping[str, Any]) -> None:
 def check_actor_options(options: Mapping[str, Any]) -> None:
     """TypeError or ValueError for values no actor can have."""
     check_names(options, ACTOR_OPTIONS, "an actor")
+    check_manner(options)
     shape_of(options)
     check_env(options.get("runtime_env"))
     check_returns(options)

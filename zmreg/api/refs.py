@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from zmreg.model.record import Record
@@ -12,6 +12,7 @@ from zmreg.services.seat.client import EntryRef
 from zmreg.services.seat.client import current as current_client
 from zmreg.services.seat.entries import FAILED, PENDING, STATE_NAMES, Entry, Stored, error_line
 from zmreg.services.seat.seats import client, note_reference
+from zmreg.services.seat.ticks import old
 
 if TYPE_CHECKING:
     # At run time in the methods that need them: asyncio alone is a fifth of what `import zmreg` may cost.
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import concurrent.futures
 
 T = TypeVar("T")
+B = TypeVar("B")
 
 # As long as a get() waits before it tells (services/seat/client.py).
 _BLOCKED_AFTER_S = 0.001
@@ -36,6 +38,8 @@ class ObjectMeta(Record):
     owner: str
     task_s: float
     """How long the task that made it ran."""
+    age_s: float | None
+    """Since the call that makes it, or the put, as far as that is known; None for refs of other processes."""
 
 
 class ObjectRef(EntryRef, Generic[T]):
@@ -52,14 +56,29 @@ class ObjectRef(EntryRef, Generic[T]):
 
     # -- values -----------------------------------------------------------------------------------------------------
 
-    def get(self, timeout: float | None = None, copy: bool = False) -> T:
+    def get(self, timeout: float | None = None, copy: bool = False, cancel_on_interrupt: bool = False) -> T:
         """The value; waits for it, at most `timeout` seconds (0 polls).
 
-        Arrays come as read-only views of shared memory; `copy=True` gives private, writable ones.
+        Arrays come as read-only views of shared memory; `copy=True` gives private, writable ones. Ctrl-C ends the wait;
+        with `cancel_on_interrupt` it cancels what was waited for, too.
         Raises GetTimeoutError, TaskError (also an instance of the user's class), WorkerDiedError, ObjectLostError, ...
         """
-        value: T = client().get_one(self._entry, timeout, copy)
+        try:
+            value: T = client().get_one(self._entry, timeout, copy)
+        except KeyboardInterrupt:
+            interrupted((self._entry,), cancel_on_interrupt)
+            raise
         return value
+
+    def get_into(self, out: B, timeout: float | None = None) -> B:
+        """Copy the value, an array or bytes, into `out`: an array of the same shape and dtype, or memory of that size.
+        Returns `out`.
+
+        TypeError, ValueError when it does not fit (nothing is written then), and what `get` raises.
+        """
+        from zmreg.api.into import copy_into  # late: few ask for it
+
+        return copy_into(self.get(timeout), out)
 
     def result(self, timeout: float | None = None) -> T:
         """`get` under the name that concurrent.futures has for it."""
@@ -68,7 +87,11 @@ class ObjectRef(EntryRef, Generic[T]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error `get` would raise, or None. Raises GetTimeoutError when it is not known in time."""
         seat = client()
-        seat.settled(self._entry, timeout)
+        try:
+            seat.settled(self._entry, timeout)
+        except KeyboardInterrupt:
+            interrupted((self._entry,))
+            raise
         return seat.error_of(self._entry) if self._entry.state >= FAILED else None
 
     def done(self) -> bool:
@@ -114,6 +137,7 @@ class ObjectRef(EntryRef, Generic[T]):
             holders=tuple(node.hex() for node in holders),
             owner=entry.owner.hex(),
             task_s=entry.took_us / 1e6,
+            age_s=age_of(entry),
         )
 
     def __getitem__(self, key: Any) -> ObjectRef[Any]:
@@ -198,12 +222,27 @@ class ObjectRef(EntryRef, Generic[T]):
         what = f", {entry.type_name}" if entry.type_name and not error else ""
         size = f", {entry.nbytes} bytes" if entry.nbytes and not error else ""
         text = f": {error}" if error else ""
-        return f"<ObjectRef {entry.object_id[-4:].hex()} [{STATE_NAMES[entry.state]}{what}{size}{text}]>"
+        age = old(age_of(entry))
+        aged = f", {age} old" if age else ""
+        return f"<ObjectRef {entry.object_id[-4:].hex()} [{STATE_NAMES[entry.state]}{what}{size}{text}{aged}]>"
 
     def _repr_html_(self) -> str:
         from zmreg.api.look import card, facts_of  # late: for notebooks alone
 
         return card(f"ObjectRef {self.hex()}", facts_of(self._entry))
+
+
+def age_of(entry: Entry) -> float | None:
+    """Seconds since its number was given out, if that was here and is known. Waits for nothing, and for no lock."""
+    seat = current_client()
+    return None if seat is None or entry.owner != seat.me else seat.ticks.age(entry.counter)
+
+
+def interrupted(entries: Iterable[Entry], cancel: bool = False) -> None:
+    """A wait for these ends by KeyboardInterrupt, which the caller raises: see api/interrupting.py."""
+    from zmreg.api.interrupting import ended  # late: for Ctrl-C alone
+
+    ended(entries, cancel)
 
 
 async def notified(listen: Callable[[Callable[[], None]], object], timeout: float | None = None) -> None:

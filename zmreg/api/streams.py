@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from zmreg.api.refs import ObjectRef, notified
+from zmreg.api.refs import ObjectRef, age_of, interrupted, notified
 from zmreg.services.calling.streaming import STREAMING, Stream, StreamEntry, stream_of
 from zmreg.services.seat.entries import FREED, PENDING, Entry
+from zmreg.services.seat.ticks import old
 
 if TYPE_CHECKING:
     from zmreg.services.calling.calls import Template
@@ -43,7 +44,11 @@ class ObjectRefGenerator(Generic[T]):
             due = self._entry
             if due.state == FREED:
                 raise StopIteration
-            stream.seat.settled(due, None)
+            try:
+                stream.seat.settled(due, None)
+            except KeyboardInterrupt:
+                interrupted((due,))
+                raise
         return ObjectRef(entry)
 
     def __aiter__(self) -> ObjectRefGenerator[T]:
@@ -116,7 +121,9 @@ class ObjectRefGenerator(Generic[T]):
     def __repr__(self) -> str:
         stream = self._stream
         state = "ended" if stream.flow.over else "running"
-        return f"<ObjectRefGenerator {self._done.hex()[-8:]} [{state} | {len(stream.ready)} items ready]>"
+        age = old(age_of(self._done._entry))
+        aged = f" | {age} old" if age else ""
+        return f"<ObjectRefGenerator {self._done.hex()[-8:]} [{state} | {len(stream.ready)} items ready{aged}]>"
 
     def _repr_html_(self) -> str:
         from zmreg.api.look import of_generator  # late: for notebooks alone
@@ -127,6 +134,7 @@ class ObjectRefGenerator(Generic[T]):
 # -- options ----------------------------------------------------------------------------------------------------------
 
 BACKPRESSURE = "_generator_backpressure_num_objects"
+ACTOR_BACKPRESSURE = "_actor_generator_backpressure_num_objects"
 
 
 def streams(function: Callable[..., Any], options: Mapping[str, Any]) -> bool:
@@ -148,6 +156,8 @@ def note_returns(template: Template, options: Mapping[str, Any], streaming: bool
     if streaming:
         template.nreturns = STREAMING
         template.limit = max(0, options.get(BACKPRESSURE) or 0)
+        if (cap := options.get(ACTOR_BACKPRESSURE) or 0) > 0:
+            template.cap, template.limit = cap, min(template.limit or cap, cap)
     else:
         wanted = options.get("num_returns")
         template.nreturns = 1 if wanted is None else wanted
@@ -161,10 +171,11 @@ def check_returns(options: Mapping[str, Any]) -> None:
             raise TypeError(f"num_returns must be an int or 'streaming', not {wanted!r}")
         if wanted < 0:
             raise ValueError(f"num_returns={wanted} is out of range; the least is 0")
-    limit = options.get(BACKPRESSURE)
-    if limit is None:
-        return
-    if not isinstance(limit, int) or isinstance(limit, bool):
-        raise TypeError(f"{BACKPRESSURE} must be an int, not {limit!r}")
-    if limit == 0 or limit < -1:
-        raise ValueError(f"{BACKPRESSURE}={limit}: items that may lie there untaken, from 1; -1 for any number")
+    for name in (BACKPRESSURE, ACTOR_BACKPRESSURE):
+        limit = options.get(name)
+        if limit is None:
+            continue
+        if not isinstance(limit, int) or isinstance(limit, bool):
+            raise TypeError(f"{name} must be an int, not {limit!r}")
+        if limit == 0 or limit < -1:
+            raise ValueError(f"{name}={limit}: items that may lie there untaken, from 1; -1 for any number")

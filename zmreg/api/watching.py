@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zmreg.services.seat import watching
+from zmreg.services.seat import context, watching
 from zmreg.services.seat.seats import client
 
 
@@ -27,3 +27,8 @@ def head_node() -> str:
     """The id (hex) of the node that is the head, as far as this one knows; "" when there is none."""
     rows = client().ask("nodes")
     return next((row["NodeID"] for row in rows if row["IsHead"] and row["Alive"]), "")
+
+
+def interrupt_own_call() -> None:
+    """See `zmreg.services.seat.context.interrupt_own_call`."""
+    context.interrupt_own_call()

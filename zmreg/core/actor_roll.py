@@ -228,6 +228,11 @@ class ActorRoll:
         actor = self._actors.get(actor_id) or self._dead.get(actor_id)
         return None if actor is None else actor.life.state
 
+    def fate(self, actor_id: bytes) -> str:
+        """What has ended the actor, for people; "" while it lives, and of one whose constructor raised."""
+        late = self._dead.get(actor_id)
+        return "" if late is None or late.init_failed else late.failure.decode(errors="replace")
+
     def worker(self, actor_id: bytes) -> bytes:
         """The worker that is the actor now; empty while it has none."""
         actor = self._actors.get(actor_id)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from numbers import Real
+from operator import itemgetter, mul
 from typing import Final, cast
+
+from zmreg.core.columns import Columns
 
 Measures = tuple[str, str, dict[str, float | None]]
 """(phase, container, metrics) of one row; None stands for what is there and is no number."""
@@ -24,6 +27,7 @@ OTHERS: Final = "(others)"
 _PHASES: Final = ("phase", "phase_name")
 _CONTAINERS: Final = ("container_id", "container")
 _NAMES: Final = frozenset((*_PHASES, *_CONTAINERS))
+_NUMBERS: Final[frozenset[type]] = frozenset({int, float, type(None)})
 
 
 class Moments:
@@ -50,6 +54,17 @@ class Moments:
             self.least = value
         if value > self.greatest:
             self.greatest = value
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Moments:
+        """Of several that are finite, and whose sum is."""
+        made = cls()
+        made.count = len(values)
+        made.mean = mean = sum(values) / len(values)
+        distances = [value - mean for value in values]
+        made.squares = sum(map(mul, distances, distances))
+        made.least, made.greatest = min(values), max(values)
+        return made
 
     def merge(self, other: Moments) -> None:
         """Take in what another one has seen (Chan's formula)."""
@@ -141,6 +156,41 @@ class Aggregates:
                 ranking.add(value, self.rows, measures)
         self.rows += 1
 
+    def add_columns(self, batch: Columns) -> None:
+        """The next rows. The figures are what `add` makes of each, but for the last digits."""
+        measured = _measured(batch)
+        if measured is None:
+            for row in batch.rows():
+                self.add(measures_of(row))
+            return
+        phases, containers, metrics = measured
+        keys = list(zip(phases, containers, strict=True))
+        groups: dict[tuple[str, str], list[int]] = {}
+        if keys.count(keys[0]) == len(keys):
+            groups[keys[0]] = list(range(len(keys)))
+        else:
+            for number, key in enumerate(keys):
+                groups.setdefault(key, []).append(number)
+        for key, numbers in groups.items():
+            self._add_group(key, numbers, metrics)
+        names = tuple(metrics)
+        for name, values in metrics.items():
+            for number in _best(self._rankings.setdefault(name, Ranking()), values):
+                row = {each: metrics[each][number] for each in names}
+                self._rankings[name].add(values[number], self.rows + number, (*keys[number], row))
+        self.rows += len(keys)
+
+    def _add_group(self, key: tuple[str, str], numbers: list[int], metrics: Mapping[str, Sequence[float]]) -> None:
+        if key not in self._moments and len(self._moments) >= MOST_GROUPS:
+            key = key[0], OTHERS
+        groups = self._moments.setdefault(key, {})
+        counts = self._counts.setdefault(key[0], {})
+        counts[key[1]] = counts.get(key[1], 0) + len(numbers)
+        pick = itemgetter(*numbers, numbers[0])  # two at least, or it would give no tuple
+        for name, values in metrics.items():
+            mine = values if len(numbers) == len(values) else pick(values)[:-1]
+            groups.setdefault(name, Moments()).merge(Moments.of(mine))
+
     def phases(self) -> dict[str, dict[str, object]]:
         """{phase: {"count", "metrics": {metric: figures}, "containers": {name: {"count", "metrics"}}}}."""
         return {
@@ -201,6 +251,68 @@ class Aggregates:
                 for name, moments in groups.items():
                     found.setdefault(name, Moments()).merge(moments)
         return found
+
+
+def _best(ranking: Ranking, values: Sequence[float]) -> list[int]:
+    """Which of the values get into the ranks, earlier ones first among equals, in their order."""
+    found: set[int] = set()
+    if min(values) < ranking.below:
+        found.update(sorted(range(len(values)), key=values.__getitem__)[:MOST_RANKED])
+    if max(values) > ranking.above:
+        found.update(sorted(range(len(values)), key=values.__getitem__, reverse=True)[:MOST_RANKED])
+    return sorted(found)
+
+
+def _measured(batch: Columns) -> tuple[Sequence[str], Sequence[str], dict[str, Sequence[float]]] | None:
+    """(phases, containers, {metric: values}) of the rows; None: they are to be looked at one by one."""
+    found = batch
+    for name in ("metrics", "result"):
+        column = batch.get(name)
+        if isinstance(column, Columns):
+            inner = column.get("metrics") if name == "result" else None
+            if isinstance(inner, tuple) and any(_mapping(each) is not None for each in inner):
+                return None
+            found = inner if isinstance(inner, Columns) else column
+            break
+        if column is not None and any(_mapping(each) is not None for each in column):
+            return None
+    metrics: dict[str, Sequence[float]] = {}
+    for name, values in zip(found.names, found.columns, strict=True):
+        if isinstance(values, Columns):
+            continue
+        kinds = frozenset(map(type, values))
+        if kinds.isdisjoint(_NUMBERS):
+            continue
+        if not kinds <= _NUMBERS or type(None) in kinds:
+            return None
+        if name in _NAMES:
+            continue
+        floats = _floats(values) if int in kinds else values
+        if not floats or not isfinite(sum(floats)) or not isfinite(max(floats) - min(floats)):
+            return None
+        metrics[name] = floats
+    phases, containers = _words(batch, _PHASES), _words(batch, _CONTAINERS)
+    return None if phases is None or containers is None or not metrics else (phases, containers, metrics)
+
+
+def _floats(values: Sequence[float]) -> Sequence[float]:
+    """[] where one is too large for it."""
+    try:
+        return [*map(float, values)]
+    except OverflowError:
+        return []
+
+
+def _words(batch: Columns, names: tuple[str, str]) -> Sequence[str] | None:
+    """As `_text` of each row; None: they are to be looked at one by one."""
+    for name in names:
+        values = batch.get(name)
+        if isinstance(values, Columns):
+            return None
+        if values is not None:
+            kinds = frozenset(map(type, values))
+            return values if kinds == {str} else None if type(None) in kinds else [str(value) for value in values]
+    return [""] * batch.count
 
 
 def measures_of(row: Mapping[str, object]) -> Measures:

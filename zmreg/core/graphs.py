@@ -111,6 +111,10 @@ def _step(given: StepLike, number: int) -> Step:
         raise GraphError(f"{where} has timeout={step.timeout!r}: write seconds, or None for no limit")
     if not isinstance(step.retries, int) or step.retries < 0:
         raise GraphError(f"{where} has retries={step.retries!r}: write 0 or more")
+    if step.policy is not None:
+        said = step.policy.said(where, ("timeout", "retries"))
+        step = step.but(policy=None, timeout=step.timeout or said.get("timeout"),
+                        retries=step.retries or said.get("retries", 0))  # fmt: skip
     return step
 
 

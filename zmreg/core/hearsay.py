@@ -1,8 +1,8 @@
-"""What calls have printed of which it is not known here in which program's call all began.
+"""What calls have printed, until it is known in which program's call all that began.
 
-A call's owner knows in which task it made that call, so it is asked. When the task is a worker's, too, the owner of that
-one is asked, and so on up to a driver. What was printed waits here meanwhile, and nowhere on the way, so nobody's end
-loses it: whoever is gone, or takes longer than `patience_s` for all of it, is asked no more.
+A call's owner knows in which task it made that call, so it is asked. When that task is a worker's, too, the owner of
+that one is asked, and so on up to a driver. What was printed waits here meanwhile, and nowhere on the way, so nobody's
+end loses it: whoever is gone, or takes longer than `patience_s` for all of it, is asked no more.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Merge(Generic[T]):
     `take` and `end` from the edges, `next` for the stage: a tuple of one item, for "zip" of one from each edge.
     """
 
-    __slots__ = ("_arrived", "_ended", "_queues", "buffer", "mode")
+    __slots__ = ("_arrived", "_by_turns", "_ended", "_queues", "buffer", "mode")
 
     def __init__(self, mode: str, edges: int, buffer: int) -> None:
         """`buffer`: items of each edge that may wait here. ValueError for another mode, or a buffer under 1."""
@@ -40,6 +40,7 @@ class Merge(Generic[T]):
         self._ended = [False] * edges
         self._arrived: deque[int] = deque()
         """Of "interleave": whose turn it is, item by item."""
+        self._by_turns = mode == INTERLEAVE and edges > 1
 
     def room(self, edge: int) -> int:
         """How many more items that edge may send now; at least 1 where stopping it could stop everything."""
@@ -65,7 +66,7 @@ class Merge(Generic[T]):
         if self.mode == ZIP and self._is_cut_short():
             return
         self._queues[edge].extend(items)
-        if self.mode == INTERLEAVE:
+        if self._by_turns:
             self._arrived.extend([edge] * len(items))
 
     def end(self, edge: int) -> None:
@@ -75,11 +76,16 @@ class Merge(Generic[T]):
             for queue in self._queues:
                 queue.clear()
 
+    def drop(self, edge: int, count: int) -> None:
+        """Of "zip": the first so many that wait of that edge have no partner."""
+        for _ in range(count):
+            self._queues[edge].popleft()
+
     def next(self) -> tuple[T, ...] | None:
         """What the stage is to be called with; None: nothing yet, or `is_over`."""
-        if self.mode == INTERLEAVE:
+        if self._by_turns:
             return (self._queues[self._arrived.popleft()].popleft(),) if self._arrived else None
-        if self.mode == CONCAT:
+        if self.mode != ZIP:
             for queue, ended in zip(self._queues, self._ended, strict=True):
                 if queue:
                     return (queue.popleft(),)
@@ -93,6 +99,16 @@ class Merge(Generic[T]):
             for queue in self._queues:
                 queue.clear()
         return made
+
+    def some(self, most: int) -> list[tuple[T, ...]]:
+        """As `next`, so many at most; [] for None."""
+        if len(self._queues) == 1 and self.mode != ZIP:
+            queue = self._queues[0]
+            return [(queue.popleft(),) for _ in range(min(most, len(queue)))]
+        found: list[tuple[T, ...]] = []
+        while len(found) < most and (made := self.next()) is not None:
+            found.append(made)
+        return found
 
     def _is_cut_short(self) -> bool:
         """Of "zip": one edge has ended and has nothing left, so what the others have finds no partner."""

@@ -27,6 +27,7 @@ ZmregError
   FunctionNotFoundError         (LookupError) nobody has the name
   NoRouteError                  (LookupError) nobody has the name and the locs together
   PipelineError, PhaseError
+  EngineError                   some of the processes of `zmreg.engines` failed; each error by engine
   SerializationError            (TypeError) a value, function or exception cannot cross a process border
   MessageTooLargeError, QuotaExceededError
   ClusterError                  (ConnectionError)
@@ -42,11 +43,17 @@ which is what `BaseException.__reduce__` carries. Duplicate or wrong use of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, SupportsIndex, cast
+from typing import Final, SupportsIndex
 
 from zmreg.model.exceptions import FailureOrigin as FailureOrigin
-from zmreg.model.exceptions import Travelling, constructor_args, fields_of, has_own_pickling, rebuild_exception
+from zmreg.model.exceptions import (
+    Travelling,
+    constructor_args,
+    dual_class,
+    fields_of,
+    has_own_pickling,
+    rebuild_exception,
+)
 
 
 class ZmregError(Exception):
@@ -324,6 +331,13 @@ class NoRouteError(ZmregError, LookupError):
     """Nobody has the name and all the locs together."""
 
 
+class EngineError(ZmregError):
+    """Some engines failed: `.errors` by engine, the `.results` of the others, and the first error as its cause."""
+
+    errors: dict[int, BaseException] = {}
+    results: dict[int, object] = {}
+
+
 class PipelineError(ZmregError):
     """A stage failed: `.stage` its name, `.index` of its item (from 0; -1: none), `.preview` of that, `.cause`."""
 
@@ -401,10 +415,6 @@ class InternalError(ZmregError):
         return f"{self.message}\n{self.story}" if self.story else self.message
 
 
-# Classes that change what the surrounding code does when raised. A dual of these would end a `for` loop early and turn
-# an error into a short result; they stay reachable as `.cause`.
-_CONTROL_FLOW: Final = (StopIteration, StopAsyncIteration)
-
 # 1,000 classes: programs have a few dozen, but a notebook that redefines one per cell must not grow this for ever.
 _MAX_DUALS: Final = 1000
 _duals: dict[type[BaseException], type[TaskError] | None] = {}
@@ -433,17 +443,5 @@ def _dual_class(cls: type[BaseException]) -> type[TaskError] | None:
     if cls not in _duals:
         if len(_duals) >= _MAX_DUALS:
             _duals.clear()
-        _duals[cls] = _make_dual_class(cls)
+        _duals[cls] = dual_class(TaskError, cls)
     return _duals[cls]
-
-
-def _make_dual_class(cls: type[BaseException]) -> type[TaskError] | None:
-    if issubclass(cls, _CONTROL_FLOW):
-        return None
-    if issubclass(cls, TaskError):
-        return cls
-    fields = {"__module__": cls.__module__, "__qualname__": f"TaskError({cls.__qualname__})", "__doc__": cls.__doc__}
-    try:
-        return cast(Callable[..., type[TaskError]], type(cls))(f"TaskError({cls.__name__})", (TaskError, cls), fields)
-    except Exception:  # noqa: BLE001  final types, layout conflicts, a metaclass or __init_subclass__ that objects
-        return None

@@ -120,3 +120,22 @@ class Travelling(Record):
 
     def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[object, ...]]:
         return portable(self.error)
+
+
+# Classes that change what the surrounding code does when raised. A dual of these would end a `for` loop early and turn
+# an error into a short result; they stay reachable as `.cause`.
+_CONTROL_FLOW: Final = (StopIteration, StopAsyncIteration)
+
+
+def dual_class(base: type[E], cls: type[BaseException]) -> type[E] | None:
+    """A class that is both, `base` first; None when it cannot be. `cls` itself when it is one."""
+    if issubclass(cls, _CONTROL_FLOW):
+        return None
+    if issubclass(cls, base):
+        return cls
+    name = base.__name__
+    fields = {"__module__": cls.__module__, "__qualname__": f"{name}({cls.__qualname__})", "__doc__": cls.__doc__}
+    try:
+        return cast(Callable[..., type[E]], type(cls))(f"{name}({cls.__name__})", (base, cls), fields)
+    except Exception:  # noqa: BLE001  final types, layout conflicts, a metaclass or __init_subclass__ that objects
+        return None

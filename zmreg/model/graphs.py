@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
+from zmreg.model.policy import Policy
 from zmreg.model.record import Record
 
 
@@ -82,6 +83,8 @@ class Step(Record):
     """Seconds from when its inputs are there until it has to be done; None: no limit of its own."""
     retries: int = 0
     """How often it may be called again after a call that may have run was lost with its node."""
+    policy: Policy | None = None
+    """`timeout` and `retries`, where they are not said here."""
 
 
 RPCCommand = Step

@@ -1,4 +1,4 @@
-"""How a node looks into the processes on its machine when somebody asks it to: their stacks, their memory."""
+"""How a node looks into the processes on its machine when somebody asks it to: stacks, memory, metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class Look(Sentence):
     KIND: ClassVar[int] = 200
     request: int
     what: str
-    """`stacks` or `memory`."""
+    """`stacks`, `memory`, `calls N` (the latest N that are over), `why ID`, or `metrics`: answered by `Measured` first.
+    `metered`: somebody asks for metrics at times, so tell them when you leave. That one is not answered."""
 
 
 class Looked(Sentence):
@@ -21,4 +22,12 @@ class Looked(Sentence):
 
     KIND: ClassVar[int] = 201
     request: int
+    body: bytes
+
+
+class Measured(Sentence):
+    """driver or worker -> its node: totals of metrics that have changed since they were told last, packed as plain
+    containers (telemetry/families.py). Many are told in parts, each with some of the series."""
+
+    KIND: ClassVar[int] = 202
     body: bytes

@@ -32,8 +32,9 @@ from zmreg.model.fetch_messages import FetchCredit, FetchObject, FetchRefused, F
 from zmreg.model.function_messages import FunctionNews, FunctionRow, RegisterFunction, WatchFunctions, WithdrawFunction
 from zmreg.model.group_messages import GroupWord
 from zmreg.model.head_messages import ForHead, HeadChanged, HeadKept, Inventory, JobStarted
+from zmreg.model.job_messages import JobNoted
 from zmreg.model.kit_messages import RanHere, RunHere, SetPlugin
-from zmreg.model.look_messages import Look, Looked
+from zmreg.model.look_messages import Look, Looked, Measured
 from zmreg.model.memory_messages import AskRepeatable, Repeatable
 from zmreg.model.mesh_messages import (
     Admitted,
@@ -49,6 +50,7 @@ from zmreg.model.mesh_messages import (
     Passed,
     TakesNothing,
 )
+from zmreg.model.moving_messages import Demote
 from zmreg.model.record import Resources, Sentence, Terms
 from zmreg.model.ref_messages import Adopt, Borrow, BorrowSettled, Holds, Lost, Resolve, Resolved, Unborrow
 from zmreg.model.replica_messages import AskReplay, AskSnapshot, Beacon, Delta, SnapshotPart
@@ -79,6 +81,7 @@ __all__ = [
     "HeadChanged",
     "HeadKept",
     "Inventory",
+    "JobNoted",
     "JobStarted",
     "KillProcess",
     "PlaceActor",
@@ -120,6 +123,7 @@ __all__ = [
     "Constructed",
     "CreateActor",
     "Definition",
+    "Demote",
     "Delta",
     "AskRepeatable",
     "EndWorkers",
@@ -147,6 +151,7 @@ __all__ = [
     "Look",
     "Looked",
     "Lost",
+    "Measured",
     "Message",
     "NeedDefinition",
     "PartReady",
@@ -421,7 +426,7 @@ Message = (
     Hello | Welcome | Goodbye | Exit | ProcessDied
     | WantLeases | LeaseGranted | LeaseRecalled | LeaseReturned | Unschedulable | Blocked | WorkersAtCap | UseDevices
     | Allocate | Allocated | AllocateRefused | Sealed | Pin | Pinned | PinRefused | Unpin | FreeObjects
-    | Prefetch | Replicate | Replicated | Revive
+    | Prefetch | Replicate | Replicated | Revive | Demote
     | Definition | NeedDefinition | Steal | GaveBack | PartReady | CancelCall | CancelObject | KillOverdue
     | Lost | Resolve | Resolved | Borrow | BorrowSettled | Unborrow | Adopt | Holds
     | CreateActor | ActorRefused | Construct | Constructed | ActorState | WatchActor | KillActor | ReleaseActor
@@ -429,14 +434,14 @@ Message = (
     | PlaceActor | UnplaceActor | ActorHosted | ActorUnplaceable | KillProcess | TryNodes
     | Join | Admitted | NotAdmitted | AskHead | NodeRecord | NodeGone | Leaving | Fenced
     | NodeDrains | AskKept | Passed | TakesNothing | KnownDead
-    | Inventory | HeadChanged | ForHead | HeadKept | JobStarted
+    | Inventory | HeadChanged | ForHead | HeadKept | JobStarted | JobNoted
     | Ask | Answer | LogLines | WhoseCalls | CallersOf
     | FetchObject | FetchCredit | FetchStop | FetchRefused | FetchWait
     | Delta | Beacon | AskReplay | AskSnapshot | SnapshotPart
     | FunctionRow | RegisterFunction | WithdrawFunction | WatchFunctions | FunctionNews
     | EndWorkers | WorkersEnded | AskRepeatable | Repeatable
     | Subscribe | Unsubscribe | WatchPatterns | PatternNews | Events | EventsTaken | StreamCredit | StreamClosed
-    | RunHere | RanHere | SetPlugin | TidyUp | GroupWord | Look | Looked
+    | RunHere | RanHere | SetPlugin | TidyUp | GroupWord | Look | Looked | Measured
 )  # fmt: skip
 
 CALLS_KIND = 100

@@ -48,6 +48,8 @@ class Settings:
     log_bytes_per_worker: int = 64 << 20
     log_dedup_s: float = 5.0
     """Lines that several workers print alike within this time are shown once, and counted; 0: each is shown."""
+    metrics_port: int = 0
+    """Where a process beside the node serves its metrics over HTTP, on loopback; 0: nowhere."""
 
 
 DEFAULT_PORT = 7550

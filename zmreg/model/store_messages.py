@@ -106,7 +106,7 @@ class Replicate(Sentence):
 
 
 class Replicated(Sentence):
-    """node -> client: I have that copy (`reason` empty), or cannot have it, and why."""
+    """node -> client: I have that copy (`reason` empty), or cannot have it, and why. Also the answer to `Demote`."""
 
     KIND: ClassVar[int] = 109
     object_id: bytes

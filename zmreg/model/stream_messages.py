@@ -13,6 +13,8 @@ class StreamCredit(Sentence):
     KIND: ClassVar[int] = 150
     counter: int
     taken: int
+    wanted: int
+    """Somebody waits for so many, of all that there ever were. Told where all generators of an actor have one bound."""
 
 
 class StreamClosed(Sentence):

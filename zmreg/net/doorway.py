@@ -81,9 +81,7 @@ class Doorway:
     def _other_events(self, ready: list[tuple[Any, int]]) -> bool:
         door = False
         for fd, _ in ready:
-            if fd is self._door:
-                door = True
-            elif fd == self._wake_fd:
+            if fd == self._wake_fd:
                 try:
                     os.eventfd_read(self._wake_fd)
                 except BlockingIOError:
@@ -91,6 +89,8 @@ class Doorway:
             elif fd in self._watched:
                 self._items = [item for item in self._items if item[0] != fd]
                 self._watched.pop(fd)()
+            else:
+                door = True
         return door
 
     def drain(self) -> None:

@@ -19,11 +19,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 
 from zmreg.net.doorway import Doorway
 from zmreg.net.sockets import Ends
-from zmreg.net.waiting import Interrupts, Shield, Waiter
+from zmreg.net.waiting import Interrupts, Waiter
 
 # The I/O thread takes over when no caller has used the pump for this long.
 TAKE_OVER_S = 0.002
@@ -45,7 +46,9 @@ class Pump(Doorway):
         """
         super().__init__(ends, dispatch, turn)
         self._interrupts = interrupts
-        self._main = threading.main_thread().ident
+        self.main = interrupts.main
+        self.shield = partial(interrupts.shield, interrupts)
+        """What keeps interrupts out: `with pump.shield():`."""
         self._lead = threading.Lock()
         self._guard = threading.Lock()
         self._followers: deque[Waiter] = deque()
@@ -68,22 +71,23 @@ class Pump(Doorway):
         """A caller is at work that will soon drain by itself: the I/O thread stays parked 2 ms longer."""
         self._last_used = _monotonic()
 
-    def drain_now(self) -> None:
-        """Receive what has arrived, without waiting; nothing if somebody else leads.
+    def drain_now(self) -> float:
+        """Receive what has arrived, without waiting; nothing if somebody else leads. Returns the time before that.
 
         No turn follows: what this busy caller collects leaves when it is full, or 2 ms after the caller is done.
         """
-        self._last_used = _monotonic()
+        now = self._last_used = _monotonic()
         if self.polling:  # the I/O thread sleeps on the descriptor: let it step back for this busy caller
             self.wake()
-            return
-        with Shield(self._interrupts):
+            return now
+        with self.shield():
             if self._lead.acquire(False):
                 try:
                     if self.pending():
                         self.receive_all()
                 finally:
                     self._leave()
+        return now
 
     # -- for threads that wait --------------------------------------------------------------------------------------
 
@@ -95,7 +99,7 @@ class Pump(Doorway):
         if waiter.done:
             return True
         deadline = None if timeout is None else _monotonic() + timeout
-        if get_ident() != self._main:
+        if get_ident() != self.main:
             self._wait_among_callers(waiter, deadline, None)
             return waiter.done
         interrupts = self._interrupts

@@ -14,7 +14,7 @@ from typing import Protocol
 _set_handler = _signal.signal
 _get_handler = _signal.getsignal
 _SIGINT = int(signal.SIGINT)
-_MAIN = threading.main_thread().ident
+_MAIN = threading.main_thread().ident or 0
 
 
 class Wakeable(Protocol):
@@ -62,6 +62,11 @@ class Waiter:
 class Interrupts(Protocol):
     """How SIGINT is kept out of what must not be left half done. All of it in the main thread only."""
 
+    main: int
+    """The ident of that thread: where users' code is interrupted."""
+    shield: type[Shield]
+    """What keeps one out."""
+
     def hold(self, waiting: tuple[Wakeable, Waiter] | None = None) -> bool:
         """From now on note an interrupt instead of raising it; one that comes while `waiting` ends the wait.
 
@@ -86,6 +91,8 @@ class HandlerSwap:
     """
 
     def __init__(self) -> None:
+        self.main = _MAIN
+        self.shield: type[Shield] = Shield
         self._ours = self._note
         self._theirs: Callable[[int, FrameType | None], object] | None = None
         self._noted: tuple[int, FrameType | None] | None = None

@@ -16,9 +16,13 @@ from typing import Final
 
 _ID_BYTES: Final = 16
 _NO_ID: Final = bytes(_ID_BYTES)
+_ALL: Final = b"\xff" * _ID_BYTES
 # Sealed objects remembered: more can't be in a queue, since their creator waits for room for each of them.
 _SEALED_KEPT: Final = 8
 _BYTES: Final = _ID_BYTES * (1 + _SEALED_KEPT)
+# Behind these: of which task, or of all here, and how many bytes; then what its caller has said of how it is shown.
+_NOTE_AT: Final = _BYTES + _ID_BYTES + 2
+NOTE_BYTES: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,8 @@ class Board:
     def __init__(self, path: Path) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(fd, _BYTES)
-            self._map = mmap.mmap(fd, _BYTES)
+            os.ftruncate(fd, _NOTE_AT + NOTE_BYTES)
+            self._map = mmap.mmap(fd, _NOTE_AT + NOTE_BYTES)
         finally:
             os.close(fd)
         self._stored = 0
@@ -48,6 +52,14 @@ class Board:
     def clear(self) -> None:
         """I run nothing, and everything I ran has been answered."""
         self._map[:_ID_BYTES] = _NO_ID
+
+    def describe(self, task_id: bytes, note: bytes) -> None:
+        """How this task (16 bytes), or with b"" all that runs here, is to be shown. What is too long is cut."""
+        note, head = note[:NOTE_BYTES], slice(_BYTES, _BYTES + _ID_BYTES)
+        self._map[head] = _NO_ID
+        self._map[_NOTE_AT : _NOTE_AT + len(note)] = note
+        self._map[_NOTE_AT - 2 : _NOTE_AT] = len(note).to_bytes(2, "big")
+        self._map[head] = task_id or _ALL
 
     def stored(self, object_id: bytes) -> None:
         """All bytes of this object are in the store."""
@@ -66,10 +78,21 @@ def showing(path: Path) -> bytes:
     return b"" if task_id == _NO_ID else task_id
 
 
+def described(path: Path, task_id: bytes) -> bytes:
+    """What a living worker's board says of how this task is shown; empty when it says nothing of it."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return b""
+    if data[_BYTES : _BYTES + _ID_BYTES] not in (task_id, _ALL):
+        return b""
+    return data[_NOTE_AT : _NOTE_AT + int.from_bytes(data[_NOTE_AT - 2 : _NOTE_AT], "big")]
+
+
 def read_board(path: Path) -> LastWords:
     """What a dead worker was in, and had stored. Removes the file."""
     try:
-        data = path.read_bytes()
+        data = path.read_bytes()[:_BYTES]
         path.unlink()
     except OSError:  # it died before it had a board
         return LastWords(b"", ())

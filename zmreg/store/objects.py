@@ -369,6 +369,19 @@ def some(table: ObjectTable, n: int, oldest: bool) -> list[Holding]:
     return heapq.nlargest(n, entries, key=lambda entry: -entry.since if oldest else entry.nbytes)
 
 
+def demote(table: ObjectTable, object_id: bytes) -> list[StoreEffect]:
+    """Another node keeps a primary from now on: ours goes, or stays as a secondary copy while it is in use."""
+    entry = table._entries.get(object_id)
+    if entry is None or entry.state not in OFFERED or entry.secondary:
+        return table._ignore()
+    if entry.is_in_use() or entry.readers:
+        table._room.demote(entry)
+        table._shelves.trim_cache()
+        return table._shelves.settled()
+    table._shelves.free(entry)
+    return table._after_frees()
+
+
 def _size(nbytes: int) -> str:
     """1536 -> '1.5 KiB'."""
     amount, unit = float(nbytes), "bytes"

@@ -81,6 +81,13 @@ class Room:
             self.secondary_bytes -= round_to_pages(entry.nbytes)
             self.note(entry)
 
+    def demote(self, entry: Holding) -> None:
+        """A primary becomes a secondary copy."""
+        entry.secondary = True
+        if entry.offset >= 0:
+            self.secondary_bytes += round_to_pages(entry.nbytes)
+            self.note(entry)
+
     def over_cache(self, coming_bytes: int) -> Holding | None:
         """The secondary copy to drop if all of them, and one that comes, take more than `cache_bytes`."""
         if not self.cache_bytes or not self._secondaries:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zmreg.testing.cluster import LocalCluster
+    from zmreg.testing.inside.cluster import InProcess
     from zmreg.testing.proxy import ChaosProxy
     from zmreg.testing.simulation import Broadcast, Machine, Send, Simulation, SimulationStatistics, Weather
 
 _HOMES = {
     "Broadcast": "zmreg.testing.simulation",
     "ChaosProxy": "zmreg.testing.proxy",
+    "InProcess": "zmreg.testing.inside.cluster",
     "LocalCluster": "zmreg.testing.cluster",
     "Machine": "zmreg.testing.simulation",
     "Send": "zmreg.testing.simulation",
@@ -27,6 +29,7 @@ _HOMES = {
 __all__ = [
     "Broadcast",
     "ChaosProxy",
+    "InProcess",
     "LocalCluster",
     "Machine",
     "Send",

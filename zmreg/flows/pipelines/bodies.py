@@ -10,25 +10,14 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 from zmreg.api.actors import ActorHandle, ActorMethod
-from zmreg.api.calling import call
 from zmreg.api.functions import RemoteFunction
 from zmreg.core.flow_metrics import StageMetrics, Times
 from zmreg.flows.pipelines.side_loop import Clocked, PipelineStopped, SideLoop
-from zmreg.flows.pipelines.stages import (
-    DEAD_LETTER,
-    ITEM,
-    RAISE,
-    SOURCE,
-    SPREAD,
-    DeadLetter,
-    StageSpec,
-    failure,
-    inner_of,
-)
+from zmreg.flows.pipelines.stages import ITEM, SOURCE, SPREAD, DeadLetter, StageSpec, failure, inner_of
 from zmreg.model.errors import PipelineError
+from zmreg.model.policy import DEAD_LETTER, RAISE, pause_s
 
 DROPPED: Final = object()
-_MOST_BACKOFF_S: Final = 30.0
 _END: Final = object()
 
 DeadLetters = Callable[[DeadLetter], None]
@@ -331,8 +320,7 @@ class Body:
         if attempt >= self.terms.retries or not isinstance(error, self.terms.retry_on):
             return False
         self.retries += 1
-        pause = min(_MOST_BACKOFF_S, self.terms.backoff * 2 ** min(attempt, 20))
-        self.around.pause(pause * random.uniform(0.75, 1.25))
+        self.around.pause(pause_s(self.terms.backoff, attempt + 1, random.random()))
         return True
 
     def _give_up(self, index: int, item: Any, error: Exception) -> None:
@@ -399,6 +387,8 @@ def _close(made: Any) -> None:
 def _remote_invoker(spec: StageSpec, timeout: float | None) -> Callable[..., Any]:
     target, locs = spec.target, spec.terms.locs
     if isinstance(target, str):
+        from zmreg.api.calling import call  # late: most stages are none that somebody serves
+
         return lambda item: call(target, item, locs=locs, timeout=timeout)
     if isinstance(target, RemoteFunction) and locs:
         target = target.options(locs=locs)

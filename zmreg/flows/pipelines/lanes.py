@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
@@ -85,9 +84,9 @@ class LaneActor:
 class Lanes:
     """What a stretch has in place of its loop when its only stage is worked on by several."""
 
-    def __init__(self, spec: StageSpec, changed: threading.Condition, inbox: Inbox) -> None:
+    def __init__(self, spec: StageSpec, inbox: Inbox) -> None:
         self._spec = spec
-        self._changed = changed
+        self._changed = inbox.news
         self._inbox = inbox
         self._count = spec.terms.concurrency
         self._joined = spec.terms.merge == "zip"
@@ -145,11 +144,15 @@ class Lanes:
     def _next(self) -> tuple[Found, ...] | None:
         """An item, unless the stream has failed: that is told when all before it are done."""
         try:
-            return self._inbox.poll()
+            found = self._inbox.poll(1)
         except PipelineError:
             if self._order.is_idle:
                 raise
             return None
+        if not found:
+            return None
+        self._inbox.begin(found[0])
+        return found[0]
 
     def _tell(self, number: int, lane: int, found: tuple[Found, ...], ref: ObjectRef[Results]) -> None:
         with self._changed:

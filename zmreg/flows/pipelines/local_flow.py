@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final
 
 from zmreg.core.flow_metrics import StageMetrics
+from zmreg.flows.live.figures import STREAMS
 from zmreg.flows.pipelines.channel import Channel
 from zmreg.flows.pipelines.pipeline_run import MAX_DEAD_LETTERS, Plan
 from zmreg.flows.pipelines.segments import Stretch
@@ -33,6 +34,7 @@ class LocalFlow:
 
     def _work(self) -> None:
         error: BaseException | None = None
+        told = STREAMS.begin(lambda: ((self._sink, (self._outputs.blocked_s,), (0,)),))
         try:
             sink, put_now, put = self._sink, self._outputs.put_now, self._outputs.put
             with contextlib.closing(outputs_of(self._stretch, self._items)) as outputs:
@@ -43,6 +45,7 @@ class LocalFlow:
             pass
         except BaseException as raised:  # noqa: BLE001  it is raised where the outputs are taken
             error = raised
+        STREAMS.end(told)
         self._outputs.end(error)
         if isinstance(self._items, Channel):  # who fills it is not to wait for somebody who reads
             self._items.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from zmreg.api.cluster import put
@@ -15,6 +15,7 @@ from zmreg.model.errors import PipelineError, ZmregError
 LARGE_BYTES: Final = 64 << 10
 EDGE_BYTES: Final = 16 << 20
 """What may be on its way between two stages, or wait there."""
+_PLAIN: Final = frozenset({int, float, bool, type(None), str, bytes})
 _LOOK_S: Final = 0.2
 _PAGE: Final = 4096
 
@@ -37,6 +38,8 @@ class Parcel:
 
 def weight(item: Any) -> int:
     """Bytes of an item, roughly: of containers, with what is directly in them."""
+    if type(item) in _PLAIN:  # they are not asked for `nbytes`, which takes longest where there is none
+        return sys.getsizeof(item)
     nbytes = getattr(item, "nbytes", None)
     if isinstance(nbytes, int):
         return nbytes
@@ -47,6 +50,13 @@ def weight(item: Any) -> int:
             part = getattr(each, "nbytes", None)
             size += part if isinstance(part, int) else sys.getsizeof(each, 64)
     return size
+
+
+def weights(items: Collection[Any]) -> int:
+    """Of all of them together."""
+    if _PLAIN.issuperset(map(type, items)):
+        return sum(map(sys.getsizeof, items))
+    return sum(map(weight, items))
 
 
 def packed(item: Any) -> tuple[Any, int]:

@@ -132,15 +132,19 @@ class Pipeline:
 
     # -- running it ---------------------------------------------------------------------------------------------------
 
-    def collect(self, items: Iterable[Any] | None = None, *, buffer: int = _BUFFER, fuse: bool = True) -> list[Any]:
-        """All outputs, of several sinks one after the other. `buffer`: items that may wait before each stage.
+    def collect(
+        self, items: Iterable[Any] | None = None, *, buffer: int = _BUFFER, fuse: bool = True, watch: bool = False
+    ) -> list[Any]:
+        """All outputs, of several sinks one after the other. `buffer`: items that may wait before each stage; `watch`:
+        show meanwhile how it goes, as `PipelineRun.watch`.
 
         Raises PipelineError when a stage fails, what the iterable raises, GraphError, TypeError.
         """
         plan = self.plan(buffer, fuse)
         items = self._fed(items)
-        if not plan.here:
-            made = start(plan, items).outputs
+        if watch or not plan.here:
+            run = start(plan, items)
+            made = (run.watch() if watch else run).outputs
             return [item for sink in plan.topology.sinks for item in made[sink]]
         from zmreg.flows.pipelines.local_flow import (
             collected,  # late: what runs stages is not needed to write them down
@@ -148,10 +152,12 @@ class Pipeline:
 
         return collected(plan, items)
 
-    def run(self, items: Iterable[Any] | None = None, *, buffer: int = _BUFFER, fuse: bool = True) -> PipelineRun:
+    def run(
+        self, items: Iterable[Any] | None = None, *, buffer: int = _BUFFER, fuse: bool = True, watch: bool = False
+    ) -> PipelineRun:
         """Run it to its end: `.outputs` of each sink, `.metrics()`, `.dead_letters`. Raises as `collect`."""
         made = self.stream(items, buffer=buffer, fuse=fuse)
-        _ = made.outputs
+        _ = (made.watch() if watch else made).outputs
         return made
 
     def stream(self, items: Iterable[Any] | None = None, *, buffer: int = _BUFFER, fuse: bool = True) -> PipelineRun:

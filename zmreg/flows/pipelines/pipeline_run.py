@@ -6,7 +6,8 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from zmreg.core.flow_metrics import PipelineMetrics, StageMetrics
@@ -17,6 +18,9 @@ from zmreg.model.record import Record
 
 if TYPE_CHECKING:
     import asyncio
+
+    from zmreg.core.live_table import Line
+    from zmreg.flows.live.view import LiveView
 
 # Enough to see what is wrong with a stream; what comes after them is counted, and not kept.
 MAX_DEAD_LETTERS: Final = 10_000
@@ -67,9 +71,13 @@ class PipelineRun:
     An error is raised in its place: all outputs that were made before it come first.
     """
 
-    def __init__(self, flow: Flow, sinks: Sequence[str]) -> None:
+    def __init__(self, flow: Flow, plan: Plan, total: int | None = None) -> None:
+        """`total`: how many items go in, where that is known."""
         self._flow = flow
-        self._sinks = tuple(sinks)
+        self._plan = plan
+        self._total = total
+        self._sinks = tuple(plan.topology.sinks)
+        self._view: LiveView | None = None
         self._ready: deque[tuple[str, Any]] = deque()
         self._kept: dict[str, list[Any]] | None = None
         self._failed: Exception | None = None
@@ -173,13 +181,35 @@ class PipelineRun:
         """What stages with on_error="dead_letter" could not do, the first 10,000."""
         return list(self._flow.dead_letters)
 
+    def watch(self, every_s: float | None = None) -> PipelineRun:
+        """Itself, with a table of its stages on stderr (or below the cell) until it ends: what went in and out, how
+        fast now, what waits, how long a stage was held up, and when all will be through where that is known.
+
+        `every_s`: seconds between looks; None: 0.5, and 5 where stderr is no terminal. Raises ValueError.
+        """
+        if self._view is None and self._end.alive:
+            from zmreg.flows.live.view import LiveView  # late: most are not watched
+
+            # It holds the flow and not the run: a run that is dropped ends, and its view with it.
+            self._view = view = LiveView(partial(_lines, self._flow, self._plan.topology, self._total), every_s)
+            weakref.finalize(self, view.drop)
+        return self
+
+    def lines(self) -> list[Line]:
+        """How far each stage is, as lines of a live table."""
+        return _lines(self._flow, self._plan.topology, self._total)
+
     # -- ending -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End it now: generators are closed, `cleanup` is called, processes are given back. Waits a second at most for
         functions that are being called. Idempotent."""
         if self._end.detach() is not None:
-            self._flow.stop()
+            try:
+                self._flow.stop()
+            finally:
+                if self._view is not None:
+                    self._view.close()
 
     async def aclose(self) -> None:
         """The same, without holding up the event loop."""
@@ -310,7 +340,21 @@ def start(plan: Plan, items: Iterable[Any] | None) -> PipelineRun:
         from zmreg.flows.pipelines.remote_flow import RemoteFlow  # late: most pipelines run here
 
         flow = RemoteFlow(plan, items)
-    return PipelineRun(flow, plan.topology.sinks)
+    return PipelineRun(flow, plan, len(items) if isinstance(items, Sized) else None)
+
+
+def _lines(flow: Flow, shape: Topology, total: int | None) -> list[Line]:
+    from zmreg.core.live_table import Line  # late: most are not watched
+
+    metrics = PipelineMetrics(flow.metrics())
+    busiest = metrics.bottleneck if len(metrics.stages) > 1 else ""
+    return [
+        Line(
+            one.stage, "busiest" if one.stage == busiest else "", one.items_in, one.items_out, one.depth,
+            one.blocked_s, total if one.stage in shape.sources else None,
+        )
+        for one in metrics.stages
+    ]  # fmt: skip
 
 
 def fed_by(items: AsyncIterable[Any], size: int) -> Channel[Any]:

@@ -41,7 +41,8 @@ class RemoteFlow:
 
     def __init__(self, plan: Plan, items: Iterable[Any] | None) -> None:
         self._plan = plan
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._feeding: Feeding | None = None
         self._segments = {segment.name: segment for segment in plan.segments}
         self._segment_of = {stage: each.name for each in plan.segments for stage in each.stages}
         self._actors: dict[str, ActorHandle[SegmentActor]] = {}
@@ -58,7 +59,7 @@ class RemoteFlow:
         for segment in plan.segments:
             self._start(segment)
         ways = [Way(self._key_of(sink), sink.stages[-1], self._actors[sink.name]) for sink in self._sinks]
-        self._inbox = Inbox(ways, "interleave", plan.buffer, self._changed, self.rss_limit)
+        self._inbox = Inbox(ways, "interleave", plan.buffer, self._lock, self.rss_limit)
         self._inbox.start()
         threading.Thread(target=self._watch, name="zmreg-pipeline-watch", daemon=True).start()
         self._feeding = self._feed(items)
@@ -68,7 +69,7 @@ class RemoteFlow:
         if items is None or not fed:
             return None
         feeders = [Feeder(self._keeps(self._segments[name])) for name in fed]
-        feeding = Feeding(self._changed, items, feeders, self._items_failed)
+        feeding = Feeding(items, feeders, self._items_failed)
         for name, feeder in zip(fed, feeders, strict=True):
             feeding.start(feeder, lambda name=name: self._actors.get(name))  # type: ignore[misc]
         return feeding
@@ -122,8 +123,8 @@ class RemoteFlow:
         if self._may_go_on(segment):
             self._replaced[segment.name] = self._replaced.get(segment.name, 0) + 1
             self._start(segment)
-            with self._changed:
-                self._changed.notify_all()
+            if self._feeding is not None:
+                self._feeding.look()
             self._tell(segment, lambda actor, key: actor.rewire.remote(key, self._actors[segment.name]))
             return
         lost = failure(segment.stages[0], -1, None, error)
@@ -147,7 +148,7 @@ class RemoteFlow:
             say(self._actors[self._segment_of[edge.target]], edge.number)
         if segment in self._sinks:
             place = self._sinks.index(segment)
-            with self._changed:
+            with self._lock:
                 if lost is None:
                     self._inbox.rewire(place, self._actors[segment.name])
                 else:
@@ -156,20 +157,20 @@ class RemoteFlow:
     # -- what comes out -----------------------------------------------------------------------------------------------
 
     def receive(self) -> list[tuple[str, Any]]:
-        found: list[tuple[str, Any]] = []
-        with self._changed:
-            while not self._inbox.stopped:
+        inbox = self._inbox
+        with self._lock:
+            while not inbox.stopped:
                 try:
-                    while (one := self._inbox.poll()) is not None:
-                        found.append((self._sinks[one[0][0]].stages[-1], one[0][2]))
+                    some = inbox.poll()
                 except PipelineError as error:
-                    if not found:
-                        raise self._of(error) from error.cause
-                if found:
-                    return found
-                if self._inbox.is_over:
+                    raise self._of(error) from error.cause
+                if some:
+                    for one in some:
+                        inbox.begin(one)
+                    return [(self._sinks[place].stages[-1], sent) for ((place, _, sent),) in some]
+                if inbox.is_over:
                     break
-                self._changed.wait()
+                inbox.news.wait()
         self._close(_REPORT_S)
         return []
 
@@ -184,7 +185,7 @@ class RemoteFlow:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        with self._changed:
+        with self._lock:
             self._inbox.stop()
         if self._feeding is not None:
             self._feeding.stop()
@@ -196,7 +197,7 @@ class RemoteFlow:
 
     def _close(self, patience_s: float) -> None:
         """End all stretches, those that do not end within `patience_s` seconds by force."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from zmreg.core.flow_metrics import StageMetrics
+from zmreg.flows.live.figures import STAGES, Facts
 from zmreg.flows.pipelines.bodies import DROPPED, Body, Surroundings
 from zmreg.flows.pipelines.stages import SOURCE, STREAM, DeadLetter, StageSpec
 from zmreg.model.errors import PipelineError
@@ -41,9 +42,11 @@ class Stretch:
         self._bodies = [Body(spec, self._around) for spec in specs]
         self._fused: list[list[Body]] = []
         self._guard = threading.Lock()
+        self._told = 0
 
     def open(self) -> None:
         """Make what is given as classes, and `initialize` all. Raises PipelineError; those opened are closed then."""
+        self._told = STAGES.begin(self._facts)
         try:
             for body in self._bodies:
                 body.open()
@@ -188,9 +191,19 @@ class Stretch:
 
     def close(self) -> PipelineError | None:
         """`cleanup` of all that were opened, once, whatever one of them raises: the first of it is returned."""
+        STAGES.end(self._told)
         wrong = [body.close() for body in self._bodies]
         self._around.close()
         return next(filter(None, wrong), None)
+
+    def _facts(self) -> Facts:
+        """As the cluster's metrics have it."""
+        for group in self._fused:
+            self._settle(group)
+        for body in self._bodies:
+            busy_s = body.times.total_s
+            counts = (body.items_in, body.items_out, body.filtered, body.skipped, body.dead, body.errors, body.retries)
+            yield body.spec.name, (*counts, busy_s), (1,)
 
     def metrics(self) -> tuple[StageMetrics, ...]:
         """In the order of the stages."""

@@ -14,6 +14,7 @@ from zmreg.api.functions import RemoteFunction
 from zmreg.core.merging import INTERLEAVE, MODES
 from zmreg.flows.requests.words import preview
 from zmreg.model.errors import GraphError, PipelineError
+from zmreg.model.policy import FIELDS, RAISE, Policy, check, classes
 from zmreg.model.record import Record
 
 ITEM: Final = "item"
@@ -25,11 +26,8 @@ STREAM: Final = "stream"
 SOURCE: Final = "source"
 """Makes the items itself."""
 
-RAISE: Final = "raise"
-SKIP: Final = "skip"
-DEAD_LETTER: Final = "dead_letter"
-_ON_ERROR: Final = (RAISE, SKIP, DEAD_LETTER)
-
+# A stage's values have nobody who would look for them again.
+_SERVES: Final = tuple(field for field in FIELDS if field != "cache")
 _STREAM_TYPES: Final = re.compile(r"(?:[\w.]+\.)?(?:Async)?(?:Iterator|Iterable|Generator)\b")
 _STREAM_NAMES: Final = ("items", "stream")
 
@@ -65,6 +63,8 @@ class StageOptions(TypedDict, total=False):
     on_error: str
     """When retries are used up: "raise" ends the run, "skip" drops the item, "dead_letter" keeps it in the run's
     `dead_letters`."""
+    policy: Policy
+    """Those of the above that are its, for all that is not said here."""
     keep_none: bool
     """None goes on like any other value instead of being dropped."""
     stream: bool
@@ -299,27 +299,18 @@ def _placement(asked: Mapping[str, Any]) -> dict[str, Any]:
 def _terms(options: Mapping[str, Any]) -> StageTerms:
     plain = ("concurrency", "ordered", "merge", "buffer", "rate", "timeout", "retries", "backoff", "on_error",
              "keep_none")  # fmt: skip
+    if (policy := options.get("policy")) is not None:
+        options = policy.said("a stage", _SERVES) | {key: value for key, value in options.items() if key != "policy"}
     given = {key: options[key] for key in plain if key in options} | _placement(options)
     if "retry_on" in options:
-        kinds = options["retry_on"]
-        given["retry_on"] = kinds if isinstance(kinds, tuple) else (kinds,)
+        given["retry_on"] = classes(options["retry_on"])
     return StageTerms(**given)
 
 
 def _check(name: str, kind: str, terms: StageTerms) -> None:
-    for field, least in (("concurrency", 1), ("retries", 0), ("buffer", 1)):
-        number = getattr(terms, field)
-        if number is not None and (not isinstance(number, int) or number < least):
-            raise ValueError(f"stage {name!r}: {field}={number!r}: a whole number from {least} on")
-    for field in ("rate", "timeout"):
-        number = getattr(terms, field)
-        if number is not None and not number > 0:
-            raise ValueError(f"stage {name!r}: {field}={number!r}: more than 0")
-    for field, words in (("merge", MODES), ("on_error", _ON_ERROR)):
-        if getattr(terms, field) not in words:
-            raise ValueError(
-                f"stage {name!r}: {field}={getattr(terms, field)!r}: write one of {', '.join(map(repr, words))}"
-            )
+    check(terms, f"stage {name!r}")
+    if terms.merge not in MODES:
+        raise ValueError(f"stage {name!r}: merge={terms.merge!r}: write one of {', '.join(map(repr, MODES))}")
     if kind in (ITEM, SPREAD):
         return
     for field in ("concurrency", "timeout", "retries", "on_error"):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import reprlib
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectMeta, ObjectRef
 from zmreg.api.strategies import NodeAffinitySchedulingStrategy
-from zmreg.flows.requests.trace import Held
 from zmreg.model.errors import ZmregError
+
+if TYPE_CHECKING:
+    from zmreg.flows.requests.trace import Held
 
 PREVIEW_CHARS: Final = 200
 # For all words of a request that are under way at its end: reading takes milliseconds, a first worker a second.
@@ -58,6 +60,8 @@ class Readers:
             there = NodeAffinitySchedulingStrategy(holder)
             options = {"num_cpus": 0, "name": "summary", "scheduling_strategy": there, "max_retries": 0}
             reader = self._at[holder] = RemoteFunction(in_words, options)
+        from zmreg.flows.requests.trace import Held  # late: stages of pipelines use the words alone
+
         held = self._under_way[step] = Held(reader.remote(ref, nbytes), meta.type_name, nbytes)
         return held
 

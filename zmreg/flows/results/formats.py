@@ -10,9 +10,11 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from zmreg.flows.results.parquet import Groups, opens, pyarrow_parquet, read_groups
 from zmreg.flows.results.torn import members, text_of, whole_lines, whole_records, zipped
 
 Row = Mapping[str, Any]
@@ -46,6 +48,8 @@ class Format:
         self.compression = compression
         self.strict = strict
         self._columns: tuple[str, ...] = ()
+        self.is_odd = False
+        """Whether something was ever encoded that was a number and is none now, or the other way round."""
         self.suffix = f".{name}.gz" if compression == "gzip" and name != "parquet" else f".{name}"
         self.encode: Callable[[Row], Any] = {"jsonl": self._line, "csv": self._flat, "parquet": self._plain}[name]
         other = None if strict else str
@@ -55,7 +59,7 @@ class Format:
         """For a new file."""
         if self.name == "jsonl":
             return _Lines(self.compression)
-        return _Table(self.compression) if self.name == "csv" else _Groups(self.compression)
+        return _Table(self.compression) if self.name == "csv" else Groups(self.compression)
 
     # -- where rows are written ---------------------------------------------------------------------------------------
 
@@ -94,13 +98,19 @@ class Format:
             flat[name] = value if type(value) in _PLAIN else self._other(value)
 
     def _plain(self, row: Row) -> dict[str, Any]:
-        return {str(name): value if type(value) in self._arrows else self._arrow(value) for name, value in row.items()}
+        """A row of its own: nothing in it changes with the one that was written."""
+        arrows, made = self._arrows, dict(row)
+        for name, value in row.items():
+            if type(name) is not str:
+                return self._plain({str(each): below for each, below in row.items()})
+            kind = type(value)
+            if kind not in arrows:
+                made[name] = self._plain(value) if kind is dict else self._arrow(value)
+        return made
 
     def _arrow(self, value: object) -> Any:
         if type(value) is dict or isinstance(value, Mapping):
-            return {
-                str(name): below if type(below) in self._arrows else self._arrow(below) for name, below in value.items()
-            }
+            return self._plain(value)
         if isinstance(value, (list, tuple)):
             return [each if type(each) in self._arrows else self._arrow(each) for each in value]
         return value if type(value) in self._arrows else self._other(value)
@@ -109,7 +119,10 @@ class Format:
         """Numbers of numpy as numbers, and anything else as words."""
         item = getattr(value, "item", None)
         if callable(item) and getattr(value, "ndim", None) == 0:
-            return item()
+            made = item()
+            self.is_odd = self.is_odd or isinstance(value, Real) is not (type(made) in (int, float))
+            return made
+        self.is_odd = self.is_odd or isinstance(value, Real)
         if self.strict:
             kind = type(value).__name__
             raise TypeError(f"a {kind} cannot be written as {self.name}; strict=False writes str(value)")
@@ -120,7 +133,7 @@ class Format:
     def read(self, path: Path, columns: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
         """The rows of a file; one that was cut short ends with its last whole row. `columns`: see `Form`."""
         if self.name == "parquet":
-            yield from _read_groups(path)
+            yield from read_groups(path)
             return
         content: Iterator[str] = text_of(path, self.compression, self.whole(path))
         if self.name == "jsonl":
@@ -138,7 +151,7 @@ class Format:
     def whole(self, path: Path) -> int:
         """How many bytes of the file, from its beginning, are whole rows."""
         if self.name == "parquet":
-            return path.stat().st_size if _opens(path) else 0
+            return path.stat().st_size if opens(path) else 0
         if self.compression == "gzip":
             return sum(size for size, _ in members(path))
         return whole_lines(path) if self.name == "jsonl" else whole_records(path)
@@ -146,7 +159,7 @@ class Format:
     def count(self, path: Path, columns: Sequence[str] = ()) -> int:
         """How many rows there are."""
         if self.name == "parquet":
-            return int(_pyarrow().ParquetFile(path).metadata.num_rows)
+            return int(pyarrow_parquet().ParquetFile(path).metadata.num_rows)
         return sum(1 for _ in self.read(path, columns))
 
     def finished(self, path: Path, columns: Sequence[str], into: Path) -> bool:
@@ -219,118 +232,13 @@ class _Table:
         return b""
 
 
-class _Groups:
-    """A row group for each flush. Another kind of columns than before needs another file: `fits` says so."""
-
-    def __init__(self, compression: str | None) -> None:
-        self.columns: list[str] = []
-        self._compression = compression or "snappy"
-        self._bytes = _Gathered()
-        self._writer: Any = None
-
-    def more(self, rows: Sequence[Any]) -> bytes:
-        """Raises DifferentColumnsError when these rows do not fit into this file."""
-        if not rows:
-            return b""
-        import pyarrow
-
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        if self._writer is not None and set(names) <= set(self._writer.schema.names):
-            try:
-                table = pyarrow.Table.from_pylist(list(rows), schema=self._writer.schema)
-            except _no_column() as error:
-                raise DifferentColumnsError(str(error)) from error
-        elif self._writer is not None:
-            raise DifferentColumnsError(", ".join(names))
-        else:
-            table = _table(rows, names)
-            self._writer = _pyarrow().ParquetWriter(self._bytes, table.schema, compression=self._compression)
-        self._writer.write_table(table, row_group_size=max(1, len(rows)))
-        return self._bytes.taken()
-
-    def end(self) -> bytes:
-        if self._writer is not None:
-            self._writer.close()
-        return self._bytes.taken()
-
-
-class DifferentColumnsError(Exception):
-    """Rows do not fit into the file that was begun: they go into the next one."""
-
-
-class _Gathered(io.RawIOBase):
-    """What a ParquetWriter takes for a file: bytes wait here until they are appended to the real one, all or none."""
-
-    def __init__(self) -> None:
-        self._waiting = bytearray()
-        self._taken = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._waiting += data
-        return len(data)
-
-    def tell(self) -> int:
-        return self._taken + len(self._waiting)
-
-    def taken(self) -> bytes:
-        taken = bytes(self._waiting)
-        self._waiting.clear()
-        self._taken += len(taken)
-        return taken
-
-
-def _table(rows: Sequence[Row], names: Sequence[str]) -> Any:
-    """Columns of one kind each: where a column has several that do not go together, it is words."""
-    import pyarrow
-
-    columns = []
-    for name in names:
-        values = [row.get(name) for row in rows]
-        try:
-            column = pyarrow.array(values)
-        except _no_column():
-            column = _mixed(values)
-        if pyarrow.types.is_null(column.type):
-            column = column.cast(pyarrow.string())  # Parquet's null column takes nothing else later
-        columns.append(column)
-    return pyarrow.table(columns, names=list(names))
-
-
-def _no_column() -> tuple[type[Exception], ...]:
-    """What pyarrow raises for values that make no column, or not this one."""
-    import pyarrow
-
-    return pyarrow.ArrowException, OverflowError, TypeError, ValueError
-
-
-def _mixed(values: Sequence[Any]) -> Any:
-    import pyarrow
-
-    if all(value is None or type(value) in (int, float) for value in values):
-        return pyarrow.array([None if value is None else float(value) for value in values])
-    return pyarrow.array([None if value is None else str(value) for value in values])
-
-
 def _arrow_kinds() -> frozenset[type]:
     """What pyarrow takes as it is. ImportError when there is no pyarrow."""
-    _pyarrow()
+    pyarrow_parquet()
     from datetime import date, datetime, time, timedelta  # late: a tenth of what `import zmreg` may cost
     from decimal import Decimal
 
     return _PLAIN | {bytes, datetime, date, time, timedelta, Decimal}
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            "format='parquet' needs pyarrow, which is not installed here. Next: pip install 'zmreg[parquet]'"
-        ) from error
-    return pyarrow.parquet
 
 
 def _named(value: Any) -> Any:
@@ -352,24 +260,6 @@ def _check_compression(name: str, compression: str | None) -> None:
 def _packer(compression: str | None) -> Callable[[bytes], bytes]:
     """Each piece a gzip member of its own: a file that is cut short loses the last one alone."""
     return bytes if compression is None else lambda data: zipped(data)
-
-
-def _opens(path: Path) -> bool:
-    import pyarrow
-
-    try:
-        with _pyarrow().ParquetFile(path):
-            return True
-    except (pyarrow.ArrowInvalid, OSError):
-        return False
-
-
-def _read_groups(path: Path) -> Iterator[dict[str, Any]]:
-    if not _opens(path):
-        return
-    with _pyarrow().ParquetFile(path) as file:
-        for number in range(file.num_row_groups):
-            yield from file.read_row_group(number).to_pylist()
 
 
 def _in_columns(rows: Iterable[tuple[tuple[str, ...], list[Any]]], names: tuple[str, ...]) -> Iterator[list[Any]]:

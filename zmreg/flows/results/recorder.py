@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from zmreg.core.aggregates import Aggregates, Measures
-from zmreg.flows.results.formats import DifferentColumnsError, Form, Format
+from zmreg.core.columns import Columns
+from zmreg.flows.results.formats import Form, Format
+from zmreg.flows.results.parquet import DifferentColumnsError
 from zmreg.flows.results.result_dirs import (
     OPEN,
     Appender,
@@ -27,6 +29,7 @@ from zmreg.flows.results.result_dirs import (
     retain,
     write_manifest,
 )
+from zmreg.flows.results.waiting import Waiting
 from zmreg.model.record import Record
 
 WRITTEN: Final = "result.written"
@@ -77,7 +80,7 @@ class Recorder:
         self._tell = tell
         self._guard = threading.RLock()
         self._format = Format(terms.format, terms.compression, terms.strict)
-        self._buffer: list[Any] = []
+        self._buffer = Waiting()
         self._open: tuple[Appender, Form] | None = None
         self._open_rows = 0
         self._low = False
@@ -99,9 +102,10 @@ class Recorder:
     # -- rows ---------------------------------------------------------------------------------------------------------
 
     def take(
-        self, rows: Sequence[Any], measures: Sequence[Measures], keys: Sequence[str]
+        self, rows: Sequence[Any] | Columns, measures: Sequence[Measures] | None, keys: Sequence[str]
     ) -> tuple[bool, Exception | None]:
-        """Encoded rows, with what they are counted by (or nothing), and their keys (if there is one).
+        """Encoded rows, with what they are counted by (or nothing; None: by what is in the columns), and their keys
+        (if there is one).
 
         Whether they were taken, and what stands in the way of the disk. Raises ValueError after the end.
         """
@@ -111,10 +115,13 @@ class Recorder:
                 self._settle()
             except OSError as error:
                 return False, error
-            rows, measures = self._new_ones(rows, measures, keys)
-            for each in measures:
-                self.aggregates.add(each)
-            self._buffer += rows
+            if measures is None and isinstance(rows, Columns):
+                self.aggregates.add_columns(rows)
+            elif not isinstance(rows, Columns):
+                rows, measures = self._new_ones(rows, measures or (), keys)
+                for each in measures:
+                    self.aggregates.add(each)
+            self._buffer.add(rows)
             self.write_count += len(rows)
             if rows:
                 self._tell(WRITTEN, {**self._about(), "rows": len(rows)})
@@ -191,7 +198,7 @@ class Recorder:
         if not count:
             return
         self._look_at_the_disk()
-        rows = self._buffer[:count]
+        rows: Any = self._buffer.first(count)  # by columns only where the form takes them
         appender, form = self._part()
         known = form.columns  # each a list of its own
         try:
@@ -201,7 +208,7 @@ class Recorder:
             appender, form = self._part()
             piece = form.more(rows)
         appender.hold(piece)
-        del self._buffer[:count]
+        self._buffer.drop(count)
         self._open_rows += len(rows)
         if form.columns != known:
             self._columns = form.columns

@@ -11,6 +11,8 @@ from typing import Any
 from zmreg.api import events
 from zmreg.api.watching import at_the_end
 from zmreg.core.aggregates import Aggregates, Measures
+from zmreg.core.columns import Columns
+from zmreg.flows.results.parquet import warm
 from zmreg.flows.results.recorder import Recorder, Terms
 from zmreg.model.errors import ZmregError
 
@@ -25,6 +27,8 @@ class SinkActor:
         # often as usual takes a third of this process' time where rows are nested.
         gc.set_threshold(200_000, 20, 100)
         self._recorder = Recorder(directory, terms, _tell)
+        if terms.format == "parquet":
+            threading.Thread(target=warm, name="zmreg-sink-warm", daemon=True).start()
         self._over = threading.Event()
         at_the_end(self._end)
         if flush_interval is not None:
@@ -32,7 +36,7 @@ class SinkActor:
             work.start()
 
     def push(
-        self, rows: Sequence[Any], measures: Sequence[Measures], keys: Sequence[str]
+        self, rows: Sequence[Any] | Columns, measures: Sequence[Measures] | None, keys: Sequence[str]
     ) -> tuple[bool, Exception | None]:
         """See `Recorder.take`."""
         return self._recorder.take(rows, measures, keys)

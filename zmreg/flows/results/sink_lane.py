@@ -12,7 +12,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from zmreg.core.aggregates import Measures
+from zmreg.core.aggregates import Measures, measures_of
+from zmreg.core.columns import Columns, columned
 from zmreg.model.errors import ActorError, GetTimeoutError
 
 if TYPE_CHECKING:
@@ -27,13 +28,18 @@ MOST_CHARS: Final = 4 << 20
 
 Piece = tuple[Any, Measures | None, str | None]
 """An encoded row, what it is counted by, its key."""
+COUNTED: Final[Measures] = ("", "", {})
+"""By what is in it: looked up where it is counted, and for many rows together."""
 
 
 class Lane:
     """The way of this process to one sink, shared by all that write into it here."""
 
-    def __init__(self, actor: ActorHandle[SinkActor]) -> None:
+    def __init__(self, actor: ActorHandle[SinkActor], by_columns: bool) -> None:
+        """`by_columns`: rows are dicts, and are sent by columns where they have the same fields. Then a row that is to
+        be counted by what is in it has COUNTED for what it is counted by."""
         self.actor = actor
+        self._by_columns = by_columns
         self._guard = threading.Condition()
         self._pieces: list[Piece] = []
         self._chars = 0
@@ -109,10 +115,7 @@ class Lane:
 
     def _send(self) -> None:
         pieces = self._pieces
-        rows = [piece[0] for piece in pieces]
-        measures = [piece[1] for piece in pieces if piece[1] is not None]
-        keys = [piece[2] for piece in pieces if piece[2] is not None]
-        ref = self.actor.push.remote(rows, measures, keys)
+        ref = self.actor.push.remote(*_by_columns(pieces) if self._by_columns else _one_by_one(pieces))
         self._pieces, self._chars = [], 0
         self._under_way += 1
         ref.add_done_callback(lambda done: self._answered(pieces, done))
@@ -143,16 +146,31 @@ class Lane:
             self._guard.notify_all()
 
 
+def _one_by_one(pieces: list[Piece]) -> tuple[list[Any], list[Measures], list[str]]:
+    rows, measures, keys = zip(*pieces, strict=True)
+    return list(rows), [each for each in measures if each is not None], [each for each in keys if each is not None]
+
+
+def _by_columns(pieces: list[Piece]) -> tuple[list[Any] | Columns, list[Measures] | None, list[str]]:
+    rows, measures, _ = zip(*pieces, strict=True)
+    kinds = set(map(id, measures))
+    if kinds <= {id(COUNTED)} or kinds == {id(None)}:
+        columns = columned(rows)
+        if columns is not None:
+            return columns, None if measures[0] is COUNTED else [], []
+    return _one_by_one([(row, measures_of(row) if each is COUNTED else each, key) for row, each, key in pieces])
+
+
 _lanes: weakref.WeakValueDictionary[str, Lane] = weakref.WeakValueDictionary()
 _guard = threading.Lock()
 
 
-def lane_of(sink: str, actor: ActorHandle[SinkActor]) -> Lane:
+def lane_of(sink: str, actor: ActorHandle[SinkActor], by_columns: bool) -> Lane:
     """The one of this process for that sink."""
     with _guard:
         found = _lanes.get(sink)
         if found is None:
-            found = _lanes[sink] = Lane(actor)
+            found = _lanes[sink] = Lane(actor, by_columns)
         return found
 
 

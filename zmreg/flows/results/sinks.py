@@ -21,7 +21,7 @@ from zmreg.core.aggregates import Aggregates, measures_of
 from zmreg.flows.results.formats import Format
 from zmreg.flows.results.recorder import Terms, key_of
 from zmreg.flows.results.result_dirs import MANIFEST, read_manifest, read_rows
-from zmreg.flows.results.sink_lane import drain_here, lane_of
+from zmreg.flows.results.sink_lane import COUNTED, drain_here, lane_of
 from zmreg.model.errors import ActorDiedError
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ class Sink:
         self._shared = False
         """Whether others may write into it."""
         self._ended: tuple[dict[str, Any], Aggregates] | None = None
-        self._lane = lane_of(self._id, _start(self.path, terms, interval))
+        self._by_columns = terms.format == "parquet" and terms.key is None
+        self._lane = lane_of(self._id, _start(self.path, terms, interval), self._by_columns)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -236,8 +237,15 @@ class Sink:
     def _put(self, row: Mapping[str, Any]) -> bool:
         if self._ended is not None:
             self._check_open()
+        if self._by_columns:
+            return self._put_whole(row)
         key = None if self._key is None else key_of(row, self._key)
         return self._lane.put((self._format.encode(row), measures_of(row) if self._aggregate else None, key))
+
+    def _put_whole(self, row: Mapping[str, Any]) -> bool:
+        whole = self._format.encode(row)
+        counted = None if not self._aggregate else measures_of(row) if self._format.is_odd else COUNTED
+        return self._lane.put((whole, counted, None))
 
     def _check_open(self) -> None:
         if self._ended is not None:
@@ -341,7 +349,8 @@ def _again(
 ) -> Sink:
     made.path, made._id, made._format, made._key = path, sink, Format(*form), key
     made._aggregate, made._shared, made._ended = aggregate, True, None
-    made._lane = lane_of(sink, actor)
+    made._by_columns = made._format.name == "parquet" and key is None
+    made._lane = lane_of(sink, actor, made._by_columns)
     return made
 
 

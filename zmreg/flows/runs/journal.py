@@ -14,6 +14,7 @@ import logging
 import os
 import sqlite3
 import struct
+import threading
 import time
 from _blake2 import blake2b
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ FILE: Final = "journal.sqlite"
 LOCK: Final = "lock"
 RUN: Final = ""
 """The phase of rows that are about the run as a whole; no phase is called so."""
+ITEM: Final = "item"
+"""The state of rows that are about one item of a phase."""
 _VERSION: Final = 1
 # A reader never keeps a writer waiting in WAL mode, but opening for the first time does for a moment.
 _BUSY_S: Final = 10.0
@@ -36,6 +39,7 @@ _BUSY_S: Final = 10.0
 # descriptor of the same file in this process does not give up.
 _FLOCK: Final = "hhqqi0q"
 _LOCKED: Final = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+_INSERT: Final = "insert into rows (phase, state, time, detail, body, digest) values (?, ?, ?, ?, ?, ?)"
 _SCHEMA: Final = """create table if not exists rows (
     seq integer primary key, phase text not null, state text not null, time real not null, detail text not null,
     body blob, digest blob not null)"""
@@ -69,6 +73,7 @@ class Journal:
         """Raises PhaseError when the run goes on in another process."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self._writing = threading.Lock()
         self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -109,9 +114,32 @@ class Journal:
         """Add a row; it is on the disk when this returns. Raises sqlite3.Error, as for a full disk."""
         detail = _detail(row)
         values = (row.phase, row.state, row.time, detail, row.body, _digest(row, detail))
-        self._db.execute(
-            "insert into rows (phase, state, time, detail, body, digest) values (?, ?, ?, ?, ?, ?)", values
-        )
+        with self._writing:
+            self._db.execute(_INSERT, values)
+
+    def write_items(self, rows: list[Kept]) -> None:
+        """Add rows of items, all or none; on the disk when this returns. From any thread. Raises as `write`."""
+        values = [(row.phase, ITEM, row.time, d := _detail(row), row.body, _digest(row, d)) for row in rows]
+        with self._writing, self._transaction():
+            self._db.executemany(_INSERT, values)
+
+    def forget_items(self, phase: str | None = None) -> list[str]:
+        """Remove the rows about items of a phase (None: of all); the files that these have named."""
+        which, at = ("state = ?", [ITEM]) if phase is None else ("state = ? and phase = ?", [ITEM, phase])
+        with self._writing, self._transaction():
+            details = self._db.execute(f"select detail from rows where {which}", at).fetchall()
+            self._db.execute(f"delete from rows where {which}", at)
+        return [file for (detail,) in details if (file := json.loads(detail)["file"])]
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("begin immediate")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("rollback")
+            raise
+        self._db.execute("commit")
 
     def close(self) -> None:
         """Others may write now. Idempotent."""
@@ -161,11 +189,6 @@ def _rows(db: sqlite3.Connection) -> Iterator[tuple[Kept | None, bytes, str]]:
         yield row, digest, detail
 
 
-def latest(rows: list[Kept]) -> dict[str, Kept]:
-    """The last row of each phase."""
-    return {row.phase: row for row in rows}
-
-
 def is_running(folder: Path) -> bool:
     """Whether a process of this machine writes this journal."""
     try:
@@ -205,7 +228,7 @@ def summary_of(folder: Path) -> RunSummary | None:
     status = ends[-1].state if ends else "running" if running else "interrupted"
     started = this[0].time if this else 0.0
     until = ends[-1].time if ends else wall_s() if running else this[-1].time if this else 0.0
-    phases = {row.phase: row for row in this if row.phase != RUN}
+    phases = {row.phase: row for row in this if row.phase != RUN and row.state != ITEM}
     total = this[0].nbytes if begun else len(phases)
     return RunSummary(folder.name, status, started, max(0.0, until - started), phases, total)
 

@@ -214,6 +214,13 @@ def read_file(file: Filed) -> Any:
     return from_bytes(data)
 
 
+def unlink(path: str) -> None:
+    """Remove a file that is of no use any more, if there is one: "" is none, and another machine's is left to it."""
+    if path:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
 def is_intact(file: Filed) -> bool:
     """Whether it is there, as long as it was. What is in it is checked when it is read."""
     try:

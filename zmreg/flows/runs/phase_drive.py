@@ -16,8 +16,10 @@ from typing import Any
 
 from zmreg.api import events
 from zmreg.api.refs import ObjectRef
-from zmreg.core.phases import CANCELLED, ENDED, Moved, PhaseMachine, PhaseRow, plan_phases
+from zmreg.core.live_table import Line
+from zmreg.core.phases import CANCELLED, ENDED, RUNNING, Moved, PhaseMachine, PhaseRow, plan_phases
 from zmreg.core.thresholds import unmet
+from zmreg.flows.live.figures import ENDS, PHASES, STATES, Facts
 from zmreg.flows.results.recording import Recording
 from zmreg.flows.runs.journal import wall_s
 from zmreg.flows.runs.phase_ledger import PhaseLedger
@@ -26,6 +28,7 @@ from zmreg.flows.runs.phase_work import Calls, Request, Stream, Terms, Work, ite
 from zmreg.flows.runs.phases import Phase, RunOptions
 from zmreg.model.errors import GetTimeoutError, ZmregError
 from zmreg.model.phase_events import PhaseChanged, RunEnded
+from zmreg.model.policy import classes
 
 log = logging.getLogger("zmreg.runs")
 
@@ -35,7 +38,7 @@ class PhaseDrive:
 
     def __init__(self, phases: Sequence[Phase], options: RunOptions) -> None:
         """Raises PhaseError for phases that make no sense. Nothing is written before that is known."""
-        self._options = options
+        self.options = options
         prepared = [prepare(phase, options) for phase in phases]
         self._phases = {each.name: each for each in prepared}
         rows = [PhaseRow(each.name, each.deps, each.phase.required) for each in prepared]
@@ -47,33 +50,47 @@ class PhaseDrive:
         self.partial: dict[str, dict[int, ObjectRef[Any]]] = {}
         self.seconds: dict[str, float] = {}
         self.aggregated: Any = None
-        self._ledger = PhaseLedger(self.run_id, options, self.machine.plan)
+        self._last: dict[str, list[Line]] = {}
+        """Of phases that have run: how far they were."""
         self._recording = Recording(options)
+        keep_rows = None if self._recording.sink is None else self._recording.keep
+        self._ledger = PhaseLedger(self.run_id, options, self.machine.plan, keep_rows)
         self._topic = f"run.{self.run_id}"
         self._work: dict[str, Work] = {}
         self._began: dict[str, float] = {}
         self._inbox: queue.SimpleQueue[tuple[str, int, Any]] = queue.SimpleQueue()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
+        self._stopped: str | None = None
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def go(self) -> None:
         """Run it to its end. What interrupts it, as Ctrl-C does, cancels it, and goes through."""
         self._ledger.open()
+        told = PHASES.begin(self._facts), STATES.begin(self._states), ENDS.begin(self._ends)
         try:
             self._tell(self.machine.begin())
-            if (limit := self._options.get("timeout")) is not None:
+            if (limit := self.options.get("timeout")) is not None:
                 self._later(limit, lambda: self._cancel(f"the run was not done within {limit} s"))
             while not self.machine.is_over:
                 self._start_ready()
                 if not self.machine.is_over:
                     self._turn()
+                if self._stopped is not None:
+                    self._cancel(self._stopped)
         except BaseException as error:
             self._cancel(f"{type(error).__name__}: {error}")
             raise
         finally:
+            for sheet, number in zip((PHASES, STATES, ENDS), told, strict=True):
+                sheet.end(number)
             self._end()
+
+    def stop(self, reason: str) -> None:
+        """Have it cancelled. From any thread; nothing for one that is over."""
+        self._stopped = reason
+        self._inbox.put(("", 0, None))  # for whoever waits
 
     def _turn(self) -> None:
         """The next report, or the next timer."""
@@ -102,6 +119,7 @@ class PhaseDrive:
 
     def _end(self) -> None:
         status = self.machine.status if self.machine.is_over else CANCELLED
+        self._ledger.close_items()  # their rows are in the sink, which is open yet
         try:
             self.aggregated = self._recording.close(status)
         finally:
@@ -111,7 +129,7 @@ class PhaseDrive:
     # -- one phase ----------------------------------------------------------------------------------------------------
 
     def _start_ready(self) -> None:
-        most = self._options.get("concurrency")
+        most = self.options.get("concurrency")
         while ready := self.machine.ready:  # one that is reused, skipped or failed at once may have freed others
             if most is not None and len(self._work) >= most:
                 return
@@ -153,14 +171,16 @@ class PhaseDrive:
         if phase.kind == "stream":
             return Stream(wish.fn, items_for(context, items, phase.config), report)
         contexts = [context] if items is None else [context.at(index, item) for index, item in enumerate(items)]
-        retry_on = wish.retry_on if isinstance(wish.retry_on, tuple) else (wish.retry_on,)
-        terms = Terms(wish.retries, retry_on, wish.backoff, wish.on_error == "skip")
+        terms = Terms(wish.retries, classes(wish.retry_on), wish.backoff, wish.on_error == "skip")
 
         def note(index: int | None, ref: ObjectRef[Any]) -> None:
             self._recording.note(name, index, ref, phase.writes)
+            if index is not None:
+                self._ledger.item_done(name, index, ref)
 
         call = phase.caller(self.refs, items)
-        return Calls(call, contexts, terms, wish.concurrency, (report, self._later, note))
+        done = self._ledger.items_done(phase, items) if items is not None else {}
+        return Calls(call, contexts, terms, wish.concurrency, (report, self._later, note), done)
 
     def _late(self, name: str, work: Work, limit: float) -> None:
         if self._work.get(name) is work:
@@ -172,6 +192,7 @@ class PhaseDrive:
         if self._work.pop(name, None) is None:
             return
         self.seconds[name] = time.monotonic() - self._began[name]
+        self._last[name] = work.lines(name)
         if isinstance(work, Calls):
             if work.errors:
                 self.item_errors[name] = work.errors
@@ -203,6 +224,30 @@ class PhaseDrive:
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
+    def lines(self) -> list[Line]:
+        """How far each phase is. From any thread."""
+        work = self._work.copy()
+        lines: list[Line] = []
+        for name, state in self.machine.states.copy().items():
+            if name in work and state == RUNNING:
+                lines += work[name].lines(name)
+            else:
+                lines += [each.but(state=state, waiting=0) for each in self._last.get(name, [Line(name)])]
+        return lines
+
+    def _facts(self) -> Facts:
+        """As the cluster's metrics have it; a pipeline's stages say so themselves, where they run."""
+        lines = {name: work.lines(name)[0] for name, work in self._work.copy().items() if not isinstance(work, Stream)}
+        lines |= {name: told[0].but(waiting=0) for name, told in self._last.copy().items()}
+        return [(name, (one.items_in, one.items_out), (one.waiting,)) for name, one in lines.items()]
+
+    def _states(self) -> Facts:
+        states = list(self.machine.states.copy().values())
+        return [(state, (), (states.count(state),)) for state in set(states)]
+
+    def _ends(self) -> Facts:
+        return [(state, count, ()) for state, (), count in self._states() if state in ENDED]
+
     def _tell(self, moves: Sequence[Moved], kept: bool = False) -> None:
         """`kept`: the first of them is in the journal already, with its output."""
         for move in moves:
@@ -212,7 +257,7 @@ class PhaseDrive:
             kept = False
             change = PhaseChanged(self.run_id, move.phase, move.state, now, move.reason)
             self._publish(f"{self._topic}.phase.{move.phase}.{move.state}", change)
-            if (on_phase := self._options.get("on_phase")) is not None:
+            if (on_phase := self.options.get("on_phase")) is not None:
                 try:
                     on_phase(change)
                 except Exception:

@@ -20,7 +20,10 @@ from zmreg.flows.runs.phase_calls import PhaseContext, Wants, plain_function, re
 from zmreg.flows.runs.phase_work import kind_of
 from zmreg.flows.runs.phases import Phase, RunOptions
 from zmreg.model.errors import PhaseError
+from zmreg.model.policy import DEAD_LETTER, check
 
+_SERVES: Final = ("timeout", "retries", "backoff", "retry_on", "on_error", "cache", "concurrency")
+_DEFAULTS: Final = {field: getattr(Phase("", None), field) for field in _SERVES}
 _WISHES: Final = ("num_cpus", "num_gpus", "resources")
 
 
@@ -113,6 +116,10 @@ def prepare(phase: Phase, options: RunOptions) -> Prepared:
         raise PhaseError(f"{phase!r:.80} is no phase: write zmreg.Phase('name', function)")
     if not isinstance(phase.name, str) or not phase.name:
         raise PhaseError(f"a phase has a name, a string that is not empty, and not {phase.name!r}")
+    if phase.policy is not None:
+        # What a phase says itself goes before: a field that is not as it is by default.
+        said = phase.policy.said(f"phase {phase.name!r}", _SERVES)
+        phase = phase.but(policy=None, **{f: v for f, v in said.items() if getattr(phase, f) == _DEFAULTS[f]})
     if isinstance(phase.depends_on, str):
         raise PhaseError(f"phase {phase.name!r}: depends_on={phase.depends_on!r}: write a list, [{phase.depends_on!r}]")
     deps = tuple(dict.fromkeys((*phase.depends_on, *([phase.inherit_from] if phase.inherit_from else []))))
@@ -131,20 +138,13 @@ def _check(prepared: Prepared, options: RunOptions) -> None:
         raise PhaseError(f"{where}: storage={phase.storage!r}: write one of {', '.join(map(repr, STORAGES))}")
     if phase.storage == "disk" and options.get("id") is None:
         raise PhaseError(f"{where}: storage='disk' needs a run with a name: zmreg.run(..., id=...)")
-    if phase.on_error not in ("raise", "skip"):
+    check(phase, where, PhaseError)
+    if phase.on_error == DEAD_LETTER:
         raise PhaseError(f"{where}: on_error={phase.on_error!r}: write 'raise' or 'skip'")
     if prepared.kind == "request" and phase.foreach is not None:
         raise PhaseError(f"{where}: foreach is for functions and pipelines; a request runs once")
     if prepared.kind != "call" and (phase.cache or phase.retries):
         raise PhaseError(f"{where}: cache and retries are for functions; steps and stages have their own")
-    if not isinstance(phase.retries, int) or phase.retries < 0:
-        raise PhaseError(f"{where}: retries={phase.retries!r}: write a number of at least 0")
-    for name in ("timeout", "backoff"):
-        seconds = getattr(phase, name)
-        if seconds is not None and not (isinstance(seconds, int | float) and seconds >= 0):
-            raise PhaseError(f"{where}: {name}={seconds!r}: write seconds")
-    if phase.concurrency is not None and (not isinstance(phase.concurrency, int) or phase.concurrency < 1):
-        raise PhaseError(f"{where}: concurrency={phase.concurrency!r}: write a number of at least 1")
     if isinstance(phase.when, Mapping):
         check_threshold(phase.when, phase.name, prepared.deps)
     elif phase.when is not None and not callable(phase.when):

@@ -5,6 +5,7 @@ Nothing here waits: whatever ends says so to `report`, from any thread, and the 
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
@@ -12,10 +13,13 @@ from typing import Any, Final, Protocol
 from zmreg.api.cluster import put
 from zmreg.api.functions import BoundCall, RemoteFunction
 from zmreg.api.refs import ObjectRef
+from zmreg.core.live_table import Line
+from zmreg.core.phases import RUNNING
 from zmreg.flows.requests.lowering import Graph
 from zmreg.flows.requests.request import Run, start_request
 from zmreg.flows.runs.phase_calls import INHERITED, PhaseContext, listed
 from zmreg.model.graphs import Lit, Step
+from zmreg.model.policy import pause_s
 
 # Items of one phase that are under way at once, unless it says how many: what is behind them costs nothing meanwhile.
 MOST_AT_ONCE: Final = 256
@@ -39,6 +43,9 @@ class Work(Protocol):
     def land(self, index: int, what: Any) -> None:
         """What was reported."""
 
+    def lines(self, name: str) -> list[Line]:
+        """How far it is, under that name. From any thread."""
+
     def cancel(self) -> None:
         """Nothing more of it is wanted."""
 
@@ -56,7 +63,7 @@ class Terms:
         """Seconds until it is called again; None when it is not. `attempts`: how often it was called."""
         if attempts > self.retries or (self.retry_on and not isinstance(error, self.retry_on)):
             return None
-        return self.backoff_s * 2.0 ** min(attempts - 1, 20)
+        return pause_s(self.backoff_s, attempts, random.random())
 
 
 class Calls:
@@ -65,14 +72,15 @@ class Calls:
     def __init__(
         self, remote: Callable[[PhaseContext], ObjectRef[Any]], contexts: list[PhaseContext], terms: Terms,
         at_once: int | None, hands: tuple[Report, Callable[[float, Callable[[], None]], None], Callable[..., None]],
+        done: Mapping[int, ObjectRef[Any]],
     ) -> None:  # fmt: skip
         """`hands`: report; later(seconds, call), which calls on the driving thread; note(index, ref), told of each
-        result."""
+        result. `done`: results that are there by now, {index: ref}."""
         self.over = False
         self.output: ObjectRef[Any] | None = None
         self.error: BaseException | None = None
         self.errors: dict[int, BaseException] = {}
-        self.results: dict[int, ObjectRef[Any]] = {}
+        self.results: dict[int, ObjectRef[Any]] = dict(done)
         self._remote = remote
         self._contexts = contexts
         self._terms = terms
@@ -92,6 +100,8 @@ class Calls:
         """Call as many as may be under way."""
         while self._next < len(self._contexts) and len(self._under_way) + len(self._pausing) < self._at_once:
             index, self._next = self._next, self._next + 1
+            if index in self.results:
+                continue
             self._call(index)
             if self.over:
                 return
@@ -156,6 +166,14 @@ class Calls:
         self.error = error
         self.cancel()
 
+    def lines(self, name: str) -> list[Line]:
+        """One: of a single call that it runs, of several how many there are and how many are done."""
+        if self._single:
+            return [Line(name, RUNNING)]
+        done, left_out = len(self.results), len(self.errors)
+        under_way = len(self._under_way) + len(self._pausing)
+        return [Line(name, RUNNING, done + left_out, done, under_way, total=len(self._contexts))]
+
     def cancel(self) -> None:
         """Cancel what is under way."""
         self.over = True
@@ -200,6 +218,12 @@ class Request:
         else:
             self.output = put(values)
 
+    def lines(self, name: str) -> list[Line]:
+        """One: how many of its steps are done."""
+        states = list(self._run.states().values()) if self._run is not None else []
+        done = states.count("DONE")
+        return [Line(name, RUNNING, done, done, states.count("RUNNING"), total=len(states) or None)]
+
     def cancel(self) -> None:
         """End it."""
         self.over = True
@@ -227,6 +251,7 @@ class Stream:
         self._pipeline = pipeline
         self._items = items
         self._report = report
+        self._outputs: Any = None
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -246,7 +271,7 @@ class Stream:
         if stream is None:
             return list(self._pipeline.collect(*given))
         found = []
-        outputs = stream(*given)
+        self._outputs = outputs = stream(*given)
         try:
             for each in outputs:
                 found.append(each)
@@ -267,6 +292,11 @@ class Stream:
             self.error = what
         else:
             self.output = put(what)
+
+    def lines(self, name: str) -> list[Line]:
+        """One for each stage, under the phase's own."""
+        stages = getattr(self._outputs, "lines", tuple)
+        return [Line(name, RUNNING), *(each.but(name=f"{name}/{each.name}") for each in stages())]
 
     def cancel(self) -> None:
         """It ends at its next item."""

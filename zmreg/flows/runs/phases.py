@@ -12,6 +12,7 @@ from zmreg.core.phases import COMPLETED, FAILED, HAS_OUTPUT, SKIPPED, Place
 from zmreg.core.phases import distribute as _distribute
 from zmreg.model.errors import PhaseError
 from zmreg.model.phase_events import PhaseChanged
+from zmreg.model.policy import Policy
 from zmreg.model.record import Record
 
 if TYPE_CHECKING:
@@ -54,11 +55,13 @@ class Phase(Record):
     retry_on: type[BaseException] | tuple[type[BaseException], ...] = ()
     """Only after these; (): after any."""
     backoff: float = 0.0
-    """Seconds before the second call, doubled for each further one."""
+    """Seconds before the second call, twice as many before each further one, 30 at most; a quarter more or less."""
     on_error: str = "raise"
     """With `foreach`: "raise", or "skip" to leave out items that fail; `RunResult.item_errors` has their errors."""
     concurrency: int | None = None
     """How many items may be under way at once; None: 256."""
+    policy: Policy | None = None
+    """Those of the above that are its, for all that is not said here."""
     locs: Collection[str] = ()
     num_cpus: float | None = None
     num_gpus: float | None = None
@@ -89,6 +92,8 @@ class RunOptions(TypedDict, total=False):
     """Called here with {"phase", "index", "result"} of each result. What it raises is logged."""
     on_phase: Callable[[PhaseChanged], object] | None
     """Called here with each change of a phase. What it raises is logged."""
+    watch: bool
+    """Whether a table of the phases is shown meanwhile: on stderr, or below the cell."""
     concurrency: int | None
     """How many phases may run at once; None: all that are ready."""
     timeout: float | None
@@ -206,6 +211,23 @@ def run(
     Raises PhaseError, before anything runs, for phases that make no sense, a run of this id that goes on, and slips in
     a declaration, with the path to each; TypeError and ValueError for options there are none of.
     """
+    return _driven(_drive(phases, options))
+
+
+async def arun(
+    phases: Iterable[Phase] | Mapping[str, Any] | str | os.PathLike[str], **options: Unpack[RunOptions]
+) -> RunResult:
+    """`run` for coroutines: the event loop goes on meanwhile, and so do other runs that it waits for.
+
+    Cancelling whoever awaits it cancels the run, and goes on when that has ended; cancelling once more does not wait.
+    The run is driven by a thread of its own, which calls conditions, `on_result` and `on_phase`. Raises as `run`.
+    """
+    from zmreg.flows.runs.awaiting import driven_aside
+
+    return await driven_aside(_drive(phases, options), _driven)
+
+
+def _drive(phases: Iterable[Phase] | Mapping[str, Any] | str | os.PathLike[str], options: RunOptions) -> PhaseDrive:
     from zmreg.flows.runs.phase_drive import PhaseDrive
 
     known = RunOptions.__annotations__
@@ -216,8 +238,17 @@ def run(
         from zmreg.flows.runs.declared import declared
 
         phases, options = declared(phases, options)
-    drive = PhaseDrive(list(phases), options)
-    drive.go()
+    return PhaseDrive(list(phases), options)
+
+
+def _driven(drive: PhaseDrive) -> RunResult:
+    if drive.options.get("watch"):
+        from zmreg.flows.live.view import LiveView  # late: most are not watched
+
+        with LiveView(drive.lines):
+            drive.go()
+    else:
+        drive.go()
     return RunResult(drive)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from zmreg.services.calling.manners import DIGEST_BYTES
+
 if TYPE_CHECKING:
     from zmreg.services.calling.calls import Template
     from zmreg.services.seat.callbacks import Callbacks
@@ -34,9 +36,12 @@ def count_tiny(template: Template, calls: int, callbacks: Callbacks) -> None:
         return
     counted, template.tiny_calls = template.tiny_calls, -(1 << 60)  # not looked at again
     target = template.target
-    if isinstance(target, str) or target in _told or template.name == PROJECTION:  # a method's calls stay apart
+    if isinstance(target, str) or template.name == PROJECTION:  # a method's calls stay apart
         return
-    _told.add(target)
+    digest = target[:DIGEST_BYTES]
+    if digest in _told:
+        return
+    _told.add(digest)
     name, took_us = template.name, template.est_us or 0.0
     callbacks.put(lambda: _tell(name, counted, took_us))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from time import monotonic
 from typing import Protocol
 
 from zmreg.core.standstill import Standstill
@@ -23,8 +24,10 @@ from zmreg.model.messages import Definition, Message, UseDevices
 from zmreg.model.specs import Shape
 from zmreg.net.waiting import Shield
 from zmreg.services.calling.kinds import lets_go
+from zmreg.services.calling.manners import DIGEST_BYTES
 from zmreg.services.seat.callbacks import Callbacks
 from zmreg.services.seat.entries import FAILED, FREED, INLINE, PENDING, STORED, Borrowed, Entry, Stored
+from zmreg.telemetry.past import Past
 from zmreg.wire import batches
 
 BATCH_ROWS = 64
@@ -34,6 +37,8 @@ MAX_AHEAD = 256
 # Receiving, unpickling and answering: what a call costs its worker beside the function itself.
 CALL_COST_US = 5.0
 UNKNOWN_US = AHEAD_US + 1
+# Of longer queues, when their calls were submitted is known of batches only (telemetry/past.py).
+MARKED_ONE_BY_ONE = 8
 
 Dep = tuple[int | str, Entry]
 
@@ -41,11 +46,12 @@ Dep = tuple[int | str, Entry]
 class Template:
     """A remote function or method as its owner sends it: computed once, then shared by every call.
 
-    `target` is the definition's digest, or a method's name. `est_us` is the measured duration (None until known).
+    `target` is the definition's digest, with a manner behind it where it has one (manners.py), or a method's name.
+    `est_us` is the measured duration (None until known).
     """
 
     __slots__ = (
-        "__weakref__", "blob", "contained", "est_us", "limit", "max_retries", "name", "nreturns", "pool",
+        "__weakref__", "blob", "cap", "contained", "est_us", "limit", "max_retries", "name", "nreturns", "pool",
         "retry_exceptions", "shape", "target", "tiny_calls",
     )  # fmt: skip
 
@@ -59,6 +65,8 @@ class Template:
         """core.streams.STREAMING: as many as come."""
         self.limit = 0
         """Of a generator: items that may lie there untaken; 0 = any number."""
+        self.cap = 0
+        """The same of all generators of the actor together."""
         self.max_retries = 3
         self.retry_exceptions: bool | tuple[type[BaseException], ...] = False
         self.est_us: float | None = None
@@ -154,6 +162,7 @@ class Wires(Protocol):
     dirty: set[Collecting]
     callbacks: Callbacks
     lock: threading.RLock
+    past: Past
 
     def post(self, peer: bytes, message: Message) -> bool:
         """Send a message."""
@@ -213,10 +222,10 @@ class Lane:
         """Send a task, or let it collect with others while the worker is busy anyway."""
         template = task.template
         target = template.target
-        if type(target) is bytes and target not in self.known:
+        if type(target) is bytes and target not in self.known and (digest := target[:DIGEST_BYTES]) not in self.known:
             with self.wires.shield():
-                self.known.add(target)
-                self.wires.post(self.worker, Definition(target, template.blob))
+                self.known.add(digest)
+                self.wires.post(self.worker, Definition(digest, template.blob))
         silent = len(self.outstanding) == len(self.buffer)
         est = template.est_us
         task.est = UNKNOWN_US if est is None else est
@@ -241,6 +250,7 @@ class Lane:
                     self.wires.post(self.worker, UseDevices(self.devices))
                     self.devices = None
                 self.wires.send(self.worker, batches.encode_calls(rows))
+                self.wires.past.sent(self.worker, rows, monotonic())
 
     def abandon(self) -> None:
         """Forget what was sent and what was to be sent."""

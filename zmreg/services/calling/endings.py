@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 
 from zmreg.model.errors import ObjectLostError, OutOfMemoryError, UnschedulableError, WorkerDiedError, ZmregError
 from zmreg.model.ids import node_of, short
@@ -29,6 +30,8 @@ from zmreg.services.seat.entries import (
 )
 from zmreg.services.seat.sharing import Sharing
 from zmreg.services.seat.unread import Note, Unread
+from zmreg.telemetry import past
+from zmreg.telemetry.past import End, clipped
 from zmreg.wire import batches, payload
 
 
@@ -38,9 +41,12 @@ class Endings:
     def __init__(self, wires: Wires, sharing: Sharing, free: Callable[[Stored], None]) -> None:
         """`free(stored)` makes those bytes ours to free."""
         self.wires = wires
+        self.past = wires.past
         self.sharing = sharing
         self.stored_outbox_of = free
         self.live: dict[int, Task] = {}
+        self.failed = self.cancelled = 0
+        """Tasks that have ended so."""
         self.lanes: dict[bytes, Lane] = {}
         self.unread: Outbox[Note] = Outbox(wires.request_turn)
         """Errors that nobody read, left by finalizers to be reported."""
@@ -52,6 +58,16 @@ class Endings:
         self.live.pop(task.counter, None)
         for entry in task.entries:
             entry.task = None
+
+    def tell(self, task: Task, text: str) -> None:
+        """Remember what has happened to this attempt of a call, which may not be the last."""
+        self.past.tell(task.counter, text, monotonic(), task.attempt)
+
+    def remember(self, task: Task, state: str, error: str) -> None:
+        """A call is over, and no answer of a worker's says how."""
+        name, worker = task.template.name, task.lane.worker if task.lane is not None else b""
+        returns = len(task.entries)
+        self.past.end(End(task.counter, monotonic(), name, worker, state, task.attempt, returns, clipped(error)))
 
     def lives(self, task: Task) -> bool:
         """Whether something of it is still to come."""
@@ -67,6 +83,8 @@ class Endings:
     def fail(self, task: Task, error: ZmregError, unrun: bool = False) -> None:
         """The task will give no value. `unrun`: it was not begun, for certain."""
         self.end(task)
+        self.failed += 1
+        self.remember(task, past.FAILED, f"{type(error).__name__}: {error}")
         failure = (Unrun if unrun else Verdict)(payload.pack_failure(error))
         if isinstance(error, (WorkerDiedError, OutOfMemoryError, UnschedulableError)):
             for entry in task.entries:
@@ -89,15 +107,18 @@ class Endings:
 
     def _inherit(self, task: Task, bad: Entry) -> None:
         self.end(task)
+        self.failed += 1
         name = describe(task, self.wires.me)
         if bad.state != FAILED:
             text = f"an input of {name} was freed before it ran: no handle to it was left"
+            self.remember(task, past.FAILED, text)
             self.settle_all(task, payload.pack_failure(ObjectLostError(text, object_id=bad.object_id.hex())))
             return
         for entry in task.entries:
             if entry.seen is False:  # the error goes on: read anywhere down the chain, it has been read
                 entry.seen = bad.seen
         note = f"{name} was not run: its input, object {short(bad.object_id)}, could not be computed"
+        self.remember(task, past.FAILED, note)
         self.settle_all(task, Inherited(bad, note))
 
     def settle_part(self, worker: bytes, message: PartReady) -> bool:
@@ -124,9 +145,11 @@ class Endings:
     def ended_early(self, task: Task, row: batches.Row) -> bool:
         """A call that was cancelled, refused, or kept from running by a failed input behind which it rode."""
         if row[0] == batches.REFUSED:
+            self.failed += 1
             self.settle_all(task, Unrun(row[1]))
             return True
         if row[0] == batches.CANCELLED:
+            self.cancelled += 1
             self.settle_all(task, cancelled_failure(task, self.wires.me, row[1].decode()))
             return True
         bad = first_unusable(task)
@@ -163,6 +186,8 @@ class Endings:
             home.withdraw(task)
         task.lane = None
         self.end(task)
+        self.cancelled += 1
+        self.remember(task, past.CANCELLED, "")
         self.settle_all(task, cancelled_failure(task, self.wires.me))
         if isinstance(home, Peer):  # it may have stood before others, waiting for an input
             home.advance()

@@ -5,14 +5,16 @@ All methods run under the client's lock.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 from zmreg.core.graves import Graves
 from zmreg.model.errors import PlacementGroupRemovedError, UnschedulableError, WorkerStartError
 from zmreg.model.messages import LeaseGranted, TryNodes, Unschedulable
 from zmreg.model.specs import GROUP, NEAR, ON, TRY, Shape
-from zmreg.services.calling.calls import Lane, Task, Wires, describe
+from zmreg.services.calling.calls import Lane, Task, Template, Wires, describe
 from zmreg.services.calling.endings import Endings
+from zmreg.services.calling.manners import DIGEST_BYTES
 from zmreg.services.calling.pools import LEASE_IDLE_S, Pool
 from zmreg.services.seat.entries import Stored
 from zmreg.services.seat.sharing import Sharing
@@ -29,11 +31,22 @@ class Leasing(Endings):
         self.pools: dict[Shape, Pool] = {}
         self.known: dict[bytes, set[bytes]] = {}
         """Definitions that each worker has been sent."""
+        self.templates: weakref.WeakValueDictionary[bytes, Template] = weakref.WeakValueDictionary()
+        """Definitions by digest, while a function object or a queued task needs them: workers may ask again."""
         self.gone_nodes = Graves()
 
     def start(self, task: Task) -> None:
         """Send, queue or hold a task, by the state of its inputs (tasks.py)."""
         raise TypeError(f"{type(self).__name__} has pools and nobody to start tasks")
+
+    def blob_of(self, digest: bytes, worker: bytes) -> bytes:
+        """The definition that a worker lacks; empty when nobody needs it any more."""
+        template = self.templates.get(digest)
+        lane = self.lanes.get(worker)
+        if template is None and lane is not None:  # a twin of the same digest died, and took the table's row along
+            sent = (task.template for task in lane.outstanding.values())
+            template = next((each for each in sent if each.target[:DIGEST_BYTES] == digest), None)
+        return template.blob if template is not None else b""
 
     def pool_for(self, shape: Shape) -> Pool:
         """The pool of a shape, made on first use."""

@@ -5,11 +5,20 @@ from __future__ import annotations
 import signal
 
 from zmreg.core.tasks import QUARANTINE_AFTER, Death, Fail, RetryPolicy
-from zmreg.model.errors import OutOfMemoryError, TaskCancelledError, WorkerDiedError, ZmregError
+from zmreg.model.errors import (
+    OutOfMemoryError,
+    ProtocolError,
+    TaskCancelledError,
+    TaskError,
+    WorkerDiedError,
+    ZmregError,
+)
 from zmreg.model.ids import object_id
 from zmreg.model.messages import ProcessDied
 from zmreg.services.calling.calls import Task, describe
+from zmreg.telemetry.past import clipped
 from zmreg.wire import payload
+from zmreg.wire.failures import decode_failure
 
 UNKNOWN = b"?"
 """In `ProcessDied.running`: its node is gone too, and nobody can tell what it was in."""
@@ -47,6 +56,25 @@ def one_more_attempt(task: Task, message: ProcessDied, suspect: bool) -> bool:
         return False
     task.attempt = verdict.attempt
     return True
+
+
+def is_to_retry(task: Task, failure: bytes) -> bool:
+    """Whether the task's options have it tried again after this error of the user's."""
+    template = task.template
+    if not template.retry_exceptions or task.cancelled:
+        return False
+    error = payload.unpack_failure(failure)
+    cause = error.cause if isinstance(error, TaskError) else error
+    policy = RetryPolicy(template.max_retries, template.retry_exceptions)
+    return not isinstance(policy.decide("user", task.attempt + 1, cause), Fail)
+
+
+def headline(failure: bytes) -> str:
+    """An error in one line; nothing of it is unpickled."""
+    try:
+        return clipped(decode_failure(failure)[0].headline())
+    except ProtocolError:  # it was too long to be remembered (telemetry/past.py)
+        return "an error that is too long to be kept here"
 
 
 def times_starved(task: Task) -> int:

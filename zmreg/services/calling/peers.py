@@ -38,6 +38,9 @@ class PeerKeeper(Protocol):
     def fail(self, task: Task, error: ZmregError, unrun: bool = False) -> None:
         """The call gives no value. `unrun`: it was not begun, for certain."""
 
+    def tell(self, task: Task, text: str) -> None:
+        """Remember what has happened to a call that goes on."""
+
     def fail_by_input(self, task: Task, bad: Entry) -> None:
         """An input failed, and so does the call."""
 
@@ -288,6 +291,7 @@ class Peer:
                 elif task.cancelled or (may_have_run and limit != -1 and task.attempt >= limit):
                     self._keeper.fail(task, self._unavailable(lane, task))
                 else:
+                    self._keeper.tell(task, f"the process of actor {self.class_name} is gone")
                     task.attempt += may_have_run
                     again.append(task)
         self._left.clear()

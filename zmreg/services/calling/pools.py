@@ -14,7 +14,7 @@ from typing import Protocol
 from zmreg.model.ids import node_of
 from zmreg.model.messages import LeaseReturned, Steal, WantLeases
 from zmreg.model.specs import NEAR, SPREAD, Shape, node_named_in
-from zmreg.services.calling.calls import AHEAD_US, Lane, Task, Wires
+from zmreg.services.calling.calls import AHEAD_US, MARKED_ONE_BY_ONE, Lane, Task, Wires
 from zmreg.services.seat.entries import Stored
 
 LEASE_IDLE_S = 1.0
@@ -73,9 +73,13 @@ class Pool:
         if self._stranded:
             self._office.elsewhere(task)
             return
-        if not self.queue:
-            self._waiting_since = self.wires.now()
-        self.queue.append(task)
+        queue = self.queue
+        if len(queue) < MARKED_ONE_BY_ONE:
+            now = self.wires.now()
+            self.wires.past.mark(task.counter + 1, now)
+            if not queue:
+                self._waiting_since = now
+        queue.append(task)
         self.ask(task.depth)
 
     def ask(self, depth: int) -> None:

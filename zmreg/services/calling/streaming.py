@@ -54,8 +54,10 @@ class StreamTask(Task):
         return self._for_one
 
     def row(self) -> batches.Row:
-        """With [limit, items not to be sent again, items taken] behind it."""
-        return [*Task.row(self), list(self.stream.flow.restart())]
+        """With [limit, items not to be sent again, items taken] behind it, and [the actor's bound, items wanted]."""
+        stream, cap = self.stream, self.template.cap
+        capped = (cap, stream.wanted) if cap else ()
+        return [*Task.row(self), [*stream.flow.restart(), *capped]]
 
     def description(self) -> Task | None:
         """None: whoever wants the items once more calls once more."""
@@ -112,7 +114,14 @@ class Stream:
         if self.awaited is None and not self.flow.over:
             self.awaited = Entry(self.seat.me, self.first + self.flow.received)
             self.awaited.task = self.task
+            if self.task is not None and self.task.template.cap:
+                self._want(self.task)
         return self.awaited
+
+    @property
+    def wanted(self) -> int:
+        """Somebody waits for so many items, of all."""
+        return self.flow.received + (self.awaited is not None)
 
     def is_over(self) -> bool:
         """Ended, and all taken."""
@@ -139,7 +148,14 @@ class Stream:
     def _tell(self) -> None:
         taken = self.flow.tell()
         if taken >= 0 and self.task is not None and self.task.lane is not None:
-            self.seat.post(self.task.lane.worker, StreamCredit(self.task.counter, taken))
+            self.seat.post(self.task.lane.worker, StreamCredit(self.task.counter, taken, 0))
+
+    def _want(self, task: StreamTask) -> None:
+        """Others' items must not keep this one from being made; before it is sent, the call itself says so."""
+        lane = task.lane
+        if lane is not None and task.counter in lane.outstanding:
+            lane.flush()
+            self.seat.post(lane.worker, StreamCredit(task.counter, self.flow.taken, self.wanted))
 
     def _drop(self, task: StreamTask) -> None:
         """Nothing more is wanted of it, unless its end is."""
@@ -149,7 +165,7 @@ class Stream:
         if self.kept:
             self.flow.limit = 0
             if lane is not None and is_sent:
-                self.seat.post(lane.worker, StreamCredit(task.counter, SPAN))
+                self.seat.post(lane.worker, StreamCredit(task.counter, SPAN, 0))
             return
         task.cancelled = True  # no further attempt
         task.entries[0].see()

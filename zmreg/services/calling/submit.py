@@ -107,7 +107,7 @@ def submit_task(client: Client, template: Template, args: tuple[Any, ...], kwarg
             raise
         burst = tasks.submitted & 31 == 0
     if burst:
-        client.pump.drain_now()
+        client.past.mark(first + 1, client.pump.drain_now())
     return task
 
 
@@ -226,7 +226,7 @@ def submit_to(
             raise
         burst = tasks.submitted & 31 == 0
     if burst:
-        client.pump.drain_now()
+        client.past.mark(first + 1, client.pump.drain_now())
     return task
 
 

@@ -6,11 +6,10 @@ All methods run under the client's lock.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
+from time import monotonic
 
-from zmreg.core.tasks import Fail, RetryPolicy
-from zmreg.model.errors import TaskError, ZmregError
+from zmreg.model.errors import ZmregError
 from zmreg.model.ids import short
 from zmreg.model.messages import (
     ActorState,
@@ -36,6 +35,8 @@ from zmreg.services.calling.obituary import (
     UNKNOWN,
     cancelled_failure,
     count_begun,
+    headline,
+    is_to_retry,
     one_more_attempt,
     times_starved,
     worker_died,
@@ -47,7 +48,8 @@ from zmreg.services.calling.streaming import Streams
 from zmreg.services.seat.entries import INLINE, PENDING, STORED, Borrowed, Entry, Stored
 from zmreg.services.seat.lineage import Lineage
 from zmreg.services.seat.sharing import Sharing
-from zmreg.wire import batches, payload
+from zmreg.telemetry import past
+from zmreg.wire import batches
 
 _EARLY = frozenset({batches.CANCELLED, batches.FAILED, batches.REFUSED})
 
@@ -64,10 +66,10 @@ class Tasks(Leasing):
         self.departing: list[Peer] = []
         self.actor_waits: list[Waiter] = []
         """Finished when the head has told of any actor (services/calling/reviving.py)."""
-        self.templates: weakref.WeakValueDictionary[bytes, Template] = weakref.WeakValueDictionary()
-        """Definitions by digest, while a function object or a queued task needs them: workers may ask again."""
         self._headless: ZmregError | None = None
         self.finished = 0
+        self.not_ok = 0
+        """Of these answers, those that were no values: some are asked for again."""
         self.late_answers = 0
         self.lineage = Lineage(self)
         self.streams = Streams(self)
@@ -83,15 +85,6 @@ class Tasks(Leasing):
             return first
 
     # -- starting ---------------------------------------------------------------------------------------------------
-
-    def blob_of(self, digest: bytes, worker: bytes) -> bytes:
-        """The definition that a worker lacks; empty when nobody needs it any more."""
-        template = self.templates.get(digest)
-        lane = self.lanes.get(worker)
-        if template is None and lane is not None:  # a twin of the same digest died, and took the table's row along
-            sent = (task.template for task in lane.outstanding.values())
-            template = next((each for each in sent if each.target == digest), None)
-        return template.blob if template is not None else b""
 
     def peer_for(self, actor_id: bytes, class_name: str, ordered: bool) -> Peer:
         """This process's way to an actor, made on first use; the head is asked where it lives."""
@@ -109,6 +102,7 @@ class Tasks(Leasing):
         assert home is not None
         if task.cancelled:  # it was sent, and came back unstarted or for another attempt
             self.end(task)
+            self.remember(task, past.CANCELLED, "")
             self.settle_all(task, cancelled_failure(task, self.wires.me))
             return
         if task.deps is not None:
@@ -156,23 +150,30 @@ class Tasks(Leasing):
 
     # -- results ----------------------------------------------------------------------------------------------------
 
-    def on_results(self, worker: bytes, rows: list[batches.Row]) -> None:
-        """A batch of answers from a worker."""
+    def on_results(self, worker: bytes, rows: list[batches.Row], frame: bytes = b"") -> None:
+        """A batch of answers from a worker. `frame`: they as they came, to be remembered."""
         lane = self.lanes.get(worker)
         if lane is None:
             self.late_answers += len(rows)
             return
         outstanding, live = lane.outstanding, self.live
-        est = None
+        template = named = None
+        names: list[tuple[int, str]] = []
         for row in rows:
             counter = row[0]
             task = outstanding.pop(counter, None)
             if task is None:
                 self.late_answers += not self.streams.took(lane, row)
+                if names and names[-1][1]:
+                    names.append((counter, ""))
+                    named = None
                 continue
             lane.load -= task.est
             task.lane = None
             template, us = task.template, row[1]
+            if template is not named:
+                named = template
+                names.append((counter, template.name))
             est = template.est_us
             if est is None:
                 template.est_us = us + CALL_COST_US
@@ -186,8 +187,10 @@ class Tasks(Leasing):
                 entry.settle(INLINE, row[2])
             else:
                 self._long_result(task, worker, row)
-        if est is not None and est < TINY_US:
-            count_tiny(template, len(rows), self.wires.callbacks)
+        if template is not None:
+            self.wires.past.answered(worker, frame, names, rows, monotonic())
+            if est is not None and est < TINY_US:
+                count_tiny(template, len(rows), self.wires.callbacks)
         self.finished += len(rows)
         lane.closed = False
         lane.home.refill(lane)
@@ -197,14 +200,18 @@ class Tasks(Leasing):
         if held:
             self.sharing.worker_holds(held, worker)
         if returns and returns[0][0] == batches.INPUT_LOST:
+            self.not_ok += 1
             self.on_input_lost(task, returns[0])
             return
         failure = next((each[1] for each in returns if each[0] == batches.FAILED), None)
+        self.not_ok += failure is not None
         if failure is not None and self._retries(task, failure):
             return
         self.end(task)
         if returns and returns[0][0] in _EARLY and self.ended_early(task, returns[0]):
+            self.not_ok += failure is None
             return
+        self.failed += failure is not None
         for entry, (status, data, nbytes, type_name, contained) in zip(task.entries, returns, strict=False):
             if status == batches.SENT_AHEAD:
                 continue
@@ -228,14 +235,9 @@ class Tasks(Leasing):
 
     def _retries(self, task: Task, failure: bytes) -> bool:
         """A user error that the task's options let it try again."""
-        template = task.template
-        if not template.retry_exceptions or task.cancelled:
+        if not is_to_retry(task, failure):
             return False
-        error = payload.unpack_failure(failure)
-        cause = error.cause if isinstance(error, TaskError) else error
-        policy = RetryPolicy(template.max_retries, template.retry_exceptions)
-        if isinstance(policy.decide("user", task.attempt + 1, cause), Fail):
-            return False
+        self.tell(task, headline(failure))
         task.attempt += 1
         self.start(task)
         return True
@@ -306,6 +308,8 @@ class Tasks(Leasing):
         unsure = message.running == UNKNOWN
         for place, task in enumerate(tasks):
             suspect = unsure or place == begun - 1
+            if place < begun:
+                self.tell(task, f"worker {message.process.hex()} died: {message.reason}")
             if place < begun and (task.cancelled or not one_more_attempt(task, message, suspect)):
                 self.fail(task, worker_died(task, message, self.wires.me))
             elif place < begun and suspect and message.memory_bytes:

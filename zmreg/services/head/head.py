@@ -30,6 +30,7 @@ from zmreg.model.messages import (
     ForHead,
     HeadKept,
     Inventory,
+    JobNoted,
     JobStarted,
     KillActor,
     KillProcess,
@@ -75,7 +76,7 @@ class Head:
         self._early: dict[bytes, tuple[float, list[tuple[bytes, Message]]]] = {}
         """What was said of actors that are not known yet: (until when to keep it, senders and messages)."""
         self._waiting = WaitingActors(node, self)
-        self.jobs = Jobs()
+        self.jobs = Jobs(self.actors)
         self.homecoming = Homecoming(node, self)
         self.keeping: Keeping | None = None
         """What survives us is written by this; None: nothing does."""
@@ -85,9 +86,9 @@ class Head:
         from zmreg.services.head.keeping import Keeping  # late, here and wherever a ledger is opened: sqlite
 
         self.homecoming.restore(ledger)
-        self.jobs.restore(ledger.jobs)
+        self.jobs.restore(ledger.jobs, ledger.submissions)
         self.keeping = Keeping(self._node, self, ledger)
-        self.jobs.changed = self.keeping.job
+        self.jobs.write_down(self.keeping.job, self.keeping.submission)
 
     def know(self, owner: bytes, creation: CreateActor, stand: Stand) -> None:
         """An actor of the former head's."""
@@ -157,17 +158,16 @@ class Head:
                 self._on_entrusted(sender, message)
             case Inventory() | KnownDead():
                 self.homecoming.hears(sender, message)
-            case JobStarted():
-                self.jobs.began(message)
+            case JobStarted() | JobNoted():
+                self.jobs.hears(message)
             case _:
                 return False
         return True
 
     def _comes_early(self, sender: bytes, actor_id: bytes) -> bool:
         """The order of an actor comes from its owner, and a handle may be used by others before that is here."""
-        owner = actor_id[:8]
-        there = owner in self._node.clients or node_of(owner) in self._node.other_nodes()
-        return sender != owner and there and self.actors.state(actor_id) is None
+        there = actor_id[:8] in self._node.clients or node_of(actor_id) in self._node.other_nodes()
+        return sender != actor_id[:8] and there and self.actors.state(actor_id) is None
 
     def _on_wish(self, sender: bytes, message: Message) -> None:
         match message:
@@ -281,6 +281,7 @@ class Head:
             self.keeping.tick()
         self.perform(self.actors.tick(now))
         self._waiting.tick(now)
+        self.jobs.tick()
         for actor_id in [each for each, (until, _) in self._early.items() if now > until]:
             self._early_is_over(actor_id)
         if len(self.creations) > len(self.actors):
@@ -292,7 +293,7 @@ class Head:
         keeping, self.keeping = self.keeping, None
         if keeping is not None:
             self._node.unwatch(keeping.ledger.fd)
-            self.jobs.changed = lambda job: None
+            self.jobs.write_down(lambda job: None, lambda submission: None)
             keeping.ledger.close()
 
     # -- what is done -----------------------------------------------------------------------------------------------

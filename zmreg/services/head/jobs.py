@@ -1,14 +1,16 @@
-"""The programs that have taken a seat in the cluster: who, since when, and how it ended."""
+"""The programs that have taken a seat in the cluster: who, since when, and how it ended; and the submitted jobs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from zmreg.model.messages import JobStarted
+from zmreg.core.actor_roll import ActorRoll
+from zmreg.model.messages import JobNoted, JobStarted
 from zmreg.model.record import Record
+from zmreg.services.head.submissions import Submission, Submissions
 
 RUNNING: Final = "RUNNING"
 ENDED: Final = "ENDED"
@@ -40,19 +42,28 @@ def program(pid: int) -> str:
 
 
 class Jobs:
-    """The head's list of programs. `changed(job)` is called with each that comes or goes."""
+    """The head's lists of programs and of submitted jobs, which are looked after by some of its `actors`."""
 
-    def __init__(self) -> None:
-        self.changed: Callable[[Job], None] = lambda job: None
+    def __init__(self, actors: ActorRoll) -> None:
+        self._actors = actors
+        self._changed: Callable[[Job], None] = lambda job: None
         self._jobs: dict[bytes, Job] = {}
+        self._submitted = Submissions()
 
-    def restore(self, jobs: list[Job]) -> None:
+    def restore(self, jobs: list[Job], submissions: list[Submission]) -> None:
         """Know what the former head knew."""
         self._jobs = {job.driver: job for job in jobs[-_ENDED_KEPT:]}
+        self._submitted.restore(submissions)
 
-    def began(self, word: JobStarted) -> None:
-        """A program has taken a seat; said again, nothing changes."""
-        if word.driver not in self._jobs:
+    def write_down(self, job: Callable[[Job], None], submission: Callable[[Submission], None]) -> None:
+        """Call these with each that comes, changes or goes."""
+        self._changed, self._submitted.changed = job, submission
+
+    def hears(self, word: JobStarted | JobNoted) -> None:
+        """A program has taken a seat (said again, nothing changes), or a submitted job has come so far."""
+        if isinstance(word, JobNoted):
+            self._submitted.noted(word, self._actors)
+        elif word.driver not in self._jobs:
             self._put(Job(word.driver, word.name, word.started, 0.0, RUNNING))
 
     def process_died(self, process: bytes, reason: str) -> None:
@@ -63,11 +74,20 @@ class Jobs:
 
     def _put(self, job: Job) -> None:
         self._jobs[job.driver] = job
-        self.changed(job)
+        self._changed(job)
         if len(self._jobs) > _ENDED_KEPT:
             over = next((each for each in self._jobs.values() if each.status != RUNNING), None)
             if over is not None:
                 del self._jobs[over.driver]
+
+    def tick(self) -> None:
+        """Jobs whose supervisors have died are over."""
+        self._submitted.settle(self._actors)
+
+    def submitted(self, topic: str, key: str) -> dict[str, Any] | None:
+        """What is known of a submitted job, or (`submissions`) a page of all. None when there is no such job."""
+        self.tick()
+        return self._submitted.row(key) if topic == "submission" else self._submitted.page(key)
 
     def drivers(self) -> set[bytes]:
         """Those that run."""

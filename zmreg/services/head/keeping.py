@@ -15,6 +15,7 @@ from zmreg.model.ids import node_of
 from zmreg.model.messages import ActorState, CreateActor, HeadKept
 from zmreg.services.head.jobs import Job
 from zmreg.services.head.ledger import Ledger, Order
+from zmreg.services.head.submissions import Submission
 from zmreg.wire import codec
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class Keeping:
     def job(self, job: Job) -> None:
         """A driver has come or gone."""
         self.ledger.job(job)
+
+    def submission(self, submission: Submission) -> None:
+        """A submitted job has come or changed. Who asks for it after that is answered when it is on the disk."""
+        self.ledger.submission(submission)
+        self.promise(lambda why: None)
 
     def member(self, node: bytes, there: bool) -> None:
         """A node has joined or is gone."""

@@ -22,8 +22,10 @@ from typing import Any, Final
 
 from zmreg.core.actor_roll import Stand
 from zmreg.model.errors import StateError, StateLockedError
+from zmreg.model.job_messages import GONE
 from zmreg.model.record import Record
 from zmreg.services.head.jobs import Job
+from zmreg.services.head.submissions import Submission
 
 FILE: Final = "head.sqlite"
 LOCK: Final = "head.lock"
@@ -48,6 +50,10 @@ CREATE TABLE IF NOT EXISTS ends (number INTEGER PRIMARY KEY, actor_id BLOB NOT N
 CREATE TABLE IF NOT EXISTS jobs (
     driver BLOB PRIMARY KEY, name TEXT NOT NULL, started REAL NOT NULL, ended REAL NOT NULL, status TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS submissions (
+    number INTEGER PRIMARY KEY, job_id TEXT UNIQUE NOT NULL, actor_id BLOB NOT NULL, stage INTEGER NOT NULL,
+    note TEXT NOT NULL, tail BLOB NOT NULL, fate TEXT NOT NULL, noticed REAL NOT NULL
+);
 CREATE TABLE IF NOT EXISTS groups (number INTEGER PRIMARY KEY, group_id BLOB UNIQUE NOT NULL, frame BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS nodes (node BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS graves (number INTEGER PRIMARY KEY, node BLOB NOT NULL);
@@ -58,6 +64,11 @@ ON CONFLICT (actor_id) DO UPDATE SET frame = excluded.frame
 """
 _STAND: Final = """
 UPDATE actors SET state = ?, worker = ?, incarnation = ?, restarts_used = ?, leaving = ? WHERE actor_id = ?
+"""
+_SUBMISSION: Final = """
+INSERT INTO submissions (job_id, actor_id, stage, note, tail, fate, noticed) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (job_id) DO UPDATE SET actor_id = excluded.actor_id, stage = excluded.stage, note = excluded.note,
+    tail = excluded.tail, fate = excluded.fate, noticed = excluded.noticed
 """
 
 
@@ -75,13 +86,14 @@ class Order(Record):
 class _Batch:
     """What is to be written in one transaction. Of each thing only the newest state counts."""
 
-    __slots__ = ("calls", "ends", "groups", "jobs", "nodes", "orders", "stands")
+    __slots__ = ("calls", "ends", "groups", "jobs", "nodes", "orders", "stands", "submissions")
 
     def __init__(self) -> None:
         self.orders: dict[bytes, Order] = {}
         self.stands: dict[bytes, Stand] = {}
         self.ends: dict[bytes, bytes] = {}
         self.jobs: dict[bytes, Job] = {}
+        self.submissions: dict[bytes, Submission] = {}
         self.groups: dict[bytes, bytes] = {}
         """Encoded CreateGroup; empty: removed."""
         self.nodes: dict[bytes, bool] = {}
@@ -93,7 +105,7 @@ class _Batch:
     def before(self, later: _Batch) -> _Batch:
         """Both as one; the calls of neither."""
         both = _Batch()
-        for name in ("orders", "stands", "ends", "jobs", "groups", "nodes"):
+        for name in ("orders", "stands", "ends", "jobs", "submissions", "groups", "nodes"):
             setattr(both, name, {**getattr(self, name), **getattr(later, name)})
         return both
 
@@ -108,6 +120,11 @@ class _Batch:
             database.executemany("INSERT INTO ends (actor_id, reason) VALUES (?, ?)", self.ends.items())
             jobs = (_values(job) for job in self.jobs.values())
             database.executemany("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?)", jobs)
+            submitted = self.submissions.values()
+            kept = [_values(each) for each in submitted if each.stage != GONE]
+            database.executemany(_SUBMISSION, kept)
+            forgotten = [(each.job_id,) for each in submitted if each.stage == GONE]
+            database.executemany("DELETE FROM submissions WHERE job_id = ?", forgotten)
             orders = [(group_id, frame) for group_id, frame in self.groups.items() if frame]
             removed = [(group_id,) for group_id, frame in self.groups.items() if not frame]
             database.executemany("INSERT OR IGNORE INTO groups (group_id, frame) VALUES (?, ?)", orders)
@@ -142,6 +159,9 @@ class Ledger:
         self.ends: dict[bytes, bytes] = dict(ends.fetchall())
         """Actors that are dead for good, and why; the oldest are forgotten."""
         self.jobs = [Job(*row) for row in database.execute("SELECT * FROM jobs ORDER BY started")]
+        columns = "job_id, actor_id, stage, note, tail, fate, noticed"
+        submitted = database.execute(f"SELECT {columns} FROM submissions ORDER BY number")
+        self.submissions = [Submission(*row) for row in submitted]
         self.groups: list[bytes] = [row[0] for row in database.execute("SELECT frame FROM groups ORDER BY number")]
         """Placement groups as they were ordered, encoded CreateGroup."""
         self.nodes: list[bytes] = [row[0] for row in database.execute("SELECT node FROM nodes")]
@@ -184,6 +204,10 @@ class Ledger:
     def job(self, job: Job) -> None:
         """A driver has come or gone."""
         self._put("jobs", job.driver, job)
+
+    def submission(self, submission: Submission) -> None:
+        """A submitted job stands so now, or is to be forgotten."""
+        self._put("submissions", submission.job_id.encode(), submission)
 
     def group(self, group_id: bytes, frame: bytes) -> None:
         """A placement group was accepted; empty `frame`: it is no more."""

@@ -22,6 +22,7 @@ from zmreg.model.messages import (
     ForHead,
     HeadKept,
     Inventory,
+    JobNoted,
     JobStarted,
     KillActor,
     Message,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _TO_KEEP = (
     CreateActor, ActorInputs, ActorHosted, Constructed, KillActor, ReleaseActor, ActorExiting, JobStarted,
-    CreateGroup, RemoveGroup,
+    JobNoted, CreateGroup, RemoveGroup,
 )  # fmt: skip
 # Asked again by the client when the head has changed.
 _TO_PASS_ON = (WatchActor, Ask, BundlesPrepared, AskGroup)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zmreg.core.nodes import NodeState
+from zmreg.model.ask_messages import WhoseCalls
 from zmreg.model.errors import ProtocolError
 from zmreg.model.ids import node_of
-from zmreg.model.messages import Adopt, Passed, WhoseCalls
+from zmreg.model.messages import Adopt, Passed
 from zmreg.services.node.adoption import OwnersMail
 from zmreg.services.node.spoken import answer_for_dead
 from zmreg.wire import codec

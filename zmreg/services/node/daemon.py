@@ -85,6 +85,10 @@ def _open(node: Node, tell: Callable[[bytes], None]) -> None:
             contact=listening.get("contact", ""), key_file=listening.get("key_file", ""),
         )
     )  # fmt: skip
+    if node.settings.metrics_port:
+        from zmreg.services.node.metrics_port import open_port  # late: few have one
+
+        open_port(node)
     tell(b"R" + node.me)
 
 

@@ -40,6 +40,8 @@ class Deadlocks:
         self._since = 0
         self._asked: set[int] = set()
         self._passed_on: set[tuple[bytes, int]] = set()
+        self._heard: dict[tuple[bytes, int], DeadlockProbe] = {}
+        """The last probe about each call that is not answered yet: who waits asks once, and we may wait only later."""
 
     def begins(self, entries: Sequence[Entry]) -> None:
         """The main thread blocks until all of these are there, without a timeout."""
@@ -48,6 +50,8 @@ class Deadlocks:
         self._asked.clear()
         self._passed_on.clear()
         self._ask()
+        for (sender, _), probe in list(self._heard.items()):
+            self.on_probe(sender, probe)
 
     def ends(self) -> None:
         """It goes on."""
@@ -94,7 +98,14 @@ class Deadlocks:
     def on_probe(self, sender: bytes, probe: DeadlockProbe) -> None:
         """`sender` waits for its call `probe.counter`, which it had sent here."""
         worker = self._worker
-        if not self._entries or not worker.has_unfinished(sender, probe.counter):
+        self._heard.pop((sender, probe.counter), None)
+        if not worker.has_unfinished(sender, probe.counter):
+            return
+        if len(self._heard) >= _MOST:
+            self._heard = {key: each for key, each in self._heard.items() if worker.has_unfinished(*key)}
+        if len(self._heard) < _MOST:
+            self._heard[sender, probe.counter] = probe
+        if not self._entries:
             return
         if probe.initiator == worker.me:
             if probe.serial >= self._since:

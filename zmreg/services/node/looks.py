@@ -12,24 +12,34 @@ import time
 import zlib
 from collections import deque
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.model.errors import ProtocolError
 from zmreg.model.look_messages import Look, Looked
 from zmreg.model.messages import Answer, Ask
+from zmreg.services.calling.manners import read
 from zmreg.services.machine import stacks
 from zmreg.services.machine.memory import own_bytes
+from zmreg.services.machine.usage import usage_of
+from zmreg.services.node import on_demand
 from zmreg.services.seat.looked import mapped
+from zmreg.store.board import described, showing
 from zmreg.store.objects import some
 from zmreg.wire import batches
 
 if TYPE_CHECKING:
     from zmreg.services.node.node import Node
+    from zmreg.services.node.nursery import Child
 
 log = logging.getLogger("zmreg.looks")
 
 STACKS: Final = "stacks"
 MEMORY: Final = "memory"
+METRICS: Final = "metrics"
+# About calls (services/seat/remembered.py); the key has this node's id in front.
+CALLS: Final = "calls"
+WHY: Final = "why"
 # A process that runs, and lets others run, answers in milliseconds; then the signal is tried.
 ANSWER_S: Final = 1.0
 SIGNAL_S: Final = 1.0
@@ -48,6 +58,8 @@ class _Question:
         self.found: dict[bytes, Any] = {}
         self.why: dict[bytes, str] = {}
         self.by_signal: set[bytes] = set()
+        self.usage: dict[str, tuple[float, float, float]] = {}
+        self.woke_at = 0.0
         self.all_there = threading.Event()
         if not asked:
             self.all_there.set()
@@ -66,17 +78,21 @@ class Looks:
         node.watch(self._wake, self._answer)
 
     def hear(self, who: bytes, ask: Ask) -> None:
-        """`stacks` of all processes here or of the one whose id is the key; `memory`: the key is `size N` or `age N`.
+        """`stacks` of all processes here or of the one whose id is the key; `memory`: the key is `size N` or `age N`;
+        `metrics`; `calls` and `why`: the key is our id and what each process is to be asked.
 
         ValueError when it is neither."""
         only = bytes.fromhex(ask.key) if ask.topic == STACKS else b""
         if ask.topic == MEMORY:
             _limit(ask.key)
+        what = f"{ask.topic} {ask.key.partition(' ')[2]}" if ask.topic in (CALLS, WHY) else ask.topic
+        if ask.topic == CALLS:
+            int(ask.key.partition(" ")[2])
         pids = {process: hello.pid for process, hello in self._node.clients.items() if not only or process == only}
         self._asked += 1
         question = self._open[self._asked] = _Question(who, ask, pids)
         for process in pids:
-            self._node.post(process, Look(self._asked, ask.topic))
+            self._node.post(process, Look(self._asked, what))
         threading.Thread(target=self._wait, args=(self._asked, question), name="zmreg-looks", daemon=True).start()
 
     def on_looked(self, sender: bytes, message: Looked) -> None:
@@ -98,8 +114,16 @@ class Looks:
             for process, pid in question.pids.items():
                 if process not in question.found:
                     self._signal(question, process, pid, min(SIGNAL_S, deadline - time.monotonic()))
+        elif question.ask.topic == METRICS:
+            question.usage = self._usage(question.pids)
+        question.woke_at = time.monotonic()
         self._ready.append(number)
         os.eventfd_write(self._wake, 1)
+
+    def _usage(self, pids: dict[bytes, int]) -> dict[str, tuple[float, float, float]]:
+        nursery = self._node.nursery
+        workers = [pid for process, pid in pids.items() if process in nursery.children]
+        return usage_of(nursery.zygote_pid, workers)
 
     def _signal(self, question: _Question, process: bytes, pid: int, patience_s: float) -> None:
         if patience_s <= 0:
@@ -122,9 +146,17 @@ class Looks:
         os.eventfd_read(self._wake)
         while self._ready:
             question = self._open.pop(self._ready.popleft())
-            found = self._stacks(question) if question.ask.topic == STACKS else self._memory(question)
+            found = self._found(question)
             body = zlib.compress(batches.pack_plain(found))  # stacks are alike: a twentieth
             self._node.post(question.who, Answer(question.ask.request, True, batches.pack_plain(body)))
+
+    def _found(self, question: _Question) -> Any:
+        if question.ask.topic == METRICS:
+            return on_demand.metered(self._node).rows(question.usage, question.woke_at)
+        if question.ask.topic in (CALLS, WHY):
+            told = question.found
+            return [{**self._process(each, pid), "Told": told.get(each)} for each, pid in question.pids.items()]
+        return self._stacks(question) if question.ask.topic == STACKS else self._memory(question)
 
     def _stacks(self, question: _Question) -> list[dict[str, Any]]:
         rows = []
@@ -169,16 +201,24 @@ class Looks:
     def _me(self) -> dict[str, Any]:
         me = self._node.me.hex()
         return {
-            "ProcessID": me, "NodeID": me, "Pid": os.getpid(), "Role": "node", "Name": "node", "Answered": True,
-            "Refs": {},
+            "ProcessID": me, "NodeID": me, "Pid": os.getpid(), "Role": "node", "Name": "node", "Task": "",
+            "Answered": True, "Refs": {},
         }  # fmt: skip
+
+    def _named_call(self, child: Child | None) -> str:
+        """What a worker's call is named, where its caller has named it."""
+        if child is None or child.is_actor:
+            return ""
+        board = Path(self._node.config["session"]) / f"{child.worker.hex()}.now"
+        task_id = showing(board)
+        return read(described(board, task_id)).name if task_id else ""
 
     def _process(self, process: bytes, pid: int) -> dict[str, Any]:
         child, hello = self._node.nursery.children.get(process), self._node.clients.get(process)
         return {
             "ProcessID": process.hex(), "NodeID": self._node.me.hex(), "Pid": pid,
             "Role": hello.role if hello is not None else "gone",
-            "Name": child.name if child is not None else "driver", "Refs": {},
+            "Name": child.name if child is not None else "driver", "Task": self._named_call(child), "Refs": {},
         }  # fmt: skip
 
 

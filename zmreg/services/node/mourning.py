@@ -46,7 +46,7 @@ class Mourning:
         if not death.was_ready:
             node.perform(node.leases.worker_start_failed(f"{death.reason}\n{death.log_tail}".strip()))
             return
-        if death.exit_code == 0:
+        if death.exit_code == 0 and not node.stopping:  # at our own end nothing follows from it
             self._hear_out(worker)
         word = ProcessDied(
             worker, death.exit_code, death.signal, death.words.running, node.guard.story_of(death), death.log_tail,
@@ -75,6 +75,8 @@ class Mourning:
             node.named.process_gone(process)
         if node.topics is not None:
             node.topics.gone(process)
+        if node.visitors.metered is not None:
+            node.visitors.metered.gone(process)
         node.leaving.discard(process)
         node.clients.pop(process, None)
         node.ends.forget(process)

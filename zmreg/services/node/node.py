@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zmreg.core.leases import LeaseBook
+from zmreg.model.ask_messages import CallersOf
 from zmreg.model.errors import ProtocolError
 from zmreg.model.ids import NODE_BYTES
 from zmreg.model.messages import (
@@ -25,7 +26,6 @@ from zmreg.model.messages import (
     Blocked,
     Borrow,
     BorrowSettled,
-    CallersOf,
     Events,
     EventsTaken,
     Exit,
@@ -88,7 +88,7 @@ from zmreg.services.node.restarting import Restarting
 from zmreg.services.node.spoken import Spoken
 from zmreg.services.node.storekeeper import Storekeeper
 from zmreg.services.node.visitors import Visitors
-from zmreg.services.node.zygote import end_descendants, remove_session
+from zmreg.services.node.zygote import remove_session
 from zmreg.services.seat import storing
 from zmreg.wire import codec
 
@@ -112,6 +112,8 @@ FOUNDER_GRACE_S = 2.0
 class Node(Loop):
     """One machine's daemon, which is the head as well while there is only one."""
 
+    nursery_kind: type[Nursery] = Nursery
+
     def __init__(self, config: dict[str, Any], settings: Settings, ends: Ends, nursery: tuple[Any, int]) -> None:
         super().__init__()
         self.config = config
@@ -119,7 +121,7 @@ class Node(Loop):
         self.me = ends.me
         self.ends = ends
         self.mourning = Mourning(self)
-        self.nursery = Nursery(*nursery, config, self.mourning.worker_died)
+        self.nursery = self.nursery_kind(*nursery, config, self.mourning.worker_died)
         self.spoken = Spoken(self, int(settings.log_bytes_per_s * TICK_S) if settings.log_to_driver else 0)
         self.total = totals(self.settings)
         cpus = max(1, int(self.settings.num_cpus))
@@ -312,6 +314,7 @@ class Node(Loop):
                 self.plugins.living() if child is not None and self.plugins is not None else (),
             ),
         )  # fmt: skip
+        self.visitors.greet(sender)
         if self.neighbours is not None:
             self.neighbours.succession.greet(sender)
         if child is not None:
@@ -391,7 +394,6 @@ class Node(Loop):
             if poller.poll(left * 1e3) and not self.nursery.hear():
                 break
         self.nursery.close()
-        end_descendants()
         if self.neighbours is not None:
             self.neighbours.close(LINGER_MS)
         self.ends.close(clean=False)

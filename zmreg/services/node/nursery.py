@@ -229,9 +229,10 @@ class Nursery:
                 self.kill(child.worker, "it was asked to end and did not in time")
 
     def close(self) -> None:
-        """Let the zygote end (it kills what is left) and wait for it."""
+        """Let the zygote end (it kills what is left) and wait for it; then for whatever is below us."""
         with contextlib.suppress(OSError):
             self.channel.shutdown(socket.SHUT_RDWR)
         self.channel.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.zygote_pid, 0)
+        zygotes.end_descendants()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zmreg.model.group_messages import GROUP_WORDS
-from zmreg.model.look_messages import Looked
-from zmreg.model.messages import Message, SetPlugin
+from zmreg.model.look_messages import Looked, Measured
+from zmreg.model.messages import Demote, Message, SetPlugin
+from zmreg.services.seat import storing
 
 if TYPE_CHECKING:
     from zmreg.services.node.groups import Groups
     from zmreg.services.node.looks import Looks
+    from zmreg.services.node.metered import Metered
     from zmreg.services.node.node import Node
     from zmreg.services.node.plugins import Plugins
     from zmreg.services.node.topics import TopicMessage, Topics
@@ -43,6 +45,15 @@ def looks(node: Node) -> Looks:
     return node.visitors.looks
 
 
+def metered(node: Node) -> Metered:
+    """Its processes' metrics."""
+    if node.visitors.metered is None:
+        from zmreg.services.node.metered import Metered
+
+        node.visitors.metered = Metered(node)
+    return node.visitors.metered
+
+
 def topics(node: Node) -> Topics:
     """Its events."""
     if node.topics is None:
@@ -67,7 +78,13 @@ def hear(node: Node, sender: bytes, message: TopicMessage | SetPlugin) -> None:
 
 
 def hears(node: Node, sender: bytes, message: Message) -> bool:
-    """A word about a restart, placement groups or looks into processes; False for any other."""
+    """A word about a restart, placement groups, looks into processes or values that move; False for any other."""
+    if isinstance(message, Demote):
+        storing.demote(node, sender, message)
+        return True
+    if isinstance(message, Measured):
+        metered(node).hear(sender, message)
+        return True
     if isinstance(message, Looked):
         looks(node).on_looked(sender, message)
         return True

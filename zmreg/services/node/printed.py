@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from zmreg.services.worker.voice import marks, without_marks
+from zmreg.services.worker.voice import QUIET, marks, without_marks
 
 # Read in steps of this size; more than four of them behind, the rest is skipped and counted.
 _STEP_BYTES = 64 * 1024
@@ -66,7 +66,7 @@ class Printed:
                 if (size := self.path(worker).stat().st_size) > keep_bytes:
                     if lost := size - self._read[worker]:
                         self._skip(worker, size)
-                        news.append(Output(worker, "", lost, *self._marks.get(worker, (b"", ""))))
+                        news += _heard([Output(worker, "", lost, *self._marks.get(worker, (b"", "")))])
                     os.truncate(self.path(worker), 0)
                     self._read[worker] = 0
         return news
@@ -84,7 +84,7 @@ class Printed:
         if unread > _BACKLOG_STEPS * _STEP_BYTES and (skipped := self._skip(worker, start + unread)):
             last = outputs.pop() if outputs else Output(worker, "", 0)
             outputs.append(Output(worker, last.text, skipped, last.task, last.label))
-        return outputs
+        return _heard(outputs)
 
     def _told(self, worker: bytes, data: bytes) -> list[Output]:
         """The texts of several calls, each with whose it is."""
@@ -139,6 +139,11 @@ class Printed:
         except OSError:
             return ""
         return "\n".join(lines[-_TAIL_LINES:])
+
+
+def _heard(outputs: list[Output]) -> list[Output]:
+    """Without what quiet calls have printed."""
+    return [output for output in outputs if not output.label.startswith(QUIET)]
 
 
 def _part(path: Path, start: int, size: int) -> bytes:

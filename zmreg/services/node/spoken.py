@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from zmreg.core.hearsay import Hearsay
+from zmreg.model.ask_messages import CallersOf, LogLines, WhoseCalls
 from zmreg.model.ids import counter_of, is_driver, node_of, object_id, owner_of
-from zmreg.model.messages import CallersOf, LogLines, WhoseCalls
 from zmreg.model.record import Record
 
 if TYPE_CHECKING:
@@ -121,15 +121,15 @@ class Spoken:
             self._hearsay.hold(task, lines, time.monotonic())
 
     def _program(self, worker: bytes) -> bytes:
-        """Whom a worker serves for life; empty when it has served nobody. Programs that came to a cluster are in their
-        workers' environment; who started one for itself is here, and in none."""
+        """Whom a worker serves for life; empty when nobody knows. Programs that came to a cluster are in their workers'
+        environment; who started one for itself is here, and in none."""
         node = self._node
         job, holder = node.leases.job_of(worker), node.leases.holder(worker)
         if job and is_driver(job) and (job in node.clients or node.neighbours is not None):
             return job
         if holder and is_driver(holder):
             return holder
-        return next((each for each, hello in node.clients.items() if node.is_founder(hello)), b"") if holder else b""
+        return next((each for each, hello in node.clients.items() if node.is_founder(hello)), b"")
 
     # -- who is behind it ----------------------------------------------------------------------------------------------
 

@@ -196,6 +196,12 @@ class Storekeeper:
         self.perform(self.table.promote(object_id))
         self.on_offered(object_id, self.table.describe(object_id)[0], True)
 
+    def demote(self, object_id: bytes) -> None:
+        """Another node keeps it from now on."""
+        self.perform(objects.demote(self.table, object_id))
+        if self.table.contains(object_id):
+            self.on_offered(object_id, self.table.describe(object_id)[0], False)
+
     def unpin(self, key: bytes, object_id: bytes) -> None:
         """A transfer has read enough."""
         self.perform(self.table.unpin(key, object_id))

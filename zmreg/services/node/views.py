@@ -22,30 +22,33 @@ from zmreg.model.ids import node_of, owner_of
 from zmreg.model.messages import Answer, Ask, NodeRecord
 from zmreg.model.specs import CPU, UNIT
 from zmreg.model.version import VERSION
+from zmreg.services.calling.manners import UNSEEN, read
 from zmreg.services.head.head import Head
+from zmreg.services.machine import job_logs
 from zmreg.services.network.network_views import network
 from zmreg.services.node import on_demand
 from zmreg.services.node.object_views import cache, held, holders, links
 from zmreg.services.node.restarting import RESTART
 from zmreg.services.worker.voice import without_marks
-from zmreg.store.board import showing
+from zmreg.store.board import described, showing
 from zmreg.wire import batches, codec
 
 if TYPE_CHECKING:
     from zmreg.model.record import Resources
     from zmreg.services.node.node import Node
 
-HEAD_TOPICS = frozenset({RESTART, "actor", "actors", "groups", "jobs"})
+HEAD_TOPICS = frozenset({RESTART, "actor", "actors", "groups", "jobs", "submission", "submissions"})
 # A page of a log fits in one envelope (wire/codec.py) many times over.
 LOG_BYTES = 256 * 1024
 DRAIN = "drain"
 NODE_LOG = "node"
 WORKERS = "workers"
 OUTPUT = "output"
+JOB_LOG = "job_log"
 # Asked of the node that the key begins with, if it does; else of the one that is asked.
-NODE_TOPICS = frozenset({DRAIN, WORKERS, OUTPUT})
+NODE_TOPICS = frozenset({DRAIN, WORKERS, OUTPUT, JOB_LOG, "calls", "why"})
 # These are answered later, when the processes here have answered (services/node/looks.py).
-LOOK_TOPICS = frozenset({"memory", "stacks"})
+LOOK_TOPICS = frozenset({"calls", "memory", "metrics", "stacks", "why"})
 
 
 def hear(node: Node, sender: bytes, question: Ask) -> None:
@@ -64,11 +67,11 @@ def _hear(node: Node, sender: bytes, question: Ask) -> None:
     if question.topic == RESTART:
         node.restarting.begin(sender, question.request)
         return
-    if question.topic in LOOK_TOPICS:
-        on_demand.looks(node).hear(sender, question)
-        return
     if question.topic in NODE_TOPICS and (other := bytes.fromhex(question.key.partition(" ")[0])) in node.other_nodes():
         node.ends.far(other, sender, codec.encode(question))
+        return
+    if question.topic in LOOK_TOPICS:
+        on_demand.looks(node).hear(sender, question)
         return
 
     def reply() -> None:
@@ -102,6 +105,10 @@ def answer(node: Node, topic: str, key: str) -> Any:
             return _log(node, key)
         case "actor":
             return _actor(node, key)
+        case "submission" | "submissions" if isinstance(node.head, Head):
+            return node.head.jobs.submitted(topic, key)
+        case "job_log":
+            return _job_log(node, key)
         case _:
             view = _VIEWS.get(topic)
             return None if view is None else view(node)
@@ -222,16 +229,19 @@ def _tasks(node: Node) -> list[dict[str, Any]]:
     """
     session, rows = Path(node.config["session"]), []
     for child in node.nursery.children.values():
-        task_id = showing(session / f"{child.worker.hex()}.now")
-        if task_id:
+        board = session / f"{child.worker.hex()}.now"
+        task_id = showing(board)
+        manner = read(described(board, task_id)) if task_id else UNSEEN
+        if manner.listed:
             use = node.leases.use_of(child.worker)
             rows.append(
                 {
                     "TaskID": task_id.hex(),
                     "State": "LATEST" if child.is_actor else "BLOCKED" if use == "blocked" else "RUNNING",
-                    "Type": "ACTOR_TASK" if child.is_actor else "TASK", "Name": child.name,
+                    "Type": "ACTOR_TASK" if child.is_actor else "TASK",
+                    "Name": child.name if child.is_actor else manner.name or child.name,
                     "OwnerID": owner_of(task_id).hex(), "WorkerID": child.worker.hex(), "NodeID": node.me.hex(),
-                    "Pid": child.pid, "Assigned": node.leases.assigned(child.worker),
+                    "Pid": child.pid, "Assigned": node.leases.assigned(child.worker), "Labels": dict(manner.labels),
                 }
             )  # fmt: skip
     return rows
@@ -257,6 +267,16 @@ def _log(node: Node, key: str) -> dict[str, Any] | None:
             data = data[:last]
         return {"data": without_marks(data), "start": start, "next": start + len(data), "size": size}
     return None
+
+
+def _job_log(node: Node, key: str) -> dict[str, Any] | None:
+    """A page of the log of a job that has run here: `key` is "NODE SUPERVISOR OFFSET", by the first byte ever printed;
+    a negative offset counts from the end."""
+    where, supervisor, offset = key.split(" ")
+    if bytes.fromhex(where) != node.me:
+        return None
+    name = bytes.fromhex(supervisor).hex()  # and so no other path
+    return job_logs.page(Path(node.config["session"]) / job_logs.DIRECTORY / name, int(offset), LOG_BYTES)
 
 
 def _health(node: Node) -> dict[str, Any]:

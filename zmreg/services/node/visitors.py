@@ -6,8 +6,11 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from zmreg.model.look_messages import Look
+
 if TYPE_CHECKING:
     from zmreg.services.node.looks import Looks
+    from zmreg.services.node.metered import Metered
     from zmreg.services.node.node import Node
 
 
@@ -18,6 +21,8 @@ class Visitors:
         self._node = node
         self.looks: Looks | None = None
         """What observers have asked the processes here about, once one has."""
+        self.metered: Metered | None = None
+        """Metrics of the processes here, once somebody has told or asked."""
         self._here: dict[bytes, tuple[int, Callable[[bytes], None]]] = {}
 
     def attend(self, visitor: bytes, pid: int, left: Callable[[bytes], None]) -> None:
@@ -29,6 +34,11 @@ class Visitors:
             return
         self._here[visitor] = fd, left
         self._node.watch(fd, lambda: self.farewell(visitor))
+
+    def greet(self, client: bytes) -> None:
+        """A process has a seat here, and may be asked for its metrics."""
+        if self.metered is not None:
+            self._node.post(client, Look(0, "metered"))
 
     def farewell(self, visitor: bytes) -> None:
         """It has left or died. Nothing for somebody who is not here."""

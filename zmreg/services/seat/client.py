@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # A wait this short is not worth telling the node that the CPU is free.
 _BLOCKED_AFTER_S = 0.001
 
+at_leave: list[Callable[[Client], object]] = []
+"""Of modules that not every process loads: what they have to say before a seat is left."""
+
 
 class Client(Station):
     """A seat that deals in values. `connect()` before anything else, `close()` at the end."""
@@ -39,6 +42,8 @@ class Client(Station):
         """Leave. Before others hear that we have: what was not begun here by then never is."""
         if self.desk is not None:
             self.desk.stop()
+        for leaving in at_leave:
+            leaving(self)
         super().close(error, clean)
 
     # -- waiting ----------------------------------------------------------------------------------------------------
@@ -76,7 +81,7 @@ class Client(Station):
 
     def _wait_or_block(self, waiter: Waiter, timeout: float | None, needed: Sequence[Entry] = ()) -> bool:
         blocked = self.on_wait
-        if blocked is None or threading.current_thread() is not threading.main_thread():
+        if blocked is None or threading.get_ident() != self.pump.main:
             return self.pump.wait(waiter, timeout)
         first = _BLOCKED_AFTER_S if timeout is None else min(timeout, _BLOCKED_AFTER_S)
         if self.pump.wait(waiter, first):
@@ -313,7 +318,21 @@ def is_former(process: bytes) -> bool:
 
 def current() -> Client | None:
     """This process's client, if it has one."""
-    return _current
+    return _current or _of_thread()
+
+
+def _nobody() -> Client | None:
+    return None
+
+
+_of_thread: Callable[[], Client | None] = _nobody
+
+
+def seat_by_thread(find: Callable[[], Client | None] | None) -> None:
+    """From now on each thread has the seat that `find()` gives there (a cluster within one process); None: no more."""
+    global _of_thread
+    set_current(None)
+    _of_thread = find or _nobody
 
 
 def set_current(client: Client | None) -> None:

@@ -53,13 +53,20 @@ def is_cancelled() -> bool:
     return True
 
 
+def interrupt_own_call() -> None:
+    """From any thread of a worker: KeyboardInterrupt for the call on its main thread, also in an actor."""
+    worker: Intake = current()  # type: ignore[assignment]  # who runs a call is a worker
+    with worker.lock:
+        worker.signals.interrupt()
+
+
 def end_actor() -> None:
     """Unwind out of the running method and end the actor. RuntimeError when this is none."""
     host = hosted()
     if host is None:
         raise RuntimeError("exit_actor() works only inside an actor's method")
     host.end_now()
-    if running.get() is None and threading.current_thread() is not threading.main_thread():
+    if running.get() is None and threading.get_ident() != host.worker.pump.main:
         raise SystemExit  # a thread of the user's own: it ends without a word, and the actor behind it
     from zmreg.services.worker.execute import ActorExit  # late: a driver never gets here
 

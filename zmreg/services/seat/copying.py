@@ -1,16 +1,22 @@
-"""Copies of objects that are to stay at other nodes: asked for, and waited for, by whoever wants them."""
+"""Copies of objects that are to stay at other nodes: asked for, and waited for, by whoever wants them.
+
+A value moves as a copy that stays, and then the first node's copy that stays no more: at no moment is it nowhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from zmreg.model.messages import Replicate, Replicated
+from zmreg.model.messages import Demote, Message, Replicate, Replicated
 from zmreg.net.waiting import Waiter
 from zmreg.services.seat.entries import STORED, Borrowed, Entry, Stored
 
 if TYPE_CHECKING:
     from zmreg.services.seat.station import Station
+
+# Ids of 16 bytes in one message.
+_TOLD_AT_ONCE: Final = 10_000
 
 Key = tuple[bytes, bytes]
 """(object id, node)."""
@@ -38,31 +44,58 @@ class Copying:
         Nodes that are asked at once for one object get it from each other (core/serving.py). Entries that are not
         stored are left out. ClusterError when our own node is gone.
         """
-        station = self._station
         pairs = [(entry, node) for entry, node in wanted if entry.state == STORED]
-        order = _Order((entry.object_id, node) for entry, node in pairs)
-        if not pairs:
+        words: list[tuple[bytes, Message]] = []
+        with self._station.lock:
+            for entry, node in pairs:
+                if isinstance(stored := entry.value, Stored):
+                    words.append((node, Replicate(stored.object_id, stored.nbytes, stored.holder)))
+        refused = self._ask(words, [(entry.object_id, node) for entry, node in pairs])
+        with self._station.lock:
+            for entry, node in pairs:
+                if (entry.object_id, node) not in refused:
+                    _book(entry, node)
+        return refused
+
+    def leave(self, moved: Iterable[tuple[Entry, bytes, bytes]]) -> None:
+        """(entry, node, other): another node that keeps a copy is the one that counts, and `node` keeps its no more.
+
+        Returns when all nodes that live have done so. Entries whose values were made again meanwhile stay as they are.
+        """
+        with self._station.lock:
+            keys = [(entry.object_id, node) for entry, node, other in moved if _moved(entry, node, other)]
+        by_node: dict[bytes, list[bytes]] = {}
+        for object_id, node in keys:
+            by_node.setdefault(node, []).append(object_id)
+        self._ask(
+            [
+                (node, Demote(tuple(ids[start : start + _TOLD_AT_ONCE])))
+                for node, ids in by_node.items()
+                for start in range(0, len(ids), _TOLD_AT_ONCE)
+            ],
+            keys,
+        )
+
+    def _ask(self, words: list[tuple[bytes, Message]], keys: Iterable[Key]) -> dict[Key, str]:
+        """Say these, and wait until each key was answered for."""
+        station, order = self._station, _Order(keys)
+        if not words:
             return {}
         with station.shield():
             with station.lock:
                 station.check()
                 self._orders.append(order)
-                for entry, node in pairs:
-                    if isinstance(stored := entry.value, Stored):
-                        station.post(node, Replicate(stored.object_id, stored.nbytes, stored.holder))
+                for node, message in words:
+                    station.post(node, message)
             try:
                 station.wait(order.waiter)
             finally:
                 self._orders.remove(order)
-            with station.lock:
-                for entry, node in pairs:
-                    if (entry.object_id, node) not in order.refused:
-                        _book(entry, node)
         station.check()
         return order.refused
 
     def on_replicated(self, node: bytes, message: Replicated) -> None:
-        """A node has its copy, or cannot have it."""
+        """A node has its copy, or cannot have it; or keeps one no more, as it was told."""
         self._answered((message.object_id, node), message.reason)
 
     def node_gone(self, node: bytes) -> None:
@@ -91,3 +124,17 @@ def _book(entry: Entry, node: bytes) -> None:
     stored = entry.value
     if isinstance(stored, Stored) and not isinstance(entry, Borrowed) and node not in (stored.holder, *stored.copies):
         stored.copies = (*stored.copies, node)
+
+
+def _moved(entry: Entry, node: bytes, other: bytes) -> bool:
+    """Note that `other` has it in `node`'s place; False when that is not so (any more)."""
+    stored = entry.value
+    if not isinstance(stored, Stored) or other not in stored.copies:
+        return False
+    copies = [each for each in stored.copies if each not in (node, other)]
+    if stored.holder == node:
+        stored.holder = other
+    else:
+        copies.append(other)
+    stored.copies = tuple(copies)
+    return True

@@ -12,7 +12,7 @@ from zmreg.model.messages import ActorRefused, Answer, Ask, Message
 from zmreg.net.waiting import Shield, Waiter
 from zmreg.wire import batches
 
-OF_THE_HEAD = frozenset({"actor", "actors", "groups", "jobs"})
+OF_THE_HEAD = frozenset({"actor", "actors", "groups", "jobs", "submission", "submissions"})
 # Our node says when there is no head; this is for one that is there and does not answer.
 HEAD_MOST_S = 300.0
 

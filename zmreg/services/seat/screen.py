@@ -95,6 +95,7 @@ def turn_on(client: Client, dedup_s: float | None) -> None:
         dedup_s = float(config.values().get("log_dedup_s", Settings().log_dedup_s))
     client.screen = Screen(client, dedup_s)
     client.show_log = client.screen.show
+    client.ticks.age(0)  # what is made from now on is younger
 
 
 class Screen:
@@ -102,7 +103,12 @@ class Screen:
 
     def __init__(self, client: Client, dedup_s: float) -> None:
         self._echoes = Echoes(dedup_s)
-        self._cells = cells(lambda: client.tasks.next_number)
+
+        def begins() -> int:
+            client.ticks.age(0)  # by this, what a cell makes is known to be no older than the cell
+            return client.tasks.next_number
+
+        self._cells = cells(begins)
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._closed = False

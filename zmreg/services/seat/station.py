@@ -58,17 +58,16 @@ from zmreg.model.messages import (
     Unpin,
     Unschedulable,
     Welcome,
-    WhoseCalls,
     WorkersAtCap,
 )
 from zmreg.net.pump import Pump
 from zmreg.net.sockets import Ends
-from zmreg.net.waiting import Interrupts, Shield, Waiter
+from zmreg.net.waiting import Interrupts, Waiter
 from zmreg.services.calling.calls import Collecting
 from zmreg.services.calling.endings import check_grace
 from zmreg.services.calling.pools import Pool
 from zmreg.services.calling.tasks import Tasks
-from zmreg.services.node.spoken import Ancestry, tell_callers
+from zmreg.services.node.spoken import Ancestry
 from zmreg.services.seat import tidings
 from zmreg.services.seat.callbacks import Callbacks
 from zmreg.services.seat.copying import Copying
@@ -80,6 +79,7 @@ from zmreg.services.seat.sharing import Sharing
 from zmreg.services.seat.shelf import Shelf
 from zmreg.services.seat.ticks import Ticks
 from zmreg.services.seat.unread import report
+from zmreg.telemetry.past import Past
 from zmreg.wire import batches, codec, payload
 
 if TYPE_CHECKING:
@@ -108,6 +108,9 @@ def _take(outbox: deque[T]) -> tuple[T, ...]:
 class Station:
     """One process's station. `connect()` before anything else, `close()` at the end."""
 
+    ends_kind: type[Ends] = Ends
+    shares_process = False
+    """It is a thread of a cluster within one process (zmreg.testing)."""
     _turns = protocol_errors = internal_errors = 0
     _left = False
     naming: Naming | None = None  # once a named function was called
@@ -119,9 +122,9 @@ class Station:
         self.session = session
         self.pid = os.getpid()
         self.lock = threading.RLock()
-        self.ends = Ends(session, me)
+        self.ends = self.ends_kind(session, me)
         self.pump = Pump(self.ends, self._dispatch, self._turn, interrupts)
-        self.shield = partial(Shield, interrupts)
+        self.shield = self.pump.shield
         """What user code calls, and must not be left half done: `with seat.shield():`, around the lock."""
         self.send = self.ends.send
         """Send an encoded batch: (peer, frame) -> whether the connection took it."""
@@ -132,6 +135,7 @@ class Station:
         self.freed = Outbox[tuple[bytes, bytes]](self.pump.request_turn)
         self.ended_actors = Outbox[bytes](self.pump.request_turn)
         self.shelf = Shelf(self.tell_node, self.wait, self.unpinned)
+        self.past, self.callbacks, self.once = Past(), Callbacks(), Once()
         self.sharing = Sharing(me, node, self.post, payload.pack_failure, Outbox(self.pump.request_turn))
         self.tasks: Tasks = Tasks(self, self.sharing, self._own_bytes)
         self.recovery = Recovery(self)
@@ -149,8 +153,6 @@ class Station:
         self.forked = False
         self.auto_restart = False
         """Closed because the user said shutdown(): the next API call starts a new cluster."""
-        self.callbacks = Callbacks()
-        self.once = Once()
         self.ancestry = Ancestry()
         self.show_log: Callable[[bytes, LogLines], None] = lambda sender, message: None
         self.screen: Screen | None = None
@@ -160,7 +162,7 @@ class Station:
         self._arrived = Waiter()
         self.questions = Questions(self)
         self.ask = self.questions.ask
-        self.ticks = Ticks(self.pump, self.lock, self.tasks)
+        self.ticks: Ticks = Ticks(self.pump, self.lock, self.tasks)
         self.look_soon = self.ticks.soon
         self.handlers: dict[type, Handler] = self._routes()
 
@@ -197,7 +199,6 @@ class Station:
             HeadChanged: lambda _, m: tidings.head_changed(self, m),
             LogLines: lambda sender, m: self.show_log(sender, m),
             AskRepeatable: partial(tidings.asked_whether_repeatable, self),
-            WhoseCalls: partial(tell_callers, self),
             WorkersAtCap: lambda _, m: None,
             Look: partial(tidings.asked_how_it_is, self),
         }
@@ -354,7 +355,7 @@ class Station:
             if kind == RESULTS_KIND:
                 rows = batches.decode_rows(frame)
                 with self.lock:
-                    self.tasks.on_results(sender, rows)
+                    self.tasks.on_results(sender, rows, frame)
             elif kind == CALLS_KIND:
                 self.on_calls(sender, batches.decode_rows(frame))
             else:

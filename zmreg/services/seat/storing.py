@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
     Allocate,
+    Demote,
     FreeObjects,
     Pin,
     Prefetch,
     Replicate,
+    Replicated,
     Revive,
     Sealed,
     Unpin,
@@ -55,3 +57,13 @@ def _free(node: Node, sender: bytes, message: FreeObjects) -> None:
         for holder, object_ids in node.registry.by_holder(message.object_ids).items():
             if holder != node.me:
                 node.post(holder, FreeObjects(tuple(object_ids)))
+
+
+def demote(node: Node, owner: bytes, message: Demote) -> None:
+    """Others keep them. The owner's node hears first what is in use here now: the next plan is made by that."""
+    for object_id in message.object_ids:
+        node.store.demote(object_id)
+    if node.neighbours is not None and node_of(owner) != node.me:
+        node.post(node_of(owner), node.neighbours.view()[0])
+    for object_id in message.object_ids:
+        node.post(owner, Replicated(object_id, ""))

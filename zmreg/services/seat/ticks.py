@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from zmreg.core.ages import Ages, old
 from zmreg.core.standstill import STILL_S
 from zmreg.net.pump import Pump
 
@@ -21,7 +22,7 @@ _TURNS: Final = 64
 class Ticks:
     """One process's. The turn asks `look` when nothing has come for a while, and when `turns & skips` is 0."""
 
-    __slots__ = ("_last", "_lock", "_pump", "_tasks", "_tick_s", "skips")
+    __slots__ = ("_last", "_lock", "_pump", "_tasks", "_tick_s", "ages", "skips")
 
     def __init__(self, pump: Pump, lock: threading.RLock, tasks: Tasks) -> None:
         self._pump = pump
@@ -30,6 +31,14 @@ class Ticks:
         self._last = 0.0
         self._tick_s = TICK_S
         self.skips = _TURNS - 1
+        self.ages = Ages()
+        """Of what was made here."""
+
+    def age(self, counter: int) -> float | None:
+        """Seconds since this number was given out, as far as it is known; for a look. Takes no lock."""
+        now = time.monotonic()
+        self.ages.look(self._tasks.next_number, now)
+        return self.ages.of(counter, now)
 
     def begin(self) -> None:
         """There are leases from now on."""
@@ -45,8 +54,12 @@ class Ticks:
         now = time.monotonic()
         if now - self._last > self._tick_s:
             self._last = now
+            self.ages.look(self._tasks.next_number, now)
             with self._lock:
                 self._tick_s, self.skips = TICK_S, _TURNS - 1
                 self._tasks.tick(now)  # which may want the next one soon
                 leases = any(pool.lanes for pool in self._tasks.pools.values())
                 self._pump.tick_s = self._tick_s if leases or self._tasks.resting else -1.0
+
+
+__all__ = ["TICK_S", "Ticks", "old"]

@@ -54,7 +54,13 @@ def head_changed(seat: Station, message: HeadChanged) -> None:
 
 
 def asked_how_it_is(seat: Station, _node: bytes, message: Look) -> None:
-    """Our node wants to show our stacks or our memory to somebody."""
-    from zmreg.services.seat.looked import look  # late: few are ever asked
+    """Our node wants to show our stacks, our memory or our metrics to somebody."""
+    if message.what in ("metered", "metrics"):
+        from zmreg.services.seat.metering import answer
 
-    look(seat, message)
+        return answer(seat, message)
+    from zmreg.services.seat.looked import look  # late: few are ever asked
+    from zmreg.services.seat.remembered import tell
+
+    if not tell(seat, message):
+        look(seat, message)

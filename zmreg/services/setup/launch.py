@@ -34,13 +34,15 @@ LOG_TAIL_BYTES = 4_096
 
 
 def filled(settings: Settings) -> Settings:
-    """The settings with every automatic value decided for this machine. ValueError: more GPUs than it may use, or a
-    threshold that is no share."""
+    """The settings with every automatic value decided for this machine. ValueError: more GPUs than it may use, a
+    threshold that is no share, a port that is none."""
     if not (0 <= settings.memory_threshold <= 1 and settings.memory_check_s >= 0):
         raise ValueError(
             f"memory_threshold={settings.memory_threshold:g}, memory_check_s={settings.memory_check_s:g}: the first is "
             "a share from 0 (never) to 1, the second seconds from 0 (never)"
         )
+    if not 0 <= settings.metrics_port < 65_536:
+        raise ValueError(f"metrics_port={settings.metrics_port} is no port: 0 is none, others go up to 65535")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     store = settings.object_store_bytes
     if not store:

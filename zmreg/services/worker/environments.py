@@ -107,6 +107,8 @@ def enter(environment: Environment) -> None:
         )
     try:
         packages = [each for each in (environment.working_dir, *environment.modules) if each is not None]
+        if seat.shares_process and (packages or environment.variables):
+            raise ValueError("a cluster within one process (zmreg.testing.InProcess) has no environment for it alone")
         places = [_unpacked(seat.session, package) for package in packages]
         if environment.working_dir is not None:
             os.chdir(places[0])

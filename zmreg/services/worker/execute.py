@@ -10,7 +10,7 @@ import inspect
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from zmreg.model.errors import FunctionWithdrawnError, ObjectLostError, TaskCancelledError, ZmregError
 from zmreg.model.ids import counter_of, object_id
@@ -213,27 +213,54 @@ def pack_returns(
 def _pack_generated(
     client: Client, call: tuple[bytes, bytes], values: Iterator[Any], nreturns: int, name: str, advance: Advance
 ) -> Returns:
-    caller, task_id = call
-    first = counter_of(task_id)
-    error: Exception
-    for index in range(nreturns):
-        try:
-            value = advance(values)
-            row = pack_one(client, caller, object_id(caller, first + index), value, name)
-        except StopIteration:
-            error = ValueError(f"{name} has num_returns={nreturns} but yielded only {index} values")
-        except Exception as raised:  # noqa: BLE001  the user's generator raised: the values before it are good
-            error = raised
-        else:
-            status, data, nbytes, type_name, contained = row
-            stored = status == batches.OK_STORED
-            client.post(caller, PartReady(first, index, stored, data, nbytes, type_name, contained))
-            del value
-            continue
-        failed = failed_row(payload.pack_failure(error, name, node_id=client.node.hex()))
-        return [SENT_AHEAD_ROW] * index + [failed] * (nreturns - index)
+    parts = Parts(client, call, nreturns, name)
+    try:
+        for _ in range(nreturns):
+            parts.give(advance(values))
+    except StopIteration:
+        return parts.failed(parts.too_few())
+    except Exception as raised:  # noqa: BLE001  the user's generator raised: the values before it are good
+        return parts.failed(raised)
     _run_out(values, nreturns, name, advance)
-    return [SENT_AHEAD_ROW] * nreturns
+    return parts.whole()
+
+
+class Parts:
+    """The values of a generator whose caller wants so many: each is sent as soon as it is there."""
+
+    def __init__(self, client: Client, call: tuple[bytes, bytes], nreturns: int, name: str) -> None:
+        self._client = client
+        self._caller, task_id = call
+        self._first = counter_of(task_id)
+        self._nreturns = nreturns
+        self._name = name
+        self._sent = 0
+
+    def give(self, value: Any) -> None:
+        """Send the next one. Raises SerializationError, ObjectStoreFullError."""
+        client, caller, first, index = self._client, self._caller, self._first, self._sent
+        row = pack_one(client, caller, object_id(caller, first + index), value, self._name)
+        status, data, nbytes, type_name, contained = row
+        stored = status == batches.OK_STORED
+        client.post(caller, PartReady(first, index, stored, data, nbytes, type_name, contained))
+        self._sent += 1
+
+    def too_few(self) -> ValueError:
+        """It has ended."""
+        return ValueError(f"{self._name} has num_returns={self._nreturns} but yielded only {self._sent} values")
+
+    def failed(self, error: Exception) -> Returns:
+        """What the call gives: those that were sent are good."""
+        row = failed_row(payload.pack_failure(error, self._name, node_id=self._client.node.hex()))
+        return [SENT_AHEAD_ROW] * self._sent + [row] * (self._nreturns - self._sent)
+
+    def whole(self) -> Returns:
+        """What the call gives: all were sent."""
+        return [SENT_AHEAD_ROW] * self._nreturns
+
+
+RAISED_BEHIND: Final = "%s raised after its %d values (num_returns), which are good"
+TOO_MANY: Final = "%s yields more than its %d values (num_returns): the others are not made"
 
 
 def _run_out(values: Iterator[Any], nreturns: int, name: str, advance: Advance) -> None:
@@ -243,9 +270,9 @@ def _run_out(values: Iterator[Any], nreturns: int, name: str, advance: Advance) 
     except StopIteration:
         return
     except Exception:
-        log.exception("%s raised after its %d values (num_returns), which are good", name, nreturns)
+        log.exception(RAISED_BEHIND, name, nreturns)
     else:
-        log.warning("%s yields more than its %d values (num_returns): the others are not made", name, nreturns)
+        log.warning(TOO_MANY, name, nreturns)
 
 
 def pack_one(client: Client, caller: bytes, any_object_id: bytes, value: Any, name: str) -> Row:

@@ -9,7 +9,6 @@ hand (services/worker/helping.py) is killed from here, as the node sees the oute
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -79,9 +78,7 @@ class Graces:
                 grace.ended_by = INTERRUPT
             if worker.signals.executing == task_id:
                 worker.signals.target = task_id
-                main = threading.main_thread().ident
-                assert main is not None
-                signal.pthread_kill(main, signal.SIGINT)
+                worker.signals.send()
 
     def _end_by_hand(self, task_id: bytes) -> None:
         if task_id in self._given and task_id in self._worker.cancelled:

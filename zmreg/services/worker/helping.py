@@ -27,6 +27,7 @@ from zmreg.model.messages import LeaseGranted, WorkersAtCap
 from zmreg.model.specs import CPU, ENV, Shape
 from zmreg.net.waiting import Waiter
 from zmreg.services.calling.calls import Lane, Task
+from zmreg.services.calling.manners import DIGEST_BYTES
 from zmreg.services.calling.pools import Pool
 from zmreg.services.seat import arrivals
 from zmreg.wire import batches
@@ -114,8 +115,8 @@ class Helping:
     def _take(self, task: Task) -> None:
         """Book the call on our lane to ourselves and put it into our inbox, as if it had been sent."""
         worker, template = self._worker, task.template
-        if isinstance(template.target, bytes) and template.target not in worker.callees:
-            worker.blobs[template.target] = template.blob
+        if isinstance(template.target, bytes) and (digest := template.target[:DIGEST_BYTES]) not in worker.callees:
+            worker.blobs[digest] = template.blob
         lane = self._own_lane()
         lane.outstanding[task.counter] = task
         task.lane = lane

@@ -18,6 +18,7 @@ from zmreg.model.messages import ActorExiting, Construct, Constructed
 from zmreg.services.calling.batching import BATCH, at_once, in_turn
 from zmreg.services.calling.hosts import CODE_TARGET
 from zmreg.services.calling.kinds import RELEASE, is_async_class, options_of
+from zmreg.services.calling.manners import Mannered
 from zmreg.services.calling.submit import NOTHING
 from zmreg.services.seat import arrivals
 from zmreg.services.seat.running import running
@@ -90,6 +91,11 @@ def make_host(worker: Worker, construct: Construct) -> Host | None:
     arrivals.take()
     try:
         cls: Any = payload.unpack_definition(construct.blob)
+        if type(cls) is Mannered:
+            from zmreg.services.worker.manners import of_actor  # late: few have one
+
+            of_actor(worker, cls.manner)
+            cls = cls.cls
         groups, cls = (cls, cls.cls) if type(cls) is Grouped else (None, cls)
         name = cls.__qualname__
         deps = batches.unpack_deps(construct.deps)
@@ -254,7 +260,7 @@ class SyncHost:
     def end_now(self) -> None:
         """The worker's loop ends with the call that raises ActorExit. A thread of the user's own has none, and sends
         one ahead of what is queued."""
-        if threading.current_thread() is not threading.main_thread():
+        if threading.get_ident() != self.worker.pump.main:
             self._resume(self.worker.me, [0, "__zmreg_terminate__", NOTHING], True)
 
     def blocks(self) -> None:

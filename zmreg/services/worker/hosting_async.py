@@ -20,7 +20,7 @@ from zmreg.services.worker.concurrency import Grouped
 from zmreg.services.worker.execute import ActorExit
 from zmreg.services.worker.hosting import SyncHost, attempt, called, keep_on, nreturns
 from zmreg.services.worker.letting_go import driven, side_by_side
-from zmreg.services.worker.yielding import stream_async
+from zmreg.services.worker.yielding import pack_async, stream_async
 from zmreg.wire import batches
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ class AsyncHost(SyncHost):
                 count = nreturns(row)
                 if count < 0:
                     returns = await stream_async(worker, caller, row, result, name)
+                elif count != 1 and inspect.isasyncgen(result):
+                    returns = await pack_async(worker, caller, row, result, name)
                 else:
                     returns = execute.pack_returns(worker, caller, task_id, result, count, name)
                 del result

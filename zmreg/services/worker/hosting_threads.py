@@ -111,6 +111,13 @@ class ThreadHost(SyncHost):
         """Threads end behind what is queued."""
         self._over.set()
 
+    def end_threads(self) -> None:
+        """Each ends behind what is queued."""
+        with self._guard:
+            for group in self._groups:
+                for _ in group.threads:
+                    group.calls.put(None)
+
     def serve(self) -> None:
         """Wait for the end; then let the threads finish. Raises SystemExit when a call did."""
         inbox = self.worker.inbox
@@ -120,10 +127,7 @@ class ThreadHost(SyncHost):
         self._over.wait()
         while self.releasing and not self._at_once:
             self.releasing.gone.wait(timeout=0.1)
-        with self._guard:
-            for group in self._groups:
-                for _ in group.threads:
-                    group.calls.put(None)
+        self.end_threads()
         for thread in [each for group in self._groups for each in group.threads]:
             while thread.is_alive() and not self._at_once:
                 thread.join(timeout=0.1)

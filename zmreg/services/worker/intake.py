@@ -10,8 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from zmreg.model.ask_messages import WhoseCalls
 from zmreg.model.ids import ProcessId, object_id
 from zmreg.model.messages import (
     CancelCall,
@@ -34,6 +36,7 @@ from zmreg.net.waiting import Waiter
 from zmreg.services.calling.peers import Peer
 from zmreg.services.machine import accelerators
 from zmreg.services.node.deadlocks import Deadlocks
+from zmreg.services.node.spoken import tell_callers
 from zmreg.services.seat.client import Client
 from zmreg.services.seat.station import Handler
 from zmreg.services.worker import execute
@@ -56,11 +59,13 @@ _perf = time.perf_counter
 class Intake(Client):
     """The receiving and answering side of a worker."""
 
+    signals_kind: type[WorkerInterrupts] = WorkerInterrupts
+
     def __init__(self, session: Path, me: ProcessId, node: ProcessId) -> None:
         self.inbox: deque[Item] = deque()
         self.out: deque[Item] = deque()
         self.idle = Waiter()
-        self.signals = WorkerInterrupts()
+        self.signals = self.signals_kind()
         super().__init__(session, me, node, self.signals)
         self.blobs: dict[bytes, bytes] = {}
         self.unknown: dict[bytes, list[Item]] = {}
@@ -100,6 +105,7 @@ class Intake(Client):
             StreamClosed: self.yielding.on_closed,
             RunHere: self._on_run_here,
             TidyUp: lambda _, m: tidy_up(),
+            WhoseCalls: partial(tell_callers, self),
             ProcessDied: self._on_death(self.handlers[ProcessDied]),
             NodeGone: self._on_death(self.handlers[NodeGone]),
         }

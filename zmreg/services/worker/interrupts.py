@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import signal
+import threading
 from types import FrameType
 
-from zmreg.net.waiting import Waiter, Wakeable
+from zmreg.net.waiting import Shield, Waiter, Wakeable
 
 # The C function: signal.getsignal wraps each answer in an enum, for 0.5 us.
 _get_handler = _signal.getsignal
@@ -26,7 +27,25 @@ class WorkerInterrupts:
         self._noted = False
         self._waiting: tuple[Wakeable, Waiter] | None = None
         self._handler = self._on_signal
+        self.take_over()
+
+    def take_over(self) -> None:
+        """This thread is the one where users' code runs; interrupts come to us."""
+        main = threading.main_thread().ident
+        assert main is not None
+        self.main = main
+        self.shield: type[Shield] = Shield
         signal.signal(signal.SIGINT, self._handler)
+
+    def send(self) -> None:
+        """From any thread, under the worker's lock: interrupt the call that is `target`, which runs."""
+        signal.pthread_kill(self.main, signal.SIGINT)
+
+    def interrupt(self) -> None:
+        """From any thread, under the worker's lock: interrupt whatever call runs on the main thread."""
+        self.target = self.executing
+        if self.target:
+            self.send()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if not self.executing or self.executing != self.target:

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,10 @@ AGAIN_CHARS: Final = 16 * 1024
 # A line that does not end is written in parts of this length.
 _PART_CHARS: Final = 8 * 1024
 _LABEL_CHARS: Final = 80
+QUIET: Final = "\x1f"
+"""Before the label in a mark: what follows stays in the log."""
+# Quiet calls that are remembered: as many may go on printing from threads or coroutines of theirs.
+_HUSHED: Final = 256
 _MARK: Final = re.compile(rb"\x1e([0-9a-f]{32}) ([^\n]*)\n")
 _CONTROL: Final = re.compile(r"[\s\x00-\x1f\x7f]+")
 
@@ -71,10 +76,22 @@ class Speech:
         """Of an actor: how all that it prints is labelled."""
         self.at_rest: tuple[bytes, str] | None = None
         """Who speaks when no call runs: an actor that is made, or goes on by itself."""
+        self.quiet = False
+        """All that is printed here stays in the log."""
+        self._hushed: deque[bytes] = deque(maxlen=_HUSHED)
         self.lock = threading.RLock()
         self.last: tuple[bytes, str] | None = None
         self.since = 0
         self.midline = False
+
+    def hush(self, task_id: bytes) -> None:
+        """What this call prints stays in the log."""
+        self._hushed.append(task_id)
+
+    def mark_of(self, who: tuple[bytes, str]) -> bytes:
+        """The mark for what this one prints."""
+        label = one_line(who[1].rpartition(".<locals>.")[2])
+        return mark(who[0], QUIET + label if self.quiet or who[0] in self._hushed else label)
 
     def who(self) -> tuple[bytes, str] | None:
         """(task id, label) of the code that prints; None between calls: then the last mark goes on."""
@@ -133,7 +150,7 @@ class Voice(io.TextIOWrapper):
             if speech.midline:
                 super().write("\n")
             super().flush()
-            self.buffer.write(mark(who[0], one_line(who[1].rpartition(".<locals>.")[2])))
+            self.buffer.write(speech.mark_of(who))
             speech.last, speech.since = who, 0
         super().write(text)
         super().flush()

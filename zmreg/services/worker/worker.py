@@ -15,6 +15,7 @@ import contextlib
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from zmreg.model.messages import (
 )
 from zmreg.net.waiting import Waiter
 from zmreg.services.calling.limits import Limited
+from zmreg.services.calling.manners import DIGEST_BYTES
 from zmreg.services.seat import arrivals
 from zmreg.services.seat.bequest import bequeath
 from zmreg.services.seat.client import set_current
@@ -89,6 +91,8 @@ class Worker(Intake):
         self.shelf.note_stored = self.board.stored
         self.recent = Recent()
         self.callees: dict[bytes | str, Callee] = {}
+        self.named: deque[bytes] = deque()
+        """Those among them that are called in a manner of their caller's (services/worker/manners.py)."""
         self.retired = False
         self._waits = 0
         self.on_wait = self.waits
@@ -248,9 +252,18 @@ class Worker(Intake):
 
     def _find(self, caller: bytes, row: batches.Row) -> bool:
         """Unpickle the function of a call; False when the call waits for it or has failed with it."""
-        digest = row[1]
         if self.host is not None:
             return self._find_method(caller, row)
+        target: bytes = row[1]
+        if (digest := target[:DIGEST_BYTES]) not in self.callees and not self._unpickle(caller, row, digest):
+            return False
+        if digest != target:
+            from zmreg.services.worker.manners import callee_of  # late: few calls have a manner
+
+            self.callees[target] = callee_of(self, target)
+        return True
+
+    def _unpickle(self, caller: bytes, row: batches.Row, digest: bytes) -> bool:
         blob = self.blobs.get(digest)
         if blob is None:
             waiting = self.unknown.setdefault(digest, [])
@@ -265,11 +278,7 @@ class Worker(Intake):
         except ZmregError as error:
             self._answer(caller, [row[0], 0, self._failed(error, "a remote function", row), ()])
             return False
-        if len(self.callees) >= KEEP_FUNCTIONS:
-            oldest = next(iter(self.callees))
-            del self.callees[oldest]
-            if isinstance(oldest, bytes):
-                self.blobs.pop(oldest, None)
+        _make_room(self)
         self.callees[digest] = Callee(function, "function")
         return True
 
@@ -404,6 +413,15 @@ def exit_code_of(error: SystemExit) -> int:
         return error.code & 0xFF
     print(error.code, file=sys.stderr)
     return 1
+
+
+def _make_room(worker: Worker) -> None:
+    """For one more function."""
+    if len(worker.callees) >= KEEP_FUNCTIONS:
+        oldest = next(iter(worker.callees))
+        del worker.callees[oldest]
+        if isinstance(oldest, bytes):
+            worker.blobs.pop(oldest, None)
 
 
 def _run_aside(worker: Worker, callee: Callee, item: Item) -> None:

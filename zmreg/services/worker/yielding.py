@@ -10,10 +10,13 @@ ends when nobody wants more: then its `finally` blocks run.
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from zmreg.core.stream_caps import Budget, CappedOutflow
 from zmreg.core.streams import ONE_ITEM, Outflow, index_of
 from zmreg.model.ids import NODE_BYTES, object_id
 from zmreg.model.messages import NodeGone, ProcessDied
@@ -25,6 +28,8 @@ from zmreg.wire import batches, payload
 if TYPE_CHECKING:
     from zmreg.services.worker.intake import Intake
     from zmreg.services.worker.worker import Worker
+
+log = logging.getLogger("zmreg.tasks")
 
 ITEM_ROWS: Final = 64
 ITEM_S: Final = 0.0005
@@ -41,15 +46,23 @@ class Yielding:
     def __init__(self, worker: Intake) -> None:
         self._worker = worker
         self.running: dict[bytes, Yielder] = {}
-        self.early: dict[bytes, int] = {}
-        """Items taken of calls that have not begun here (an earlier run had sent them); _CLOSED: nobody wants any."""
+        self.early: dict[bytes, tuple[int, int]] = {}
+        """(items taken, items wanted) of calls that have not begun here (an earlier run had sent them, or somebody
+        waits already); _CLOSED taken: nobody wants any."""
+        self._budget: Budget | None = None
 
     def on_credit(self, owner: bytes, message: StreamCredit) -> None:
         """Items were taken."""
         task_id = object_id(owner, message.counter)
         yielder = self.running.get(task_id)
         if yielder is None:
-            self._note(task_id, message.taken)
+            self._note(task_id, message.taken, message.wanted)
+        elif isinstance(yielder.flow, CappedOutflow):
+            yielder.flow.want(message.wanted)
+            if yielder.flow.credit(message.taken):
+                self.room()
+            else:
+                yielder.wake()
         elif yielder.flow.credit(message.taken):
             yielder.wake()
 
@@ -58,14 +71,25 @@ class Yielding:
         task_id = object_id(owner, message.counter)
         yielder = self.running.get(task_id)
         if yielder is None:
-            self._note(task_id, _CLOSED)
+            self._note(task_id, _CLOSED, 0)
         else:
             yielder.close()
 
-    def _note(self, task_id: bytes, word: int) -> None:
+    def _note(self, task_id: bytes, taken: int, wanted: int) -> None:
         if len(self.early) >= _EARLY:
             del self.early[next(iter(self.early))]
-        self.early[task_id] = word
+        self.early[task_id] = taken, wanted
+
+    def capped(self, flow: tuple[int, int, int], cap: int, wanted: int) -> CappedOutflow:
+        """One of the actor's generators, which have a bound together. `flow`: as for any."""
+        if self._budget is None:
+            self._budget = Budget(cap, threading.Lock())
+        return CappedOutflow(self._budget, *flow, wanted)
+
+    def room(self) -> None:
+        """There is a place for an item: whoever is parked looks whether it gets it."""
+        for yielder in list(self.running.values()):
+            yielder.wake()
 
     def on_death(self, message: ProcessDied | NodeGone) -> None:
         """Whoever has called from there takes nothing any more."""
@@ -94,9 +118,12 @@ class Yielder:
         self._first = row[0] + 1
         self._what = "an item of " + name
         self._sent = 0.0
-        limit, skip, taken = row[7]
+        limit, skip, taken, *capped = row[7]
         # A call of our own runs inside the wait of whoever takes its items (helping.py): it must not wait for that one.
-        self.flow = Outflow(0 if caller == worker.me else limit, skip, taken)
+        if capped and caller != worker.me:
+            self.flow: Outflow = worker.yielding.capped((limit, skip, taken), *capped)
+        else:
+            self.flow = Outflow(0 if caller == worker.me else limit, skip, taken)
         self.wake: Callable[[], object] = _nothing
         """Have it look again, if it is parked."""
 
@@ -104,13 +131,20 @@ class Yielder:
         yielding = self._worker.yielding
         with self._worker.lock:
             yielding.running[self._task_id] = self
-            word = yielding.early.pop(self._task_id, 0)
-            self.flow.credit(word)
-            self.flow.closed = word == _CLOSED
+            taken, wanted = yielding.early.pop(self._task_id, (0, 0))
+            self.flow.credit(taken)
+            self.flow.closed = taken == _CLOSED
+            if isinstance(self.flow, CappedOutflow):
+                self.flow.want(wanted)
         return self
 
     def __exit__(self, *_: object) -> None:
-        del self._worker.yielding.running[self._task_id]
+        yielding = self._worker.yielding
+        del yielding.running[self._task_id]
+        if isinstance(self.flow, CappedOutflow):
+            self.flow.end()
+            with self._worker.lock:
+                yielding.room()
 
     def close(self) -> None:
         """End it at its next `yield`, or now if it is parked."""
@@ -203,8 +237,11 @@ def returns_of(
 ) -> execute.Returns:
     """What a call gives: packed at once, or run on when it streams. Raises as `execute.pack_returns`, and as below."""
     count = row[3] if len(row) > batches.SHORT_ROW else 1
-    if count < 0:
-        return stream_returns(worker, caller, row, result, name, advance)
+    if count != 1:
+        if count < 0:
+            return stream_returns(worker, caller, row, result, name, advance)
+        if hasattr(result, "__anext__"):
+            return _complete(worker, caller, row, pack_async(worker, caller, row, result, name))
     return execute.pack_returns(worker, caller, object_id(caller, row[0]), result, count, name, advance)
 
 
@@ -218,7 +255,7 @@ def stream_returns(
     if row[3] == ONE_ITEM and not hasattr(result, "__anext__"):
         return _one_item(worker, caller, row, result, name, advance)
     if hasattr(result, "__anext__"):
-        return _complete(worker, caller, row, result, name)
+        return _complete(worker, caller, row, stream_async(worker, caller, row, result, name))
     if not hasattr(result, "__next__"):
         raise TypeError(not_iterable(name, result))
     with Yielder(worker, caller, row, name) as out:
@@ -263,12 +300,14 @@ def too_short_for(index: int) -> str:
     return f"run again for item {index}, which was lost, the generator ended before it: it has to yield the same again"
 
 
-def _complete(worker: Worker, caller: bytes, row: batches.Row, values: Any, name: str) -> execute.Returns:
+def _complete(
+    worker: Worker, caller: bytes, row: batches.Row, run: Coroutine[Any, Any, execute.Returns]
+) -> execute.Returns:
     """An async generator that is a task: on the main thread's loop, alone."""
     signals = worker.signals
     before, signals.executing = signals.executing, object_id(caller, row[0])
     try:
-        returns: execute.Returns = worker.looping.complete(stream_async(worker, caller, row, values, name))
+        returns: execute.Returns = worker.looping.complete(run)
         return returns
     finally:
         signals.executing = before
@@ -312,6 +351,33 @@ async def stream_async(worker: Worker, caller: bytes, row: batches.Row, result: 
             out.wake = _nothing
             await _close(result)
         return out.end()
+
+
+async def pack_async(
+    worker: Worker, caller: bytes, row: batches.Row, values: AsyncIterator[Any], name: str
+) -> execute.Returns:
+    """What a call gives whose caller wants a fixed number of an async generator's values, as a plain one's."""
+    count = row[3]
+    parts = execute.Parts(worker, (caller, object_id(caller, row[0])), count, name)
+    try:
+        try:
+            for _ in range(count):
+                parts.give(await anext(values))
+        except StopAsyncIteration:
+            return parts.failed(parts.too_few())
+        except Exception as raised:  # noqa: BLE001  the user's generator raised: the values before it are good
+            return parts.failed(raised)
+        try:
+            if count:
+                await anext(values)
+                log.warning(execute.TOO_MANY, name, count)
+        except StopAsyncIteration:
+            pass
+        except Exception:
+            log.exception(execute.RAISED_BEHIND, name, count)
+        return parts.whole()
+    finally:
+        await _close(values)
 
 
 async def _close(result: AsyncIterator[Any] | Iterator[Any]) -> None:

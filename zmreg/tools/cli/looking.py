@@ -80,7 +80,7 @@ def _silent_node(observer: Observer) -> dict[str, Any] | None:
     threads, why = by_signal(word.pid, word.session, SILENT_S)
     return {
         "ProcessID": word.node, "NodeID": word.node, "Pid": word.pid, "Role": "node", "Name": "node",
-        "How": "signal", "Threads": threads, "Why": why,
+        "Task": "", "How": "signal", "Threads": threads, "Why": why,
     }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def _grouped(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _text(group: Sequence[Mapping[str, Any]]) -> str:
     one = group[0]
-    who = ", ".join(f"{row['Name']} pid={row['Pid']}" for row in group)
+    who = ", ".join(" in ".join(filter(None, (row["Name"], row["Task"]))) + f" pid={row['Pid']}" for row in group)
     heading = f"{who}  ({one['Role']}, node {one['NodeID'][:8]}"
     heading += f"; {len(group)} at the same place)" if len(group) > 1 else ")"
     lines = [heading]

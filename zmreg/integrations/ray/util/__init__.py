@@ -7,7 +7,7 @@ from typing import Any
 
 import zmreg
 from zmreg.integrations.ray._late import late
-from zmreg.integrations.ray.util import actor_pool, placement_group, queue, scheduling_strategies
+from zmreg.integrations.ray.util import actor_pool, metrics, placement_group, queue, scheduling_strategies
 
 _GROUPS = placement_group
 # As in Ray, `ray.util.placement_group` is the function, and `from ray.util.placement_group import ...` the module.
@@ -60,6 +60,7 @@ __all__ = [
     "as_completed",
     "get_node_ip_address",
     "map_unordered",
+    "metrics",
     "placement_group",
     "queue",
     "scheduling_strategies",

@@ -1,0 +1,132 @@
+"""Processes of a pipeline that die: what goes on, with nothing lost or twice, and what is an error in its place (P24 of
+spec/streams.md). Nodes that die are in processes/test_pipeline_nodes.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zmreg.core.merging import ZIP
+from zmreg.flows.pipelines.batches import columns
+from zmreg.flows.pipelines.inbox import OVER, Inbox, Way
+from zmreg.flows.pipelines.pipeline import Pipeline
+from zmreg.flows.pipelines.stages import stage
+from zmreg.model.errors import PipelineError
+
+
+def same(x: Any) -> Any:
+    return x
+
+
+def away(target: Any, **options: Any) -> Any:
+    """A stage that never runs in the driver."""
+    return stage(target, num_cpus=0.01, **options)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_P24_a_lane_that_dies_comes_back_and_has_its_items_again(tmp_path: Path) -> None:
+    def dies_once(x: int) -> int:
+        if x == 7 and not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os._exit(3)
+        return x
+
+    pipe = Pipeline() | stage(dies_once, concurrency=2, retries=2)
+    assert pipe.collect(range(20)) == list(range(20))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_P24_a_stage_that_dies_is_started_anew_and_nothing_is_lost_or_twice(tmp_path: Path) -> None:
+    def dies(x: int) -> Iterator[int]:
+        yield x
+        if x in (17, 40) and not (tmp_path / str(x)).exists():
+            (tmp_path / str(x)).touch()
+            os._exit(3)
+        yield -x
+
+    pipe = Pipeline() | away(same) | stage(dies, num_cpus=0.02, retries=2) | stage(same, num_cpus=0.03, name="last")
+    assert pipe.collect(range(60)) == [y for x in range(60) for y in (x, -x)]
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+def test_P24_the_death_of_a_stage_without_retries_is_an_error_in_place(where: str) -> None:
+    def dies(x: int) -> int:
+        if x == 5:
+            os._exit(3)
+        return x
+
+    stages = [
+        away(same, name="first"),
+        stage(same, num_cpus=0.02, name="middle"),
+        stage(same, num_cpus=0.03, name="last"),
+    ]
+    at = [one.name for one in stages].index(where)
+    stages[at] = stage(dies, num_cpus=0.01 * (at + 1), name=where)
+    got = []
+    with pytest.raises(PipelineError) as caught:
+        for y in (Pipeline() | stages[0] | stages[1] | stages[2]).stream(itertools.count()):
+            got.append(y)
+    assert caught.value.stage == where
+    assert got == list(range(len(got)))
+    assert len(got) <= 5
+
+
+def inbox_of_two() -> Inbox:
+    ways = [Way(1, "left", None), Way(2, "right", None)]
+    inbox = Inbox(ways, ZIP, 4, threading.RLock(), 1 << 40)
+    inbox.keeps = True
+    return inbox
+
+
+def sent(inbox: Inbox, place: int, numbers: range, over: Any = None) -> None:
+    """Those that a stage has kept for one that is started anew, as it was told of them."""
+    entries = [(0, number, 0, number) for number in numbers]
+    assert inbox.accept(place, numbers.start, columns(entries), over)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("pieces", [1, 2, 5])
+def test_P24_streams_that_heard_of_other_pairs_begin_with_the_same_one(order: tuple[int, int], pieces: int) -> None:
+    """The one before had done 7 pairs, and had told one stream of 3, the other of 7."""
+    inbox = inbox_of_two()
+    for place in order:
+        first = (3, 7)[place]
+        for at in range(first, 12, pieces):
+            sent(inbox, place, range(at, min(12, at + pieces)))
+    sent(inbox, 0, range(12, 12), OVER)
+    assert len(inbox) == 10
+    found = inbox.poll()
+    assert [(left, right) for (_, _, left), (_, _, right) in found] == [(each, each) for each in range(7, 12)]
+    assert [number for (_, number, _), _ in found] == [*range(7, 12)]
+    assert inbox.is_over
+
+
+def test_P24_a_stream_that_was_over_by_then_ends_the_pairs() -> None:
+    inbox = inbox_of_two()
+    sent(inbox, 0, range(2, 4), OVER)
+    assert not inbox.is_over
+    sent(inbox, 1, range(4, 9))
+    assert inbox.poll() == [] and inbox.is_over
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("buffer", "at"), [(16, 33), (2, 7)])
+def test_P24_a_zip_that_is_started_anew_pairs_what_belongs_together(tmp_path: Path, buffer: int, at: int) -> None:
+    def join(pair: tuple[int, int]) -> tuple[int, int]:
+        if pair[0] == at and not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            os._exit(3)
+        return pair
+
+    fork = Pipeline() | same | [stage(same, name="left"), stage(same, name="right")]
+    pipe = fork | stage(join, merge="zip", retries=1)
+    assert pipe.collect(range(60), buffer=buffer) == [(x, x) for x in range(60)]
+    assert (tmp_path / "died").exists()

@@ -1,0 +1,184 @@
+"""Row 75: `GET /metrics`, read only, by programs of this machine or with a token; whatever else comes is refused."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from zmreg.model.errors import ClusterError
+from zmreg.services.setup import metrics_door
+from zmreg.services.setup.metrics_door import MOST_AT_ONCE, MetricsDoor, read_token, serve
+
+TEXT = "# TYPE x gauge\nx 1\n"
+TOKEN = "0123456789abcdef"
+
+
+@contextmanager
+def opened(scrape=lambda: TEXT, host: str = "127.0.0.1", token: str = "") -> Iterator[MetricsDoor]:
+    door = MetricsDoor(host, 0, scrape, token)
+    thread = threading.Thread(target=door.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield door
+    finally:
+        door.shutdown()
+        door.server_close()
+        thread.join()
+
+
+def ask(door: MetricsDoor, method: str = "GET", path: str = "/metrics", **headers: str) -> tuple[int, str, dict]:
+    connection = http.client.HTTPConnection("127.0.0.1", door.server_port, timeout=20)
+    try:
+        connection.putrequest(method, path, skip_host="Host" in headers)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), dict(answer.getheaders())
+    finally:
+        connection.close()
+
+
+def test_row_75_metrics_are_served_to_this_machine_and_nothing_else_is():
+    with opened() as door:
+        status, body, headers = ask(door)
+        assert (status, body) == (200, TEXT) and headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert headers["Cache-Control"] == "no-store" and headers["X-Content-Type-Options"] == "nosniff"
+        assert door.url == f"http://127.0.0.1:{door.server_port}/metrics"
+        for name in ("localhost", "LOCALHOST", "[::1]"):
+            assert ask(door, Host=f"{name}:{door.server_port}")[0] == 200
+        assert ask(door, path="/metrics?name=x")[0] == 200
+        status, body, headers = ask(door, "HEAD")
+        assert (status, body) == (200, "") and headers["Content-Length"] == str(len(TEXT))
+        for path in ("/", "/metrics/", "/metrics/../etc/passwd"):
+            assert ask(door, path=path)[0] == 404, path
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            assert ask(door, method)[0] == 405, method
+
+
+def test_row_75_a_page_that_has_a_browser_ask_gets_nothing():
+    with opened() as door:
+        for host in (
+            "evil.example",
+            f"evil.example:{door.server_port}",
+            "127.0.0.1",
+            "",
+            f"10.0.0.1:{door.server_port}",
+        ):
+            status, body, _ = ask(door, Host=host)
+            assert status == 403 and "x 1" not in body, host
+        assert ask(door, Origin="http://evil.example")[0] == 403
+
+
+def test_row_75_an_address_that_others_reach_needs_a_token():
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        with pytest.raises(ValueError, match="--token-file"):
+            MetricsDoor(host, 0, lambda: TEXT)
+    with opened(host="0.0.0.0", token=TOKEN) as door:
+        assert ask(door, Authorization=f"Bearer {TOKEN}", Host="any.name")[:2] == (200, TEXT)
+        for given in ("", "Bearer", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN, "Bearer \xff"):
+            status, body, headers = ask(door, Authorization=given)
+            assert (status, headers["WWW-Authenticate"]) == (401, "Bearer") and "x 1" not in body, given
+        assert ask(door)[0] == 401
+
+
+def test_row_75_a_token_that_others_may_read_or_guess_is_refused(tmp_path: Path):
+    path = tmp_path / "token"
+    path.write_text(TOKEN + "\n")
+    path.chmod(0o644)
+    with pytest.raises(ValueError, match="chmod 600"):
+        read_token(path)
+    path.chmod(0o600)
+    assert read_token(path) == TOKEN
+    for wrong in ("", "short", "sp ace" * 9 + "\x07", "ä" * 20):
+        path.write_text(wrong)
+        with pytest.raises(ValueError, match="no token"):
+            read_token(path)
+
+
+def test_row_75_who_asks_often_is_no_load_on_the_nodes(monkeypatch):
+    monkeypatch.setattr(metrics_door, "FRESH_S", 600.0)
+    asked = []
+
+    def scrape() -> str:
+        asked.append(1)
+        return TEXT
+
+    with opened(scrape) as door:
+        assert {ask(door)[:2] for _ in range(10)} == {(200, TEXT)} and len(asked) == 1
+
+
+def test_row_75_a_cluster_that_does_not_answer_is_an_error_of_the_moment():
+    trouble = [ClusterError("node A did not answer")]
+
+    def scrape() -> str:
+        if trouble:
+            raise trouble.pop()
+        return TEXT
+
+    with opened(scrape) as door:
+        assert ask(door)[:2] == (503, "node A did not answer\n")
+        assert ask(door)[:2] == (200, TEXT)
+
+
+def test_row_75_those_who_connect_and_say_nothing_hold_up_nobody_for_long(monkeypatch):
+    monkeypatch.setattr(metrics_door._Handler, "timeout", 0.2)
+    with opened() as door:
+        silent = [socket.create_connection(("127.0.0.1", door.server_port)) for _ in range(MOST_AT_ONCE)]
+        for each in silent:  # hung up on, each in its time
+            each.settimeout(20)
+            assert each.recv(1) == b""
+            each.close()
+        noise = socket.create_connection(("127.0.0.1", door.server_port))
+        noise.sendall(b"\x00" * 70_000)
+        noise.settimeout(20)
+        while True:
+            try:
+                if not noise.recv(65_536):
+                    break
+            except ConnectionError:
+                break
+        noise.close()
+        assert ask(door)[:2] == (200, TEXT)
+
+
+def test_row_75_it_ends_with_the_node_whose_metrics_it_serves():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    door = MetricsDoor("127.0.0.1", 0, lambda: TEXT)
+    ended: list[str] = []
+
+    def go() -> None:
+        try:
+            serve(door, child.pid)
+        except ClusterError as error:
+            ended.append(str(error))
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    try:
+        assert ask(door)[0] == 200
+    finally:
+        child.communicate(b"\n")
+        thread.join(20)
+    assert ended == ["the node whose metrics were served has ended"]
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", door.server_port)).close()
+    with pytest.raises(ClusterError, match="is gone"):
+        serve(MetricsDoor("127.0.0.1", 0, lambda: TEXT), _dead_pid())
+
+
+def _dead_pid() -> int:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return pid
