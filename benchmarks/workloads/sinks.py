@@ -1,9 +1,10 @@
 """Rows a second into JSONL, CSV and Parquet, through a sink, beside the libraries' own writers in the same process.
 
 A row is a dict of nine values, four of them metrics. Timed from the first row to the return of `flush`: then all are
-in a file. The sink flattens, keeps figures of all metrics, checksums, and has another process write; the floor is
-`json.dumps` and `csv.DictWriter` into a file, and `pyarrow` with a table for each 10,000 rows. `two_...`: two tasks
-write at once, half of the rows each, into one sink, and are timed until it is closed.
+in a file. A thousand rows before them are not timed: another process loads pyarrow meanwhile. The sink flattens, keeps
+figures of all metrics, checksums, and has another process write; the floor is `json.dumps` and `csv.DictWriter` into a
+file, and `pyarrow` with a table for each 10,000 rows. `two_...`: two tasks write at once, half of the rows each, into
+one sink, and are timed until it is closed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks.workloads.base import Context, Figure, Figures, Target, Workload
 
 ROWS, QUICK_ROWS = 60_000, 2_000
 FLUSH = 10_000
+FIRST = 1_000
 FORMATS = ("jsonl", "csv", "parquet")
 TURNS = 3
 
@@ -50,6 +52,8 @@ def run(peer: Peer, context: Context) -> Figures:
             with tempfile.TemporaryDirectory(prefix="bench-sinks-") as directory:
                 with peer.lib.Sink(f"{directory}/one", form, FLUSH) as sink:
                     each = list(rows(count))
+                    write_rows(sink, FIRST, 0)
+                    sink.flush()
                     began = perf_counter()
                     for row in each:
                         sink.write(row)
@@ -122,7 +126,7 @@ WORKLOAD = Workload(
     run=run,
     floor=floor,
     needs=frozenset({Feature.SINKS}),
-    targets=(Target("jsonl_per_s", 0.25, "bare"), Target("csv_per_s", 0.25, "bare")),
+    targets=tuple(Target(f"{form}_per_s", 0.5, "bare") for form in FORMATS),
     max_rounds=3,
     timeout_s=120.0,
 )

@@ -142,7 +142,7 @@ def test_a_program_that_joins_may_offer_cpus_when_asked_to(here, there):
 def test_a_wrong_key_is_an_authentication_error_within_3_s_that_names_the_file(here, there):
     head = here.head()
     wrong = there.here / "wrong"
-    there.program(f"from zmreg.services import keys; from pathlib import Path; keys.create(Path({str(wrong)!r}))")
+    there.program(f"from zmreg.services.setup import keys; from pathlib import Path; keys.create(Path({str(wrong)!r}))")
     for place in (there, here):  # it would be let in here without a key, but not with a wrong one
         source = f"print(json.dumps(typed(address={head['address']!r}, key={str(wrong)!r})))"
         kind, _, text, seconds = tell(place, source)

@@ -22,14 +22,14 @@ PATIENCE_S = 30.0
 def test_fault25_an_answer_held_until_after_the_retry_is_dropped_and_counted(cluster: Any, tmp_path: Path):
     """The answer of the first attempt is held back, its worker killed, the task run again; then it arrives."""
     seat = current()
-    held: list[tuple[bytes, list[batches.Row]]] = []
-    plain: Callable[[bytes, list[batches.Row]], None] = seat.tasks.on_results
+    held: list[tuple[bytes, list[batches.Row], bytes]] = []
+    plain: Callable[[bytes, list[batches.Row], bytes], None] = seat.tasks.on_results
 
-    def hold_first(worker: bytes, rows: list[batches.Row]) -> None:
+    def hold_first(worker: bytes, rows: list[batches.Row], frame: bytes = b"") -> None:
         if held:
-            plain(worker, rows)
+            plain(worker, rows, frame)
         else:
-            held.append((worker, rows))
+            held.append((worker, rows, frame))
 
     @zmreg.remote
     def attempt(path: Path) -> int:

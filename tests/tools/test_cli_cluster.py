@@ -91,7 +91,7 @@ def test_a_worker_without_a_key_is_told_where_to_get_it(here, there):
 
 def test_a_wrong_key_is_told_with_its_file_and_5(here, there):
     wrong = there.here / "wrong"
-    there.program(f"from zmreg.services import keys; from pathlib import Path; keys.create(Path({str(wrong)!r}))")
+    there.program(f"from zmreg.services.setup import keys; from pathlib import Path; keys.create(Path({str(wrong)!r}))")
     done = there.run("start", "--worker", "--address", here.head()["address"], "--key", str(wrong))
     assert done.returncode == 5
     assert str(wrong / "cluster.key") in done.stderr
@@ -99,7 +99,7 @@ def test_a_wrong_key_is_told_with_its_file_and_5(here, there):
 
 def test_an_open_key_file_is_refused_with_2(here):
     state = here.here / "state"
-    here.program(f"from zmreg.services import keys; from pathlib import Path; keys.create(Path({str(state)!r}))")
+    here.program(f"from zmreg.services.setup import keys; from pathlib import Path; keys.create(Path({str(state)!r}))")
     (state / "cluster.key").chmod(0o644)
     done = here.run("start", "--head", "--host", "0.0.0.0", "--state-dir", str(state))
     assert done.returncode == 2

@@ -81,6 +81,10 @@ class Merge(Generic[T]):
         for _ in range(count):
             self._queues[edge].popleft()
 
+    def has_ended(self, edge: int) -> bool:
+        """Whether nothing more comes by it."""
+        return self._ended[edge]
+
     def next(self) -> tuple[T, ...] | None:
         """What the stage is to be called with; None: nothing yet, or `is_over`."""
         if self._by_turns:

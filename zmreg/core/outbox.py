@@ -71,6 +71,11 @@ class Outbox(Generic[T]):
         """Nothing more is put, and all of it has come."""
         return self.over is not None and self._come == self.put_count
 
+    @property
+    def is_needless(self) -> bool:
+        """It is drained, and nobody can come for any of it once more."""
+        return self.is_drained and not self.keeps
+
     def __len__(self) -> int:
         """How many are not in hand."""
         return len(self._sizes)

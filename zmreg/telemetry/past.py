@@ -102,9 +102,10 @@ class Past:
 
     def sent(self, worker: bytes, rows: list[Row], now: float) -> None:
         """These calls leave."""
-        last = rows[-1][0]
+        last, marks = rows[-1][0], self._marks
         self._sent.append((now, worker, rows[0][0], last))
-        self.mark(last + 1, now)
+        if not marks or marks[-1][0] <= last:
+            marks.append((last + 1, now))
 
     def answered(self, worker: bytes, frame: bytes, names: Names, rows: list[Row], now: float) -> None:
         """These came back."""

@@ -155,7 +155,9 @@ class Inbox:
             self._streams[place].done = number + 1
 
     def fail(self, place: int, error: PipelineError) -> None:
-        """The stream ends with it behind what has come."""
+        """The stream ends with it behind what has come; not one that has ended by itself."""
+        if self._merge.has_ended(place):
+            return
         self._streams[place].failure = self._streams[place].failure or error
         self._streams[place].line.cut()
         self._ring(place)

@@ -50,6 +50,9 @@ class RemoteFlow:
         self._reports: dict[str, Report] = {}
         self._replaced: dict[str, int] = {}
         """How often each stretch was started anew."""
+        self._gone: set[str] = set()
+        """Those that died, and were not."""
+        self._ended: set[str] = set()
         self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._closed = False
         self._items_error: BaseException | None = None
@@ -117,8 +120,12 @@ class RemoteFlow:
         error = ref.exception(0)
         if error is None:
             self._reports[segment.name] = ref.get()
+            self._ended.add(segment.name)
             return
         if self._closed or self._runs.get(segment.name) is not ref:
+            return
+        behind = {self._segment_of[edge.target] for edge in segment.outputs}
+        if behind and behind <= self._ended:  # it was through, and nobody needs what it kept
             return
         if self._may_go_on(segment):
             self._replaced[segment.name] = self._replaced.get(segment.name, 0) + 1
@@ -127,6 +134,7 @@ class RemoteFlow:
                 self._feeding.look()
             self._tell(segment, lambda actor, key: actor.rewire.remote(key, self._actors[segment.name]))
             return
+        self._gone.add(segment.name)
         lost = failure(segment.stages[0], -1, None, error)
         self._tell(segment, lambda actor, key: actor.lose.remote(key, lost), lost)
 
@@ -137,8 +145,9 @@ class RemoteFlow:
             return False
         if self._replaced.get(segment.name, 0) >= min(self._plan.specs[name].terms.retries for name in segment.stages):
             return False
-        around = [edge.source for edge in segment.inputs] + [edge.target for edge in segment.outputs]
-        return not any(self._segment_of[name] in self._replaced for name in around)
+        before = {self._segment_of[edge.source] for edge in segment.inputs}
+        around = before | {self._segment_of[edge.target] for edge in segment.outputs}
+        return around.isdisjoint(self._replaced) and before.isdisjoint(self._gone)
 
     def _tell(
         self, segment: Segment, say: Callable[[ActorHandle[Any], int], Any], lost: PipelineError | None = None

@@ -82,7 +82,8 @@ class _Outlet:
 
 
 class SegmentActor:
-    """The actor. `run` is called once, by the driver; it returns when all was taken that was made."""
+    """The actor. `run` is called once, by the driver; it returns when all was taken that was made, and if some of that
+    is kept for a stage that may be started anew, when all are told to stop."""
 
     def __init__(self, wiring: Wiring) -> None:
         self._lock = threading.RLock()
@@ -119,7 +120,7 @@ class SegmentActor:
             for out in self._outs:
                 out.box.end(over)
                 out.ring()
-            while not self._inbox.stopped and not all(out.box.is_drained for out in self._outs):
+            while not self._inbox.stopped and not all(out.box.is_needless for out in self._outs):
                 self._news.wait()
         if self._lines is not None:
             self._lines.close()

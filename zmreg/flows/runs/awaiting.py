@@ -20,13 +20,22 @@ async def driven_aside(drive: PhaseDrive, go: Callable[[PhaseDrive], RunResult])
     loop = asyncio.get_running_loop()
     done: asyncio.Future[RunResult] = loop.create_future()
 
+    def settle(result: RunResult | None, error: BaseException | None) -> None:
+        if done.done():  # the loop is being closed
+            return
+        if error is not None:
+            done.set_exception(error)
+        elif result is not None:
+            done.set_result(result)
+
     def work() -> None:
+        result, error = None, None
         try:
-            tell, what = done.set_result, go(drive)
-        except BaseException as error:  # noqa: BLE001  it is raised where the run is awaited
-            tell, what = done.set_exception, error  # type: ignore[assignment]
+            result = go(drive)
+        except BaseException as raised:  # noqa: BLE001  it is raised where the run is awaited
+            error = raised
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_settle, done, tell, what)
+            loop.call_soon_threadsafe(settle, result, error)
 
     # Not the loop's own pool: as many runs as there are threads in it would keep everybody else from one.
     context = contextvars.copy_context()
@@ -38,8 +47,3 @@ async def driven_aside(drive: PhaseDrive, go: Callable[[PhaseDrive], RunResult])
         done.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at: nobody else will
         await asyncio.wait([done])
         raise
-
-
-def _settle(done: asyncio.Future[RunResult], tell: Callable[[object], None], what: object) -> None:
-    if not done.done():  # else the loop was being closed
-        tell(what)

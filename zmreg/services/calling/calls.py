@@ -37,8 +37,6 @@ MAX_AHEAD = 256
 # Receiving, unpickling and answering: what a call costs its worker beside the function itself.
 CALL_COST_US = 5.0
 UNKNOWN_US = AHEAD_US + 1
-# Of longer queues, when their calls were submitted is known of batches only (telemetry/past.py).
-MARKED_ONE_BY_ONE = 8
 
 Dep = tuple[int | str, Entry]
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from zmreg.model.ids import node_of
 from zmreg.model.messages import LeaseReturned, Steal, WantLeases
 from zmreg.model.specs import NEAR, SPREAD, Shape, node_named_in
-from zmreg.services.calling.calls import AHEAD_US, MARKED_ONE_BY_ONE, Lane, Task, Wires
+from zmreg.services.calling.calls import AHEAD_US, Lane, Task, Wires
 from zmreg.services.seat.entries import Stored
 
 LEASE_IDLE_S = 1.0
@@ -74,11 +74,11 @@ class Pool:
             self._office.elsewhere(task)
             return
         queue = self.queue
-        if len(queue) < MARKED_ONE_BY_ONE:
-            now = self.wires.now()
-            self.wires.past.mark(task.counter + 1, now)
-            if not queue:
-                self._waiting_since = now
+        if not queue:
+            self._waiting_since = self.wires.now()
+            self.wires.past.mark(task.counter + 1, self._waiting_since)
+        elif not self.lanes:  # no answers and no ticks come by which the time would be known
+            self.wires.past.mark(task.counter + 1, self.wires.now())
         queue.append(task)
         self.ask(task.depth)
 

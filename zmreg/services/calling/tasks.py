@@ -320,6 +320,7 @@ class Tasks(Leasing):
     def tick(self, now: float, idle_s: float = LEASE_IDLE_S) -> None:
         """Give back what nobody uses, and try again what has rested for long enough."""
         super().tick(now, idle_s)
+        self.past.mark(self.next_number, now)
         self.resting.tick(now, self.lives)
 
     # -- the rest ---------------------------------------------------------------------------------------------------

@@ -266,8 +266,7 @@ class Client(Station):
         with self.lock:
             if self.closed is not None:
                 raise self.closed
-            if self.dirty:
-                self.flush()
+            self.flush()
             if entry.state != PENDING:
                 return
             entry.listen(waiter.finish)

@@ -293,7 +293,8 @@ class Station:
         return time.monotonic()
 
     def flush(self) -> None:
-        """Send every batch that collects. Under the lock."""
+        """Send every batch that collects; what was submitted was so by now. Under the lock."""
+        self.past.mark(self.tasks.next_number, time.monotonic())
         dirty = self.dirty
         while dirty:
             dirty.pop().flush()
