@@ -432,3 +432,18 @@ def test_bind_a_long_chain():
     for _ in range(3_000):
         call = one.bind(call)
     assert call.remote().get(timeout=40) == 0
+
+
+# -- what looks like a sequence ----------------------------------------------------------------------------------------
+
+
+def test_a_ref_is_no_endless_sequence_of_refs_to_its_items():
+    ref = one.remote([1, 2])
+    for walks in (iter, list, lambda ref: [*ref]):
+        with pytest.raises(TypeError, match=r"iterate over ref\.get\(\); num_returns=N gives N refs"):
+            walks(ref)
+    with pytest.raises(TypeError, match="num_returns=N"):
+        _first, _second = ref
+    with pytest.raises(TypeError, match="not iterable"):
+        assert 3 in ref
+    assert ref[1].get(timeout=20) == 2

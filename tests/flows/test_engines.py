@@ -65,6 +65,8 @@ def test_X23_names_are_set_and_read_on_all_and_on_some(view: EngineView) -> None
     view.push({"y": 2, "z": "three"})
     assert view[0].pull(["x", "y", "z"]) == [1, 2, "three"] and view[:2].pull(["y", "engine"]) == [[2, 0], [2, 1]]
     del view["z"]
+    with pytest.raises(IndexError, match="no engine at place 4: this view has 4"):
+        view[4]
     with pytest.raises(
         EngineError, match=r"pull z failed on 4 of 4 engines:\n  \[0-3\] .*name 'z' is not defined"
     ) as info:

@@ -6,16 +6,20 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import zmreg
+from tests.processes.drivers import eventually
 from zmreg.core.merging import ZIP
 from zmreg.flows.pipelines.batches import columns
-from zmreg.flows.pipelines.inbox import OVER, Inbox, Way
+from zmreg.flows.pipelines.inbox import OVER, REPLACED_S, Inbox, Way
 from zmreg.flows.pipelines.pipeline import Pipeline
 from zmreg.flows.pipelines.stages import stage
 from zmreg.model.errors import PipelineError
@@ -130,3 +134,34 @@ def test_P24_a_zip_that_is_started_anew_pairs_what_belongs_together(tmp_path: Pa
     pipe = fork | stage(join, merge="zip", retries=1)
     assert pipe.collect(range(60), buffer=buffer) == [(x, x) for x in range(60)]
     assert (tmp_path / "died").exists()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_P24_who_is_through_and_dies_is_no_error_until_what_it_kept_is_wanted() -> None:
+    """Then it is one at once, and not after the time for which a successor is waited for."""
+    gate: zmreg.Queue[None] = zmreg.Queue()
+
+    def stands_still(pair: tuple[int, int]) -> tuple[int, int, int]:
+        if pair[0] >= 3:
+            gate.get()
+        return *pair, os.getpid()
+
+    pipe = Pipeline() | away(lambda x: (x, os.getpid()), name="one") | stage(stands_still, name="other", retries=3)
+    run = pipe.stream(range(8), buffer=16)
+    got = [next(run) for _ in range(3)]
+    flow: Any = run._flow
+    eventually(lambda: run.metrics()["other"].depth == 4, 20, "the first stage is not through")
+    key = flow._segments["one"].outputs[0].number
+    flow._actors["one"].take.remote(key, 8, 0, 0, 1, 16, 1 << 20).get()  # answered with the end, as the other's is
+    assert run.metrics()["other"].depth == 4
+    os.kill(got[0][1], signal.SIGKILL)
+    eventually(lambda: "one" in flow._gone, 20, "nobody has heard of it")
+    gate.put(None)
+    assert next(run)[0] == 3
+    began = time.monotonic()
+    os.kill(got[0][2], signal.SIGKILL)
+    with pytest.raises(PipelineError) as caught:
+        next(run)
+    assert caught.value.stage == "other"
+    assert time.monotonic() - began < REPLACED_S / 2
+    gate.shutdown()

@@ -284,6 +284,10 @@ def test_an_option_that_is_none_is_an_error() -> None:
         zmreg.run([Phase("a", signals)], resumed=True)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="id="):
         zmreg.run([Phase("a", signals)], id="../up")
+    with pytest.raises(TypeError, match=r"a list of phases, not one: write \[Phase\('a'"):
+        zmreg.run(Phase("a", signals))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"sink='out' cannot be written to: give a zmreg\.Sink"):
+        zmreg.run([Phase("a", signals)], sink="out")
 
 
 # -- declarations ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import sqlite3
@@ -440,6 +442,17 @@ def test_W25_a_file_that_is_no_journal_is_put_aside(tmp_path: Path) -> None:
     assert is_running(tmp_path)
     journal.close()
     assert not is_running(tmp_path)
+
+
+def test_W25_a_journal_that_cannot_be_begun_says_which_and_why(tmp_path: Path) -> None:
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, most[1]))  # less than a page
+    try:
+        with pytest.raises(sqlite3.Error, match=f"the journal {re.escape(str(tmp_path / FILE))} cannot be written: "):
+            Journal(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    Journal(tmp_path).close()  # nobody has it locked
 
 
 # -- the command line --------------------------------------------------------------------------------------------------

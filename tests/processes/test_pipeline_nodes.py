@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import zmreg
-from tests.processes.drivers import eventually
-from zmreg.flows.pipelines.inbox import REPLACED_S
 from zmreg.flows.pipelines.pipeline import Pipeline
 from zmreg.flows.pipelines.stages import stage
 from zmreg.model.errors import PipelineError
@@ -95,40 +92,3 @@ def test_P24_two_neighbours_that_die_together_are_an_error_in_its_place(three: L
     assert caught.value.stage in ("one", "other")
     assert [x for x, _ in got] == list(range(len(got)))
     assert 20 <= len(got) < 2_000
-
-
-def test_P24_two_that_die_together_go_on_when_one_that_lives_is_between_them(three: LocalCluster) -> None:
-    three.add_node(num_cpus=2, locs={"a"})
-    first = stage(lambda x: (x, here(x)), name="first", locs={"a"}, retries=1)
-    third = stage(lambda pair: (*pair, here(pair)), name="third", locs={"a"}, num_cpus=0.01, retries=1)
-    pipe = Pipeline() | first | stage(lambda pair: pair, name="second", locs={"b"}) | third
-    got: list[tuple[int, str, str]] = []
-    for x in pipe.stream(range(200), buffer=4):
-        got.append(x)
-        if len(got) == 20:
-            three.kill_node(got[0][1])
-    assert [x for x, *_ in got] == list(range(200))
-    assert len({one for _, one, _ in got}) == len({other for *_, other in got}) == 2
-
-
-def test_P24_who_kept_what_is_to_be_done_again_and_died_too_is_told_at_once(three: LocalCluster) -> None:
-    """The first stage is through, and nobody waits for its process any more."""
-    three.add_node(num_cpus=2, locs={"a"})
-    never: zmreg.Queue[None] = zmreg.Queue()
-
-    def stands_still(x: int) -> str:
-        if x == 5:
-            never.get()
-        return zmreg.get_runtime_context().get_node_id()
-
-    one = stage(lambda x: x, name="one", locs={"a"}, retries=3)
-    run = (Pipeline() | one | stage(stands_still, name="other", locs={"a"}, num_cpus=0.01, retries=3)).stream(range(12))
-    got = [next(run) for _ in range(5)]
-    eventually(lambda: run.metrics()["one"].items_out == 12, 20, "the first stage is not through")
-    began = time.monotonic()
-    three.kill_node(got[0])
-    with pytest.raises(PipelineError) as caught:
-        next(run)
-    assert caught.value.stage in ("one", "other")
-    assert time.monotonic() - began < REPLACED_S / 2
-    never.shutdown()

@@ -165,11 +165,15 @@ _OF_A_DRIVER = ("address", "key", "log_to_driver", "log_dedup_s", "runtime_env")
 
 
 def _check(wanted: Mapping[str, Any]) -> None:
+    import numbers
+
     fields = _fields()
     for name in wanted:
         if name not in fields and name not in _OF_A_DRIVER:
             raise TypeError(f"init() got an unexpected keyword argument {name!r}; it takes {', '.join(sorted(fields))}")
     for name in ("num_cpus", "num_gpus", "object_store_bytes"):
+        if not isinstance(wanted[name], numbers.Real | None):
+            raise TypeError(f"{name}={wanted[name]!r} is no number")
         if (wanted[name] or 0) < 0:
             raise ValueError(f"{name}={wanted[name]} is negative")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from zmreg.model.record import Record
 from zmreg.services.calling.submit import resubmit
@@ -145,6 +145,13 @@ class ObjectRef(EntryRef, Generic[T]):
         from zmreg.api.functions import project
 
         return project(self, "item", key)
+
+    def __iter__(self) -> NoReturn:
+        # Without it Python would ask for item after item, each of them a ref, and never come to an end.
+        raise TypeError(
+            f"{self!r} is a ref to one value, and that is not here: iterate over ref.get(); "
+            "num_returns=N gives N refs, and a function that yields a ref for each item"
+        )
 
     def attr(self, name: str) -> ObjectRef[Any]:
         """A ref to `value.name`, evaluated where the value is."""

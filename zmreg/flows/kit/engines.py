@@ -123,6 +123,8 @@ class EngineView:
         if isinstance(which, slice):
             return EngineView(self._group, self.ids[which], timeout=self.timeout)
         if isinstance(which, int):
+            if not -len(self.ids) <= which < len(self.ids):
+                raise IndexError(f"there is no engine at place {which}: this view has {len(self.ids)}")
             return EngineView(self._group, (self.ids[which],), True, self.timeout)
         return EngineView(self._group, tuple(self.ids[each] for each in which), timeout=self.timeout)
 

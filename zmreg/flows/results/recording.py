@@ -19,6 +19,8 @@ class Recording:
 
     def __init__(self, options: RunOptions) -> None:
         self.sink: Any = options.get("sink")
+        if self.sink is not None and not callable(getattr(self.sink, "write", None)):
+            raise TypeError(f"sink={self.sink!r:.80} cannot be written to: give a zmreg.Sink, as zmreg.Sink('out')")
         self._on_result = options.get("on_result")
 
     def note(self, phase: str, index: int | None, ref: ObjectRef[Any], written: bool) -> None:

@@ -214,8 +214,9 @@ class Appender:
             try:
                 while at < len(view):
                     at += os.pwrite(self._fd, view[at : at + _BLOCK], self.size + at)
-            except OSError:
+            except OSError as error:
                 os.ftruncate(self._fd, self.size)
+                error.filename = error.filename or str(self.path)
                 raise
             self._digest.update(view)
             self.size += at

@@ -375,6 +375,8 @@ def _check(buffer_size: int, interval: float | None, given: Mapping[str, Any]) -
         raise ValueError(f"buffer_size={buffer_size}: at least one row goes into a flush")
     if interval is not None and not interval > 0:
         raise ValueError(f"flush_interval={interval}: seconds above 0 are needed, or None")
+    if not isinstance(given.get("key"), str | None):
+        raise TypeError(f"key={given['key']!r}: the name of one field is needed, as key='task.id'")
     for name in ("part_bytes", "keep_last", "max_age", "max_bytes"):
         if given.get(name) is not None and not given[name] >= 0:
             raise ValueError(f"{name}={given[name]}: a number from 0 is needed")

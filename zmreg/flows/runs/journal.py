@@ -105,6 +105,9 @@ class Journal:
             if not sound:
                 for row in rows:
                     self.write(row)
+        except sqlite3.Error as error:
+            self._db.close()
+            raise type(error)(f"the journal {path} cannot be written: {error}; is the disk full?") from error
         except BaseException:
             self._db.close()
             raise

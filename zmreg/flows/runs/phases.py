@@ -238,6 +238,8 @@ def _drive(phases: Iterable[Phase] | Mapping[str, Any] | str | os.PathLike[str],
         from zmreg.flows.runs.declared import declared
 
         phases, options = declared(phases, options)
+    if isinstance(phases, Phase):
+        raise TypeError(f"zmreg.run takes a list of phases, not one: write [Phase({phases.name!r}, ...)]")
     return PhaseDrive(list(phases), options)
 
 

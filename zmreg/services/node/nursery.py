@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,8 @@ class Nursery:
         self._retry_at = 0.0
         self._barren = 0
         """Zygotes that died one after the other without having forked."""
+        self._unsent: deque[bytes] = deque()
+        """Requests the channel has no room for now. Never wait for that room: the zygote may be waiting for us."""
 
     def start(self) -> None:
         """Ask for one more worker."""
@@ -95,8 +98,14 @@ class Nursery:
         self._tell({"fork": worker.hex()})
 
     def _tell(self, request: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # the zygote is gone: `hear` finds out and starts another
-            self.channel.send(json.dumps(request).encode())
+        self._unsent.append(json.dumps(request).encode())
+        self._send()
+
+    def _send(self) -> None:
+        with contextlib.suppress(OSError):  # no room: the next packet or tick; gone: `hear` finds out, starts another
+            while self._unsent:
+                self.channel.send(self._unsent[0], socket.MSG_DONTWAIT)
+                self._unsent.popleft()
 
     def hear(self) -> bool:
         """Take one packet from the zygote; False when it is gone."""
@@ -106,6 +115,7 @@ class Nursery:
             return False
         if not packet:
             return False
+        self._send()
         fact = json.loads(packet)
         if "forked" in fact:
             self._barren = 0
@@ -126,6 +136,7 @@ class Nursery:
         When that fails (a pids limit, no memory), `tick` has it tried again: until then starts come to nothing.
         """
         self.channel.close()
+        self._unsent.clear()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.zygote_pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
@@ -220,7 +231,8 @@ class Nursery:
                 self._tell({"kill": child.pid})
 
     def tick(self, now: float) -> None:
-        """Kill those that were asked to end and did not; try again to have a zygote."""
+        """Kill those that were asked to end and did not; try again to have a zygote, or to tell it something."""
+        self._send()
         if self._unborn is not None and now >= self._retry_at:
             self._unborn.close()  # `hear` finds the channel at its end, and the zygote is replaced once more
             self._unborn = None

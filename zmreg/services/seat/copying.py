@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Ids of 16 bytes in one message.
 _TOLD_AT_ONCE: Final = 10_000
+_GONE: Final = "the node is gone"
 
 Key = tuple[bytes, bytes]
 """(object id, node)."""
@@ -44,17 +45,20 @@ class Copying:
         Nodes that are asked at once for one object get it from each other (core/serving.py). Entries that are not
         stored are left out. ClusterError when our own node is gone.
         """
-        pairs = [(entry, node) for entry, node in wanted if entry.state == STORED]
+        station, order = self._station, list(wanted)
+        pairs: list[tuple[Entry, bytes]] = []
         words: list[tuple[bytes, Message]] = []
-        with self._station.lock:
-            for entry, node in pairs:
-                if isinstance(stored := entry.value, Stored):
-                    words.append((node, Replicate(stored.object_id, stored.nbytes, stored.holder)))
-        refused = self._ask(words, [(entry.object_id, node) for entry, node in pairs])
-        with self._station.lock:
-            for entry, node in pairs:
-                if (entry.object_id, node) not in refused:
-                    _book(entry, node)
+        with station.shield():
+            with station.lock:
+                for entry, node in order:
+                    if entry.state == STORED and isinstance(stored := entry.value, Stored):
+                        pairs.append((entry, node))
+                        words.append((node, Replicate(stored.object_id, stored.nbytes, stored.holder)))
+            refused = self._ask(words, [(entry.object_id, node) for entry, node in pairs])
+            with station.lock:
+                for entry, node in pairs:
+                    if (entry.object_id, node) not in refused:
+                        _book(entry, node)
         return refused
 
     def leave(self, moved: Iterable[tuple[Entry, bytes, bytes]]) -> None:
@@ -62,19 +66,20 @@ class Copying:
 
         Returns when all nodes that live have done so. Entries whose values were made again meanwhile stay as they are.
         """
-        with self._station.lock:
-            keys = [(entry.object_id, node) for entry, node, other in moved if _moved(entry, node, other)]
-        by_node: dict[bytes, list[bytes]] = {}
-        for object_id, node in keys:
-            by_node.setdefault(node, []).append(object_id)
-        self._ask(
-            [
-                (node, Demote(tuple(ids[start : start + _TOLD_AT_ONCE])))
-                for node, ids in by_node.items()
-                for start in range(0, len(ids), _TOLD_AT_ONCE)
-            ],
-            keys,
-        )
+        station, by_node = self._station, dict[bytes, list[bytes]]()
+        with station.shield():  # what is noted here is to be said
+            with station.lock:
+                keys = [(entry.object_id, node) for entry, node, other in moved if _moved(entry, node, other)]
+            for object_id, node in keys:
+                by_node.setdefault(node, []).append(object_id)
+            self._ask(
+                [
+                    (node, Demote(tuple(ids[start : start + _TOLD_AT_ONCE])))
+                    for node, ids in by_node.items()
+                    for start in range(0, len(ids), _TOLD_AT_ONCE)
+                ],
+                keys,
+            )
 
     def _ask(self, words: list[tuple[bytes, Message]], keys: Iterable[Key]) -> dict[Key, str]:
         """Say these, and wait until each key was answered for."""
@@ -87,6 +92,8 @@ class Copying:
                 self._orders.append(order)
                 for node, message in words:
                     station.post(node, message)
+                for key in [key for key in order.left if key[1] in station.tasks.gone_nodes]:
+                    self._answered(key, _GONE)  # that was told before we asked, and is not told again
             try:
                 station.wait(order.waiter)
             finally:
@@ -102,7 +109,7 @@ class Copying:
         """It answers nothing any more."""
         for order in list(self._orders):
             for key in [key for key in order.left if key[1] == node]:
-                self._answered(key, "the node is gone")
+                self._answered(key, _GONE)
 
     def give_up(self) -> None:
         """Our node is gone: nobody answers."""
@@ -110,7 +117,7 @@ class Copying:
             order.waiter.finish()
 
     def _answered(self, key: Key, reason: str) -> None:
-        for order in self._orders:
+        for order in list(self._orders):  # whoever has waited for one takes it out, at any moment
             if key in order.left:
                 order.left.discard(key)
                 if reason:

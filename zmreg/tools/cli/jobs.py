@@ -130,7 +130,7 @@ def list_(address: str | None, key: str | None, as_json: bool) -> None:
     rows = [
         {
             "ID": each.job_id, "Status": str(each.status), "Exit": each.exit_code, "Node": each.node_id[:8],
-            "Submitted": _clock(each.submitted), "Took": _took(each), "Command": each.entrypoint[:60],
+            "Submitted": _clock(each.submitted), "Took": _took(each), "Command": _cut(each.entrypoint),
         }
         for each in found
     ]  # fmt: skip
@@ -201,6 +201,10 @@ def _document(info: JobInfo) -> Mapping[str, Any]:
 
 def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _cut(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _took(info: JobInfo) -> str:
