@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 
 import zmreg
+from zmreg.services.calling import history
+from zmreg.services.seat.client import current
+from zmreg.telemetry.facts import Facts
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 BOUND_S = 30.0
@@ -42,6 +46,11 @@ def gate(tmp_path: Path) -> Iterator[str]:
 @zmreg.remote
 def add(x: int, y: int) -> int:
     return x + y
+
+
+@zmreg.remote(num_returns=2)
+def pair() -> tuple[int, int]:
+    return 1, 2
 
 
 @zmreg.remote
@@ -232,3 +241,28 @@ def test_X26_values_are_not_kept_by_what_is_remembered_of_their_calls(nodes: lis
 @zmreg.remote
 def echo(x: bytes) -> bytes:
     return x
+
+
+def test_X26_what_has_ended_is_looked_up_outside_of_the_lock(nodes: list[TestNode], monkeypatch: pytest.MonkeyPatch):
+    """Also the whole of it, which takes long: calls and answers go on meanwhile."""
+    refs = pair.remote()
+    zmreg.get(refs, timeout=BOUND_S)
+    seat = current()
+    assert seat is not None
+    free: list[bool] = []
+
+    def looks(*args: Any) -> Any:
+        def tries() -> None:
+            free.append(seat.lock.acquire(timeout=BOUND_S))
+            seat.lock.release()
+
+        thread = threading.Thread(target=tries)
+        thread.start()
+        thread.join(2.0)
+        free.append(not thread.is_alive())
+        return Facts(*args)
+
+    monkeypatch.setattr(history, "Facts", looks)
+    infos = [zmreg.call_info(ref) for ref in refs]
+    assert [each is not None and each.state for each in infos] == ["done", "done"]
+    assert free == [True, True], "made sense of once, for the second value, and the lock was free"

@@ -326,3 +326,32 @@ def test_D23_get_works_where_a_loop_is_running():
         return echo.remote(1).get(timeout=20), await echo.remote(2)
 
     assert asyncio.run(cell()) == (1, 2)
+
+
+def test_a_time_to_wait_that_is_no_number_is_answered_with_seconds(gates):
+    ref = when.remote(gates("never"))
+    for wait in (
+        lambda: ref.get(timeout="1"), lambda: ref.exception("1"), lambda: zmreg.get([ref], timeout="1"),
+        lambda: zmreg.wait([ref], timeout="1"),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match="timeout='1': a number of seconds is needed"):
+            wait()
+    with pytest.raises(errors.TaskError, match="failed"):
+        fails.remote().get(timeout=20)
+
+
+def test_pytest_shows_the_line_that_asked(gates):
+    """And not what of ours is behind it; of an error of our own making, all."""
+    waits = [
+        lambda: fails.remote().get(), lambda: zmreg.get([fails.remote()]), lambda: fails.remote().result(20),
+        lambda: list(zmreg.map(fails, ["no"])), lambda: zmreg.gather([fails.remote()]),
+        lambda: when.remote(gates("closed")).get(timeout=0),
+    ]  # fmt: skip
+    for wait in waits:
+        with pytest.raises(errors.ZmregError) as told:
+            wait()
+        assert {str(entry.path) for entry in told.traceback.filter(told)} == {__file__}
+        assert str(told.traceback.filter(told)[-1].path) == __file__ != str(told.traceback[-1].path)
+    with pytest.raises(TypeError) as told:
+        zmreg.get(3)
+    assert len(told.traceback.filter(told)) == len(told.traceback)

@@ -76,6 +76,11 @@ def test_row66_auto_without_a_cluster_is_a_connection_error(here):
     assert kind == "ClusterError" and is_connection_error and "zmreg start --head" in text
 
 
+def test_row66_what_is_no_number_is_told_by_its_name(here):
+    kind, _, text, _ = tell(here, 'print(json.dumps(typed(address="local", num_cpus="two")))')
+    assert (kind, text) == ("TypeError", "num_cpus='two' is no number")
+
+
 def test_row66_local_is_always_new(here):
     head = here.head()
     found = tell(

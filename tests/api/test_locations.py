@@ -54,6 +54,12 @@ def stats_of(node: TestNode) -> dict[str, Any]:
     return node_stats.options(**at(node, num_cpus=0)).remote().get(timeout=BOUND_S)
 
 
+def nothing_is_left(nodes: list[TestNode]) -> None:
+    """Of the tests before: what counts is how full the stores are."""
+    gc.collect()
+    eventually(lambda: not any(stats_of(node)["store"]["used_bytes"] for node in nodes), BOUND_S)
+
+
 def made_at(node: TestNode, nbytes: int) -> Any:
     """A ref to so many bytes there."""
     ref = numbers.options(**at(node)).remote(nbytes)
@@ -292,6 +298,7 @@ def test_X5_scatter_spreads_values_or_puts_them_everywhere(nodes: list[TestNode]
 
 def test_X5_rebalance_moves_what_fills_one_node_to_empty_ones(nodes: list[TestNode]) -> None:
     head, a, b = nodes
+    nothing_is_left(nodes)
     refs = [made_at(a, 20 * MB) for _ in range(6)]
     inside = [zmreg.put([refs[0]])]
     moved_bytes = zmreg.rebalance()
@@ -313,6 +320,7 @@ def test_X5_rebalance_moves_what_fills_one_node_to_empty_ones(nodes: list[TestNo
 
 def test_X5_rebalance_keeps_the_number_of_copies_and_what_is_read(nodes: list[TestNode]) -> None:
     head, a, b = nodes
+    nothing_is_left(nodes)
     mine = [zmreg.put(np.zeros(20 * MB, np.uint8)) for _ in range(3)]
     views = zmreg.get(mine)
     zmreg.replicate(mine[1], 3)

@@ -123,6 +123,27 @@ def test_row_75_what_changes_is_told_without_being_asked(cluster, monkeypatch):
     assert total(scrape(), "shop_calls_total", who="pushed") == 1
 
 
+def test_row_75_a_source_that_raises_takes_nothing_from_the_others(cluster, caplog):
+    """Said once in the log; what is counted besides is told, also without being asked."""
+    asked = threading.Semaphore(0)
+
+    def broken():
+        asked.release()
+        raise RuntimeError("this source is broken")
+
+    metering().keep(broken, lambda: None)
+    try:
+        for number in range(1, 3):
+            CALLS.inc(tags={"who": "beside"})
+            assert asked.acquire(timeout=20), "nobody pushes any more"
+            assert total(scrape(), "shop_calls_total", who="beside") == number
+            while asked.acquire(blocking=False):
+                pass
+    finally:
+        metering()._kept.pop(broken)
+    assert sum("broken" in each.getMessage() for each in caplog.records) == 1
+
+
 def test_row_75_a_tag_with_a_value_for_everybody_is_bounded_counted_and_said_once(cluster, caplog):
     users = Counter("shop_users", tag_keys=("user",))
     for user in range(MOST_SERIES + 7):

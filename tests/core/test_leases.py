@@ -501,7 +501,56 @@ def test_leases_that_take_nothing_are_bounded():
     granted = [effect.worker for worker in workers for effect in book.worker_started(worker)]
     assert sorted(granted) == sorted(workers)
     assert [type(effect) for effect in book.blocked(workers[0])] == [StartWorker], "who waits does not count"
-    assert [type(effect) for effect in book.tick(1.0)] == [StartWorker] * 4, "long ones are not kept waiting"
+    assert book.tick(1.0) == [], "4 are used and one more is starting: time alone brings no more"
+    assert book.want(A, c0, 2_000) == [], "nor does insisting, before all that may be used are there"
+    assert len(granted_workers(book.worker_started(b"worker99"))) == 1
+    assert book.want(A, c0, 2_000) == [StartWorker()] * 4, "long ones are not kept waiting"
+
+
+def test_a_flood_of_what_takes_nothing_starts_few_workers_however_long_it_lasts():
+    """Workers that are not there yet are no reason for more of them, and used ones only when their owner says so."""
+    leases = book(cpus=2, max_workers=1_000)
+    effects = leases.want(A, c0, 8_192)
+    for second in range(100):
+        effects += leases.tick(float(second))
+    assert effects == [StartWorker()] * 4
+    for number in range(4):
+        effects += leases.worker_started(worker(number))
+    for second in range(100, 200):
+        effects += leases.tick(float(second))
+        effects += leases.want(A, c0, 8_192 + second)  # more than before: it has submitted still more
+    assert len(effects) == 8 and leases.statistics().leased == 4
+
+
+def test_those_who_take_nothing_and_wait_for_each_other_get_on():
+    """Blocked ones do not count, however many: a chain of 300 on one CPU."""
+    leases = book(cpus=1, max_workers=1_000)
+    born = 0
+    owner = A
+    for _ in range(300):
+        effects = leases.want(owner, c0, 1)
+        while StartWorker() in effects:
+            effects.remove(StartWorker())
+            effects += leases.worker_started(worker(born := born + 1))
+        (granted,) = granted_workers(effects)
+        owner = granted
+        assert granted_workers(leases.blocked(granted)) == []
+    assert leases.statistics().blocked == 300
+
+
+def test_only_some_workers_start_at_a_time_and_none_for_the_dead():
+    leases = book(cpus=2, max_workers=10_000)
+    begun = [effect for number in range(500) for effect in leases.host(b"actor%03d" % number, c0, c0)]
+    begun += [effect for number in range(500) for effect in leases.want(b"owner%03d" % number, c0, 4)]
+    assert begun == [StartWorker()] * 8
+    assert leases.worker_started(worker(1))[1:] == [StartWorker()], "one is up, and the next one starts"
+    assert sum(effect == StartWorker() for effect in leases.worker_start_failed("EAGAIN")) == 0, "there is a pause"
+    for number in range(500):
+        leases.owner_died(b"owner%03d" % number)
+        leases.unhost(b"actor%03d" % number)
+    assert leases.tick(60.0) == []
+    effects = [effect for number in range(2, 9) for effect in leases.worker_started(worker(number))]
+    assert effects == [], "those under way come up, and no others"
 
 
 def test_row71_a_node_that_is_drained_calls_everything_back_and_gives_nothing():

@@ -151,3 +151,8 @@ def test_row9_one_actor_with_a_gpu_moves_at_a_time():
     some = node("g", total=((GPU, 4 * UNIT),), available=((GPU, 4 * UNIT),), devices=(UNIT,) * 4)
     none = node("f", total=((GPU, UNIT),), available=((GPU, 0),), devices=(0,), waiting=2)
     assert moved([none, some], waits(2, gpu, none)) == [some.node]
+
+
+def test_who_asks_for_a_loc_that_nobody_has_is_told_that_it_is_missing():
+    told = placement.why_not([A, B], Shape.of(locs={"nowhere"}))
+    assert told == "asked for [1 CPU, locs nowhere], but the nearest of 2 nodes, a, has only [2 CPU, no locs] in total"

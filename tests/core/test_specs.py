@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmreg.model.specs import UNIT, ActorEntry, Shape, actor_shapes, to_units
+from zmreg.model.specs import ENV, UNIT, ActorEntry, Shape, actor_shapes, to_units
 
 
 def test_row_5_a_task_asks_for_one_cpu_by_default() -> None:
@@ -78,3 +78,8 @@ def test_habit_12_repr() -> None:
     assert repr(Shape.of(0.5, 1, {"licence": 2}, {"x"})) == "<Shape 0.5 CPU, 1 GPU, 2 licence, locs x>"
     assert str(Shape()) == "nothing"
     assert ActorEntry(b"a", b"o").max_restarts == 0
+
+
+def test_a_shape_in_words_is_what_the_call_asked_for_and_readable():
+    shape = Shape.of(num_cpus=2, memory=17_693_560_013, locs={"lab"}, terms=((ENV, "c389bfed9d71bbe2"),))
+    assert str(shape) == "2 CPU, 16.5 GiB memory, locs lab"

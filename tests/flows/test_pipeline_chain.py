@@ -327,6 +327,8 @@ def test_P23_what_makes_no_sense_is_said_before_anything_runs() -> None:
         Pipeline() | begun | makes
     with pytest.raises(GraphError, match="whole stream"):
         stage(doubled, concurrency=2)
+    with pytest.raises(TypeError, match="items=5 cannot be iterated over"):
+        (Pipeline() | double).collect(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="takes items"):
         (Pipeline() | begun).collect()
     with pytest.raises(TypeError, match="give none"):

@@ -17,12 +17,15 @@ import pytest
 
 import zmreg
 from tests.processes.drivers import eventually
-from zmreg.core.merging import ZIP
+from zmreg.core.merging import INTERLEAVE, ZIP
+from zmreg.core.outbox import ANEW
 from zmreg.flows.pipelines.batches import columns
 from zmreg.flows.pipelines.inbox import OVER, REPLACED_S, Inbox, Way
 from zmreg.flows.pipelines.pipeline import Pipeline
+from zmreg.flows.pipelines.remote_flow import RemoteFlow
+from zmreg.flows.pipelines.rooms import roomy
 from zmreg.flows.pipelines.stages import stage
-from zmreg.model.errors import PipelineError
+from zmreg.model.errors import PipelineError, UnschedulableError
 
 
 def same(x: Any) -> Any:
@@ -119,6 +122,73 @@ def test_P24_a_stream_that_was_over_by_then_ends_the_pairs() -> None:
     assert not inbox.is_over
     sent(inbox, 1, range(4, 9))
     assert inbox.poll() == [] and inbox.is_over
+
+
+@pytest.mark.parametrize("buffer", [1, 2, 16])
+def test_P24_what_a_successor_sends_again_takes_nobodys_room(buffer: int) -> None:
+    """While some of it still waits to be read: else nothing is asked for any more, and the pipeline stands still."""
+    inbox = Inbox([Way(1, "first", "who dies")], INTERLEAVE, buffer, threading.RLock(), 1 << 40)
+    (stream,) = inbox._streams
+    count = 3 * buffer
+    assert inbox.accept(0, 0, columns([(0, number, 0, number) for number in range(count)]), None, "who dies")
+    found = inbox.poll()
+    for each in found[:-1]:
+        inbox.begin(each)
+    with inbox.lock:
+        inbox.rewire(0, "successor")
+    assert inbox._ask(stream)[0] == ANEW
+    late = columns([(0, count, 0, count)])
+    assert not inbox.accept(0, count, late, None, "who dies")  # an answer that was under way
+    for first in range(0, count, buffer):
+        again = columns([(0, number, 0, number) for number in range(first, first + buffer)])
+        assert inbox.accept(0, first, again, None, "successor")
+        assert inbox._ask(stream)[0] == first + buffer
+    inbox.begin(found[-1])
+    assert inbox._wants(stream)
+    assert inbox._ask(stream)[:4] == (count, count, count, buffer)
+    assert len(inbox) == 0
+    mixed = columns([(5, 0, 0, "new"), (0, 0, 0, "had")])  # who merges others' streams: the last of it had come, too
+    assert inbox.accept(0, count, mixed, None, "successor")
+    ((new,),) = inbox.poll()
+    assert new == (0, count, "new")
+    inbox.begin((new,))
+    assert inbox._ask(stream)[:3] == (count + 2, count + 2, count + 2)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_P24_a_stage_that_cannot_be_started_anew_is_an_error_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: RemoteFlow, segment: Any) -> None:
+        raise UnschedulableError("there is no room")
+
+    one = away(lambda x: (x, os.getpid()), name="one", retries=3)
+    run: Any = (Pipeline() | one).stream(itertools.count(), buffer=2)
+    got = next(run)
+    monkeypatch.setattr(RemoteFlow, "_start", full)
+    os.kill(got[1], signal.SIGKILL)
+    with pytest.raises(PipelineError, match="there is no room") as caught:
+        for _ in run:
+            pass
+    assert caught.value.stage == "one"
+    assert run._flow._replaced == {"one": 1}
+
+
+def test_a_stage_that_asks_for_nothing_does_not_wait_for_what_others_of_its_pipeline_hold() -> None:
+    """A whole CPU beside theirs is waited for only where there is one."""
+    plain, held = stage(same, name="plain", locs={"a"}), away(same, name="held")
+
+    def asked(pipe: Any, *nodes: dict[str, Any]) -> float | None:
+        made: float | None = roomy(pipe.plan(), nodes)["plain"].terms.num_cpus
+        return made
+
+    def node(cpus: float, *locs: str, alive: bool = True) -> dict[str, Any]:
+        return {"Alive": alive, "Resources": {"CPU": cpus}, "Locs": list(locs)}
+
+    mixed = Pipeline() | plain | held
+    assert asked(mixed, node(1, "a"), node(8), node(8, "a", alive=False)) == 0
+    assert asked(mixed, node(1.01, "a")) is None
+    assert asked(mixed) == 0
+    assert asked(Pipeline() | plain, node(1, "a")) is None
+    assert asked(Pipeline() | stage(same, name="plain", num_cpus=2) | held) == 2
 
 
 @pytest.mark.usefixtures("cluster")

@@ -36,6 +36,8 @@ def test_row51_it_is_the_queue_of_the_standard_library() -> None:
     with pytest.raises(ValueError, match="non-negative"):
         items.get(timeout=-1)
     assert pickle.loads(pickle.dumps(items)).empty()
+    with pytest.raises(TypeError, match="Queue has no argument 'max_size'; did you mean 'maxsize'"):
+        Queue(max_size=2)  # type: ignore[arg-type]
 
 
 def test_row51_batches_are_all_or_nothing() -> None:

@@ -250,6 +250,29 @@ def test_W21_results_that_are_mappings_reach_the_sink_and_each_one_the_callback(
     assert len(failing) == 3 and failing.complete is False
 
 
+def test_W21_a_result_without_the_key_of_the_sink_fails_its_phase_and_no_more(tmp_path: Path) -> None:
+    def some(item: int) -> dict[str, Any]:
+        return {"n": item, "x": item} if item < 2 else {"x": item}
+
+    sink = zmreg.Sink(tmp_path, key=("phase", "n"))
+    result = zmreg.run(
+        [Phase("items", some, foreach=[2], on_error="skip"), Phase("one", some, config={"item": 3}),
+         Phase("two", some, config={"item": 1}), Phase("request", [Step("a", "echo", (1,))]),
+         Phase("after", signals, ["one"])], sink=sink,
+    )  # fmt: skip
+    assert result.status == "failed" and not result.partial
+    assert result.states == {
+        "items": "failed", "one": "failed", "two": "done", "request": "failed", "after": "skipped",
+    }  # fmt: skip
+    for phase in ("items", "one", "request"):
+        with pytest.raises(PhaseError, match="'n'") as told:
+            result[phase]
+        cause = told.value.__cause__
+        assert isinstance(cause, ValueError) and f"phase {phase!r}" in str(cause)
+        assert f"without 'n' for the sink in {tmp_path}, which has key=('phase', 'n')" in str(cause)
+    assert [row["phase"] for row in zmreg.Sink.read(tmp_path)] == ["two"]
+
+
 def test_changes_are_told_and_published() -> None:
     heard: list[Any] = []
     with zmreg.subscribe("run.told.#") as events:
@@ -280,8 +303,10 @@ def test_what_interrupts_a_run_cancels_it_and_goes_through(runs_in: Path) -> Non
 
 
 def test_an_option_that_is_none_is_an_error() -> None:
-    with pytest.raises(TypeError, match="no option 'resumed'"):
-        zmreg.run([Phase("a", signals)], resumed=True)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="zmreg.run has no argument 'resme'; did you mean 'resume'"):
+        zmreg.run([Phase("a", signals)], resme=True)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="Phase has no argument 'depend_on'; did you mean 'depends_on'"):
+        Phase("a", signals, depend_on=["b"])  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="id="):
         zmreg.run([Phase("a", signals)], id="../up")
     with pytest.raises(TypeError, match=r"a list of phases, not one: write \[Phase\('a'"):

@@ -93,6 +93,9 @@ def test_W2_what_makes_no_sense_is_said_at_once(tmp_path: Path) -> None:
             Sink(tmp_path / "wrong", **wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="colour"):
         Sink(tmp_path / "wrong", colour="red")  # type: ignore[call-arg]
+    for key in ([], ["n", 3], 3):
+        with pytest.raises(TypeError, match="names of fields are needed, as key='task.id' or key="):
+            Sink(tmp_path / "wrong", key=key)  # type: ignore[arg-type]
     for name in ("", "..", "a/b"):
         with pytest.raises(ValueError, match="workflow_id"):
             ResultStreamer(name, tmp_path)
@@ -248,6 +251,16 @@ def test_W25_rows_by_key_count_once_however_often_they_are_written(tmp_path: Pat
         with Sink(tmp_path, key="n") as sink:
             zmreg.get([write_thousand.remote(sink, worker) for worker in range(2)], timeout=T)
     assert sorted(json.loads(line)["n"] for line in lines(tmp_path)) == [*range(1000)]
+
+
+def test_W25_a_key_of_several_fields(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Sink(tmp_path, key=["phase", "container"]) as sink:
+            for phase, container in (("a", "b-c"), ("a-b", "c"), ("a", "b-c"), ("a", "c")):
+                sink.write({"phase": phase, "container": container})
+            with pytest.raises(ValueError, match=r"without 'container' for the sink in .*; it has 'phase', 'n'"):
+                sink.write({"phase": "a", "n": 1})
+    assert [tuple(json.loads(line).values()) for line in lines(tmp_path)] == [("a", "b-c"), ("a-b", "c"), ("a", "c")]
 
 
 def test_fault_41_a_full_disk_raises_where_rows_are_written_and_they_are_kept(tmp_path: Path) -> None:

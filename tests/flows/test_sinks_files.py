@@ -40,10 +40,10 @@ def made(path: Path, told: Told | None = None, **terms: Any) -> Recorder:
 
 
 def write(
-    into: Recorder, rows: list[dict[str, Any]], form: Format | None = None, key: str | None = None
+    into: Recorder, rows: list[dict[str, Any]], form: Format | None = None, key: str | tuple[str, ...] | None = None
 ) -> tuple[bool, Any]:
     form = form or Format(into._terms.format, into._terms.compression, into._terms.strict)
-    keys = [key_of(row, key) for row in rows] if key else []
+    keys = [key_of(row, key, into.directory) for row in rows] if key else []
     return into.take([form.encode(row) for row in rows], [measures_of(row) for row in rows], keys)
 
 
@@ -367,8 +367,24 @@ def test_W25_rows_known_by_a_key_are_written_once_also_by_the_next_run(
     assert again.duplicates == 4  # one was in the buffer when it crashed
     again.close(complete=True)
     assert sorted(row["task"]["id"] for row in rows_in(tmp_path)) == [*range(8)]
-    with pytest.raises(ValueError, match="without 'task.id'"):
-        key_of({"task": 3}, "task.id")
+    with pytest.raises(
+        ValueError, match=r"without 'task\.id' for the sink in out, which has key='task\.id'; it has 'task'"
+    ):
+        key_of({"task": 3}, "task.id", "out")
+
+
+@pytest.mark.parametrize(("form", "compression"), KINDS)
+def test_W25_rows_of_an_earlier_program_are_known_by_several_fields(
+    tmp_path: Path, form: str, compression: str | None
+) -> None:
+    key = ("task.id", "phase")
+    rows = [{"task": {"id": number % 3}, "phase": f"p{number % 2}"} for number in range(12)]
+    for earlier in (0, 6):
+        into = made(tmp_path, format=form, compression=compression, key=key)
+        write(into, rows, key=key)
+        assert into.duplicates == 6 + earlier
+        into.close(complete=True)
+    assert len(rows_in(tmp_path)) == 6
 
 
 VALUES = st.one_of(

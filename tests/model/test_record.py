@@ -11,7 +11,7 @@ import pytest
 from zmreg.model import messages
 from zmreg.model.group_messages import GroupWord
 from zmreg.model.messages import Goodbye, Hello, Message, WantLeases
-from zmreg.model.record import Record
+from zmreg.model.record import Record, Wish
 from zmreg.wire import codec
 
 
@@ -95,3 +95,20 @@ def test_help_knows_the_fields_before_there_is_an_instance() -> None:
         size: int = 1
 
     assert str(inspect.signature(Fresh)) == "(name, size=1)"
+
+
+class Asked(Wish):
+    """Written by hand."""
+
+    name: str
+    depends_on: tuple[str, ...] = ()
+
+
+def test_a_misspelt_field_of_what_users_write_is_answered_with_the_right_one() -> None:
+    for _ in range(2):  # the first one compiles
+        with pytest.raises(TypeError, match="^Asked has no argument 'depend_on'; did you mean 'depends_on'\\?$"):
+            Asked("a", depend_on=("b",))  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="^Asked has no argument 'colour'; there are name, depends_on$"):
+        Asked("a", colour="red")  # type: ignore[call-arg]
+    assert Asked("a").but(depends_on=("b",)) == Asked("a", ("b",))
+    assert str(inspect.signature(Asked)) == "(name, depends_on=())"

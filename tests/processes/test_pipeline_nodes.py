@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import zmreg
+from tests.processes.drivers import eventually
+from zmreg.flows.pipelines.inbox import REPLACED_S
 from zmreg.flows.pipelines.pipeline import Pipeline
 from zmreg.flows.pipelines.stages import stage
 from zmreg.model.errors import PipelineError
@@ -92,3 +95,66 @@ def test_P24_two_neighbours_that_die_together_are_an_error_in_its_place(three: L
     assert caught.value.stage in ("one", "other")
     assert [x for x, _ in got] == list(range(len(got)))
     assert 20 <= len(got) < 2_000
+
+
+def of_both(three: LocalCluster) -> str:
+    """The only node that has "a"."""
+    return three.nodes[1].node_id
+
+
+def test_P24_two_that_die_together_go_on_when_one_that_lives_is_between_them(three: LocalCluster) -> None:
+    """It has items in its hand that the first sends again, and the third wants again."""
+    killed: zmreg.Queue[None] = zmreg.Queue(actor_options={"locs": {"b"}})
+
+    def stands_still(pair: tuple[int, str]) -> tuple[int, str]:
+        if pair[0] == 24:
+            killed.get()
+        return pair
+
+    first = stage(lambda x: (x, here(x)), name="first", locs={"a"}, retries=1)
+    third = stage(lambda pair: (*pair, here(pair)), name="third", locs={"a"}, num_cpus=0.01, retries=1)
+    pipe = Pipeline() | first | stage(stands_still, name="second", locs={"b"}) | third
+    run = pipe.stream(range(100), buffer=4)
+    got = [next(run) for _ in range(20)]
+    assert {node for _, *both in got for node in both} == {of_both(three)}
+    three.add_node(num_cpus=2, locs={"a"})
+    three.kill_node(of_both(three))
+    flow: Any = run._flow
+    eventually(lambda: flow._replaced == {"first": 1, "third": 1}, 20, "they were not started anew")
+    killed.put(None)
+    got += run
+    assert [x for x, *_ in got] == list(range(100))
+    assert len({one for _, one, _ in got}) == len({other for *_, other in got}) == 2
+    killed.shutdown()
+
+
+def test_P24_who_kept_what_is_to_be_done_again_and_died_too_is_told_at_once(three: LocalCluster) -> None:
+    """The first stage is through, and nobody waits for its process any more."""
+    never: zmreg.Queue[None] = zmreg.Queue(actor_options={"locs": {"b"}})
+
+    def stands_still(x: int) -> str:
+        if x == 5:
+            never.get()
+        return here(x)
+
+    one = stage(lambda x: x, name="one", locs={"a"}, retries=3)
+    run = (Pipeline() | one | stage(stands_still, name="other", locs={"a"}, num_cpus=0.01, retries=3)).stream(range(12))
+    got = [next(run) for _ in range(5)]
+    assert set(got) == {of_both(three)}
+    eventually(lambda: run.metrics()["one"].items_out == 12, 20, "the first stage is not through")
+    three.add_node(num_cpus=2, locs={"a"})
+    began = time.monotonic()
+    three.kill_node(of_both(three))
+    with pytest.raises(PipelineError) as caught:
+        next(run)
+    assert caught.value.stage in ("one", "other")
+    assert time.monotonic() - began < REPLACED_S / 2
+    never.shutdown()
+
+
+def test_a_stage_that_asks_for_nothing_begins_where_another_holds_a_part_of_the_only_cpu() -> None:
+    with LocalCluster(nodes=[{"num_cpus": 1}]) as cluster:
+        cluster.attach()
+        pipe = Pipeline() | stage(lambda x: x, name="holds", num_cpus=0.5) | stage(lambda x: x + 1, name="plain")
+        run = pipe.stream(range(1, 4))
+        assert list(run) == [2, 3, 4]

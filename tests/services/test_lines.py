@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,10 @@ class Desk:
             self.goes_on.wait()
         if name == "fail":
             raise zmreg.errors.ZmregError("no")
+        if name == "missing":
+            Path(args[0]).read_bytes()
+        if name == "wrong":
+            raise KeyError(args[0])
         return args
 
 
@@ -64,6 +70,16 @@ def test_a_server_that_fails_loses_the_line(line: Line) -> None:
         line.ask("echo")
 
 
+def test_what_is_served_may_raise_and_the_line_stays(line: Line, tmp_path: Path) -> None:
+    """An OSError of what is served says nothing of the socket: it is the answer, and nobody asks again for it."""
+    with pytest.raises(FileNotFoundError, match="nothing-here") as raised:
+        line.ask("missing", str(tmp_path / "nothing-here"))
+    assert isinstance(raised.value, zmreg.errors.TaskError) and "test_lines.py" in raised.value.remote_traceback
+    with pytest.raises(KeyError, match="far"):
+        line.ask("wrong", "far")
+    assert line.ask("echo", 1) == (1,)
+
+
 def test_a_cut_line_lets_go_of_who_waits(line: Line, desk: Desk) -> None:
     def cut() -> None:
         desk.asked.wait()
@@ -82,6 +98,20 @@ def test_a_closed_server_takes_no_more_lines_and_leaves_no_file(line: Line, serv
     server.close()
     assert not Path(server.address[1]).exists()
     assert line.ask("echo", 1) == (1,)  # those there are go on
+    with pytest.raises(LineLostError):
+        Line(server.address)
+
+
+def test_a_server_that_can_admit_nobody_more_lets_nobody_wait(
+    server: LineServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_door: socket.socket) -> Any:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(socket.socket, "accept", none_left)
+    Line(server.address).close()  # by the accept that is under way; there is none after it
+    while Path(server.address[1]).exists():
+        threading.Event().wait(0.005)
     with pytest.raises(LineLostError):
         Line(server.address)
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,6 +128,38 @@ def test_row_75_a_cluster_that_does_not_answer_is_an_error_of_the_moment():
 
     with opened(scrape) as door:
         assert ask(door)[:2] == (503, "node A did not answer\n")
+        assert ask(door)[:2] == (200, TEXT)
+
+
+def test_row_75_whatever_goes_wrong_is_an_answer_and_a_line_in_the_log(caplog):
+    def scrape() -> str:
+        raise KeyError("a node of another version")
+
+    with opened(scrape) as door:
+        status, body, _ = ask(door)
+        assert status == 503 and "KeyError" in body and "another version" not in body
+        assert ask(door, "HEAD")[0] == 503
+    assert [each.getMessage() for each in caplog.records] == ["metrics could not be told"] * 2
+    assert "another version" in caplog.text
+
+
+def test_row_75_those_who_ask_slowly_hold_up_nobody_for_long(monkeypatch):
+    """The limit is for a whole request, not for each byte of it."""
+    monkeypatch.setattr(metrics_door._Handler, "timeout", 0.3)
+    with opened() as door:
+        slow = [socket.create_connection(("127.0.0.1", door.server_port)) for _ in range(MOST_AT_ONCE)]
+        tick, begun = threading.Event(), time.monotonic()
+        for each in slow:
+            each.sendall(b"GET /metrics HTTP/1.0\r\n")
+        while slow and time.monotonic() < begun + 10:
+            tick.wait(0.05)
+            for each in list(slow):
+                try:
+                    each.sendall(b"x")
+                except ConnectionError:
+                    slow.remove(each)
+                    each.close()
+        assert not slow
         assert ask(door)[:2] == (200, TEXT)
 
 

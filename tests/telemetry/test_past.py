@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from zmreg.services.calling.history import read
-from zmreg.telemetry.facts import Fact, Facts, heard, told
+from zmreg.services.calling.history import facts_of, read
+from zmreg.telemetry.facts import Fact, Facts, heard, latest_of, told
 from zmreg.telemetry.past import CANCELLED, DONE, FAILED, MOST_FRAME_BYTES, End, Past
 from zmreg.telemetry.timeline import Owned, chrome_trace, counts, spans
 from zmreg.wire import batches
@@ -149,3 +149,42 @@ def test_row74_counts_take_the_last_attempt_of_a_call():
     assert (quick["Calls"], quick["Retries"], quick["Failed"], quick["Cancelled"]) == (2, 1, 0, 1)
     assert quick["MeanSeconds"] == pytest.approx(400e-6) and quick["MaxSeconds"] == pytest.approx(500e-6)
     assert quick["MeanWaitSeconds"] == pytest.approx(10.0, abs=0.01)
+
+
+def test_X26_one_call_is_found_without_making_sense_of_the_others():
+    """What is found of a number is what `Facts` has of it, and the frames of others are not read."""
+    past, unread = Past(), 0
+    past.mark(3000, 1.0)
+    for number in range(0, 3000, 3):
+        past.sent(W1, [[number, b"f", b""], [number + 1, b"f", b""]], number + 2.0)
+        answers(past, W1, number + 3.0, [number, number, b"x"], [number + 1, 1, b"y"], name=f"f{number % 7}")
+    answers(past, W2, 4000.0, [9, 7, [failed("no")], ()])  # once more
+    past.tell(9, "tried again", 3999.0, 0)
+    past.end(End(12, 4001.0, "f", W1, CANCELLED, 0, 1, ""))
+    past.end(End(2, 4002.0, "f", b"", FAILED, 0, 1, "never sent"))
+    copy, facts = past.copy(), Facts(past, read)
+    answers(past, W2, 4003.0, [3, 7, [failed("not in the copy")], ()])
+    frames: list[object] = []
+
+    def reads(rows: object) -> object:
+        frames.append(rows)
+        return read(rows)
+
+    for number in range(3000):
+        packed = batches.pack_plain(number)
+        found = latest_of(copy, number, reads, lambda rows, packed=packed: packed in rows)
+        assert found == facts.latest.get(number), number
+        if number > 128:  # the small ones are one byte, which is found elsewhere too
+            unread += len(frames) <= 20
+        frames.clear()
+    assert unread > 2_800
+    assert latest_of(past, 3, read, lambda rows: True).error.startswith("ValueError: not in the copy")
+
+
+def test_X26_the_fold_of_a_copy_is_there_for_the_next_question():
+    past = Past()
+    answers(past, W1, 3.0, [1, 5, b"x"])
+    fold = facts_of(past.copy())
+    assert facts_of(past.copy()) is fold
+    answers(past, W1, 4.0, [2, 5, b"x"])
+    assert facts_of(past.copy()) is not fold and len(past.folds) == 1

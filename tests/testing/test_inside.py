@@ -99,6 +99,13 @@ def probes() -> dict[str, Callable[[], Any]]:
             return isinstance(error, errors.TaskError), repr(error.__cause__), error.args
         return "nothing"
 
+    def too_slow() -> Any:
+        ref = f(time.sleep).remote(600)
+        try:
+            return ref.get(timeout=0.01)
+        finally:
+            zmreg.cancel(ref)
+
     return {
         "arguments are copies": mutated,
         "attributes of a class are a process's own": class_state,
@@ -108,7 +115,7 @@ def probes() -> dict[str, Callable[[], Any]]:
         "a lock cannot be sent": lambda: f(lambda x: x).remote(threading.Lock()),
         "nor be a result": lambda: f(threading.Lock).remote().get(timeout=T),
         "nor be captured": lambda: f(lambda: lock).remote(),
-        "a timeout": lambda: f(time.sleep).remote(0.3).get(timeout=0.01),
+        "a timeout": too_slow,
         "no such resource": lambda: f(int).options(resources={"nowhere": 1}).remote().get(timeout=T),
         "a bad option": lambda: f(int).options(num_cpus=-1),
         "an unknown option": lambda: f(int).options(cpus=1),

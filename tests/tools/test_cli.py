@@ -71,6 +71,13 @@ def test_usage_errors_exit_2(arguments: list[str]) -> None:
     assert "Usage:" in done.stderr
 
 
+def test_a_misspelt_command_is_answered_with_the_right_one() -> None:
+    told = CliRunner().invoke(main, ["statsu"])
+    assert told.exit_code == 2 and "No such command 'statsu'; did you mean 'status'?" in told.stderr
+    told = CliRunner().invoke(main, ["xyzzy"])
+    assert told.exit_code == 2 and "No such command 'xyzzy'; `zmreg --help` shows all" in told.stderr
+
+
 def test_nothing_to_index_exits_1_and_says_what_next(tmp_path: Path) -> None:
     done = zmreg_command("demo", "--root", str(tmp_path))
     assert done.returncode == 1

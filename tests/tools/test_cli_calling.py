@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -108,12 +109,26 @@ def test_nobody_to_call(tmp_path):
 
 
 def test_words_of_the_command_line():
-    assert [value_of(text) for text in ("1", "-1.5", "true", "null", "NaN", "abc", '"1"', "[1", '{"a": [1]}')] == [
+    assert [value_of(text) for text in ("1", "-1.5", "true", "null", "NaN", "abc", '"1"', '"[1"', '{"a": [1]}')] == [
         1, -1.5, True, None, "NaN", "abc", "1", "[1", {"a": [1]},
     ]  # fmt: skip
     assert arguments_of(("1", "k=v=w", "9=8", "")) == ([1, "9=8", ""], {"k": "v=w"})
     with pytest.raises(click.UsageError, match="twice"):
         arguments_of(("a=1", "a=2"))
+
+
+def test_what_begins_as_json_and_is_none_is_refused_with_the_place():
+    for text, why in (
+        ("[1", "line 1 column 3"),
+        ('{"a": 1,}', "column 9"),
+        ('"a', "column 1"),
+        ("[NaN]", "NaN is no JSON"),
+    ):
+        with pytest.raises(click.UsageError, match="begins as JSON, and is none") as told:
+            arguments_of((f"key={text}",))
+        assert told.value.exit_code == 2 and why in told.value.message
+        (as_text,) = shlex.split(told.value.message.rpartition(" given as ")[2])
+        assert value_of(as_text) == text
 
 
 def test_values_as_json():

@@ -71,6 +71,12 @@ def test_row_76_a_job_goes_on_without_its_submitter_until_it_is_stopped(here: Ma
 
 
 @pytest.mark.usefixtures("head")
+def test_row_76_a_long_command_is_shown_as_cut(here: Machine) -> None:
+    here.run("job", "submit", "--", "true", "x" * 90)
+    (line,) = [line for line in here.run("job", "list").stdout.splitlines() if "xxx" in line]
+    assert line.endswith("true " + "x" * 52 + "...")
+
+
 def test_row_76_slips_are_usage_errors(here: Machine) -> None:
     for words in (
         ("submit", "--env", "nonsense", "--", "true"),

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from tests.tools.machines import SMALL, free_port, machine
+from zmreg.tools.cli.looking import _text
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -98,6 +99,13 @@ def test_C11_memory_of_a_process_is_its_own_apart_from_what_it_shares(found):
     assert reader["StoreBytes"] >= 4096, "it has the array's pages mapped"
     (silent,) = [row for row in rows.values() if not row["Answered"]]
     assert silent["OwnBytes"] > 0, "it keeps Python's lock, and the kernel tells"
+
+
+def test_row74_of_a_process_that_a_signal_has_shown_no_more_is_said_than_is_known():
+    row = {"Name": "node", "Task": "", "Pid": 7, "Role": "node", "NodeID": "ab" * 16, "How": "signal", "Why": ""}
+    heading, told, *_ = _text([{**row, "Threads": [("Main", [("pump.py", 3, "send")])]}]).splitlines()
+    assert heading == "node pid=7  (node, node abababab)"
+    assert told == "  it did not answer in time: it was at this when a signal asked"
 
 
 def test_row21_refs_pickled_out_of_band_are_counted(found):

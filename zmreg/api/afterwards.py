@@ -72,9 +72,8 @@ def _told(seat: Client, ref: ObjectRef[Any]) -> dict[str, Any] | None:
     if entry.owner != seat.me:
         return made_by(asker(seat, _ANSWER_S), ref.hex())
     seat.is_done(entry)
-    with seat.shield(), seat.lock:
-        info = history.info(seat, entry.counter)
-        return None if info is None else {"Info": info, "Story": history.story(seat, entry.counter)}
+    info = history.info(seat, entry.counter)
+    return None if info is None else {"Info": info, "Story": history.story(seat, info)}
 
 
 def _info(row: dict[str, Any]) -> CallInfo:

@@ -8,13 +8,14 @@ import os
 import threading
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zmreg.api.environments import of_program, prepared
 from zmreg.api.locations import replicate
-from zmreg.api.refs import ObjectRef, interrupted
+from zmreg.api.refs import ObjectRef, check_seconds, interrupted
 from zmreg.api.streams import ObjectRefGenerator
-from zmreg.model.errors import ClusterError
+from zmreg.model.errors import ClusterError, ZmregError
 from zmreg.model.record import Record
 from zmreg.services.seat import client as seats
 from zmreg.services.seat.client import Client
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 W = TypeVar("W", bound=ObjectRef[Any] | ObjectRefGenerator[Any])
+
+__tracebackhide__ = methodcaller("errisinstance", ZmregError)  # as in api/refs.py
 
 _guard = threading.RLock()
 _embedded: Embedded | Attached | None = None
@@ -271,6 +274,9 @@ def get(
     except KeyboardInterrupt:
         interrupted(entries, cancel_on_interrupt)
         raise
+    except TypeError:
+        check_seconds(timeout)
+        raise
 
 
 def _entries(refs: Any, what: str, waits: bool = False) -> list[Any]:
@@ -315,8 +321,10 @@ def wait(
         raise ValueError("zmreg.wait takes each ref once; the list has repeated ones")
     if not 0 < num_returns <= len(entries):
         raise ValueError(f"num_returns={num_returns} is out of range; there are {len(entries)} refs")
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"timeout={timeout} is negative; 0 polls, None waits")
+    if timeout is not None:
+        check_seconds(timeout)
+        if timeout < 0:
+            raise ValueError(f"timeout={timeout} is negative; 0 polls, None waits")
     try:
         order = client().first_settled(entries, num_returns, timeout)
     except KeyboardInterrupt:

@@ -10,15 +10,18 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from operator import methodcaller
 from typing import Any, Generic, TypeVar
 
 from zmreg.api.cluster import get
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef, interrupted, notified
-from zmreg.model.errors import GetTimeoutError
+from zmreg.model.errors import GetTimeoutError, ZmregError
 from zmreg.services.seat.client import Waiter
 from zmreg.services.seat.seats import client, unpack_failure
 from zmreg.services.worker.execute import failure_of
+
+__tracebackhide__ = methodcaller("errisinstance", ZmregError)  # as in api/refs.py
 
 T = TypeVar("T")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import methodcaller
 from typing import Any
 
 from zmreg.api.cluster import get
 from zmreg.api.refs import ObjectRef
-from zmreg.model.errors import GetTimeoutError
+from zmreg.model.errors import GetTimeoutError, ZmregError
 from zmreg.services.seat.seats import client
+
+__tracebackhide__ = methodcaller("errisinstance", ZmregError)  # as in api/refs.py
 
 
 def get_each(refs: list[ObjectRef[Any]], timeout: float | None, copy: bool) -> list[Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
+from zmreg.model.errors import ZmregError
 from zmreg.model.record import Record
 from zmreg.services.calling.submit import resubmit
 from zmreg.services.seat import arrivals
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 B = TypeVar("B")
+
+# pytest shows the line that asked, and not ours behind it: of errors that are told, and of no others.
+__tracebackhide__ = methodcaller("errisinstance", ZmregError)
 
 # As long as a get() waits before it tells (services/seat/client.py).
 _BLOCKED_AFTER_S = 0.001
@@ -68,6 +73,9 @@ class ObjectRef(EntryRef, Generic[T]):
         except KeyboardInterrupt:
             interrupted((self._entry,), cancel_on_interrupt)
             raise
+        except TypeError:
+            check_seconds(timeout)
+            raise
         return value
 
     def get_into(self, out: B, timeout: float | None = None) -> B:
@@ -91,6 +99,9 @@ class ObjectRef(EntryRef, Generic[T]):
             seat.settled(self._entry, timeout)
         except KeyboardInterrupt:
             interrupted((self._entry,))
+            raise
+        except TypeError:
+            check_seconds(timeout)
             raise
         return seat.error_of(self._entry) if self._entry.state >= FAILED else None
 
@@ -243,6 +254,14 @@ def age_of(entry: Entry) -> float | None:
     """Seconds since its number was given out, if that was here and is known. Waits for nothing, and for no lock."""
     seat = current_client()
     return None if seat is None or entry.owner != seat.me else seat.ticks.age(entry.counter)
+
+
+def check_seconds(timeout: object) -> None:
+    """TypeError for what is no time to wait. Asked when a wait has met a TypeError, so that no other pays for it."""
+    import numbers
+
+    if not isinstance(timeout, numbers.Real | None):
+        raise TypeError(f"timeout={timeout!r}: a number of seconds is needed, or None to wait without end") from None
 
 
 def interrupted(entries: Iterable[Entry], cancel: bool = False) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from zmreg.model.ids import PROCESS_ID_BYTES
-from zmreg.model.record import Record
+from zmreg.model.record import Wish
 from zmreg.model.specs import LABEL, ON, SPREAD, TRY, WISH
 
 if TYPE_CHECKING:
     from zmreg.api.groups import PlacementGroup
 
 
-class NodeAffinitySchedulingStrategy(Record):
+class NodeAffinitySchedulingStrategy(Wish):
     """On the node with this id (hex, as in `zmreg.nodes()`), also if that means to wait for room there.
 
     `soft`: elsewhere, but only when that node is gone or can never serve the request; not when it is merely busy.
@@ -32,7 +32,7 @@ class NodeAffinitySchedulingStrategy(Record):
             raise ValueError(f"node_id={self.node_id!r} is no id of a node; zmreg.nodes() has them as 'NodeID'")
 
 
-class NodeLabelSchedulingStrategy(Record):
+class NodeLabelSchedulingStrategy(Wish):
     """On nodes whose labels are as `hard` says; on those that meet most of `soft` where such nodes could serve it.
 
     Each is {name: wanted} with `x`, `!x`, `in(a, b)` or `!in(a, b)`. UnschedulableError when no node is as `hard` says.
@@ -46,7 +46,7 @@ class NodeLabelSchedulingStrategy(Record):
         selected(self.soft or {}, WISH, "soft")
 
 
-class PlacementGroupSchedulingStrategy(Record):
+class PlacementGroupSchedulingStrategy(Wish):
     """In a placement group: in the bundle of that index, or in any (-1).
 
     `placement_group_capture_child_tasks`: what the task or actor calls and creates is in the group, too, unless it says

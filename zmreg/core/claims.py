@@ -17,9 +17,13 @@ from zmreg.model.specs import CPU, ENV, GPU, NEAR, ON, PRIORITY, TRY, UNIT, Shap
 # Distinct shapes remembered to recognise one seen before; a node sees a handful.
 _SHAPES_KEPT: Final = 1_000
 # What takes nothing of a node would get a process for each task, and 2,000 short ones would start hundreds. So an owner
-# begins with this many leases of such a shape for each CPU, and as long as that is not enough it gets twice as many
-# with every tick: who only sleeps is not kept waiting for long. Blocked ones do not count.
+# begins with this many leases of such a shape for each CPU, and gets twice as many whenever it says again what it has
+# said, which it does when those it has do not get on (services/calling/pools.py): who only sleeps is not kept waiting
+# for long, and those who wait for each other in ways that nobody knows of end. Blocked ones do not count.
 _FREE_LEASES_A_CPU: Final = 2
+# Workers that may be starting at a time, for each CPU: more would not be there sooner, and who has wanted them may be
+# dead before they are.
+_STARTS_A_CPU: Final = 4
 
 Totals = tuple[Mapping[str, int], frozenset[str], Mapping[str, str]]
 """What a node has in all, in 1/10000 units, its locs, and its labels."""
@@ -32,6 +36,7 @@ class Claims:
         self._total = dict(total)
         self._locs = locs
         self._seats = Seats(total)
+        self._most_starting = max(1, total.get(CPU, 0) // UNIT) * _STARTS_A_CPU
         self._leases: dict[tuple[bytes, Shape], Claim] = {}
         self._actors: dict[bytes, Claim] = {}
         self._queue = Queue()
@@ -116,13 +121,6 @@ class Claims:
         bound = place.strategy.startswith((ON, TRY, NEAR)) or not owner.startswith(self.prefix)
         return not bound and any(_serves(other, place) for other in self.others)
 
-    def _widen(self, now: float) -> None:
-        """Time passes, and those who ask for what takes nothing still wait: they may have more."""
-        for claim in self._leases.values():
-            if claim.most_running is not None and len(claim.seats) < claim.count:
-                claim.most_running = min(2 * claim.most_running, claim.count)
-                self._queue.update(claim)
-
     # -- booking -------------------------------------------------------------------------------------------------
 
     def _claims(self) -> list[Claim]:
@@ -139,6 +137,13 @@ class Claims:
         if actor_id is None and not place.resources:
             claim.most_running = max(1, self._total.get(CPU, 0) // UNIT) * _FREE_LEASES_A_CPU
         return claim
+
+    def _wish(self, claim: Claim, count: int) -> None:
+        """The level is this now. Whoever repeats it, with all the leases that it may have of what takes nothing, gets
+        no further with them."""
+        if claim.most_running is not None and len(claim.seats) < count <= claim.count and not claim.missing:
+            claim.most_running = min(2 * claim.most_running, count)
+        claim.count = count
 
     def _close(self, claim: Claim) -> list[LeaseEffect]:
         """Nobody wants it any more. Its workers are stopped: they are busy with what nobody wants, or stateful."""

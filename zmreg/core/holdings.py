@@ -102,7 +102,6 @@ class Holdings(Claims):
         return Outlook(self._seats, left)
 
     def _widen(self, now: float) -> None:
-        super()._widen(now)
         if self._held_back is not None and now >= self._held_back[2]:
             self._held_back = None
 

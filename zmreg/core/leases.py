@@ -93,7 +93,7 @@ class LeaseBook(Holdings):
             return []
         if claim is None:
             claim = self._leases[owner, shape] = self._claim(owner, None, shape, shape)
-        claim.count = count
+        self._wish(claim, count)
         claim.depth = depth
         claim.at_cap_told = False
         if self._of_removed(claim):
@@ -298,7 +298,8 @@ class LeaseBook(Holdings):
         room, supply = self._room(), self._supply()
         # With a fresh worker idle, nobody who fits is waiting: _grant has served them all.
         told = [] if self._seats.fresh else supply.plan(self._queue, self._outlook())
-        missing = max(0, min(max(supply.needed, self._keep_idle - self._seats.pool()), room) - self._starting)
+        most = min(room, self._most_starting)
+        missing = max(0, min(max(supply.needed, self._keep_idle - self._seats.pool()), most) - self._starting)
         self._starting += missing
         for seat in supply.ending:
             self._seats.stop(seat)

@@ -175,4 +175,5 @@ def why_not(nodes: Sequence[NodeRecord], shape: Shape) -> str:
     has = Shape.of_units(dict(best.total), best.locs)
     whole = "this node has" if len(nodes) == 1 else f"the nearest of {len(nodes)} nodes, {best.name}, has"
     named = ", ".join(f"{name}={value}" for name, value in best.labels)
-    return f"asked for [{shape}], but {whole} only [{has}{f', labels {named}' if named else ''}] in total"
+    missing = ", no locs" if shape.locs and not best.locs else ""
+    return f"asked for [{shape}], but {whole} only [{has}{missing}{f', labels {named}' if named else ''}] in total"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from zmreg.model.policy import Policy
-from zmreg.model.record import Record
+from zmreg.model.record import Record, Wish
 
 
 class Item(Record):
@@ -64,7 +64,7 @@ class Lit(Record):
     value: object
 
 
-class Step(Record):
+class Step(Wish):
     """One call of a request: `fun`, a registered name, is called with `args` and `kwargs` where `locs` are.
 
     A text among the arguments that equals another step's name, also inside lists, tuples, sets and the values of dicts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from zmreg.model.record import Record
+from zmreg.model.record import Wish
 
 # No pause before another try is longer than this, however often it has failed.
 MOST_BACKOFF_S: Final = 30.0
@@ -15,7 +15,7 @@ DEAD_LETTER: Final = "dead_letter"
 ON_ERROR: Final = (RAISE, SKIP, DEAD_LETTER)
 
 
-class Policy(Record):
+class Policy(Wish):
     """What is not said is as if there were no policy; what a task, step, stage or phase says itself goes before.
 
     Raises TypeError and ValueError for values that are none. Where it is used, TypeError for something that is said and

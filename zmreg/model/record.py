@@ -39,7 +39,8 @@ class RecordType(type):
         import inspect  # late: it is as dear as fifty records
 
         signature = inspect.signature(_initializer(cls))
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
+        _, *parameters = signature.parameters.values()
+        return signature.replace(parameters=[each for each in parameters if each.kind is not each.VAR_KEYWORD])
 
 
 class Record(metaclass=RecordType):
@@ -81,6 +82,13 @@ class Record(metaclass=RecordType):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in fields)})"
 
 
+class Wish(Record):
+    """What users write by hand: a field that it does not have is refused with the one that was probably meant.
+
+    Its instances take an eighth longer to make, so messages and effects are none.
+    """
+
+
 class Sentence(Record):
     """A message."""
 
@@ -101,8 +109,18 @@ def _initializer(cls: RecordType) -> Callable[..., None]:
         parameters.append(field)
     if hasattr(cls, "__post_init__"):
         steps.append("self.__post_init__()")
+    if issubclass(cls, Wish):
+        scope["_refuse"] = _refuse
+        parameters.append("**_unknown")
+        steps.insert(0, "_unknown and _refuse(self, _unknown)")
     exec(f"def __init__({', '.join(parameters)}): {'; '.join(steps) or 'pass'}", scope)
     made = scope["__init__"]
     assert isinstance(made, FunctionType)
     made.__qualname__ = f"{cls.__qualname__}.__init__"
     return made
+
+
+def _refuse(wish: Wish, unknown: dict[str, object]) -> NoReturn:
+    from zmreg.model.hints import no_argument
+
+    raise no_argument(type(wish).__name__, unknown, type(wish).__match_args__)

@@ -167,16 +167,23 @@ class Shape(Record):
         return {name: to_amount(amount) for name, amount in self.resources}
 
     def __str__(self) -> str:
-        parts = [f"{to_amount(amount):g} {name}" for name, amount in self.resources]
+        parts = [_words(name, to_amount(amount)) for name, amount in self.resources]
         if self.locs:
             parts.append(f"locs {', '.join(self.locs)}")
         if self.strategy:
             parts.append(f"strategy {self.strategy}")
-        parts += [f"{name.removeprefix(LABEL)} {value}" for name, value in self.terms]
+        # The environment is the whole program's: nobody has asked for it with this call.
+        parts += [f"{name.removeprefix(LABEL)} {value}" for name, value in self.terms if name != ENV]
         return ", ".join(parts) or "nothing"
 
     def __repr__(self) -> str:
         return f"<Shape {self}>"
+
+
+def _words(name: str, amount: float) -> str:
+    if name == MEMORY and amount >= 1 << 20:
+        return f"{amount / (1 << 30):.3g} GiB memory"
+    return f"{amount:g} {name}"
 
 
 def actor_shapes(

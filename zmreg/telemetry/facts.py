@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from zmreg.model.record import Record
-from zmreg.telemetry.past import DONE, MOST_CALLS, Past, Row, Sendings, Submissions, Words
+from zmreg.telemetry.past import DONE, MOST_CALLS, Batch, End, Past, Row, Submissions, Words
 
 
 class Answer(Record):
@@ -72,29 +72,55 @@ class Facts:
 
     def _answers(self, past: Past, read: Read) -> Iterator[Fact]:
         for batch in past.batches():
-            name, place = "", 0
-            for answer in read(batch.rows):
-                if place < len(batch.names) and batch.names[place][0] == answer.counter:
-                    name, place = batch.names[place][1], place + 1
-                if name and answer.state:
-                    yield self._fact(answer, name, batch.worker, batch.at)
-
-    def _fact(self, answer: Answer, name: str, worker: bytes, at: float) -> Fact:
-        counter = answer.counter
-        before = [each.attempt for each in self._words.get(counter, ()) if each.at < at]
-        attempt = max(before) + 1 if before else 0
-        return Fact(
-            counter, name, worker, answer.state, self._submissions.when(counter),
-            self._sendings.when(counter, worker, at), at, answer.run_us, attempt, answer.returns, answer.error,
-        )  # fmt: skip
+            for answer, name in _named(batch, read):
+                submitted = self._submissions.when(answer.counter)
+                sent = self._sendings.when(answer.counter, batch.worker, batch.at)
+                yield _answered(batch, answer, name, submitted, sent, self._words.get(answer.counter, ()))
 
     def _ends(self, past: Past) -> Iterator[Fact]:
         for end in past.ends:
-            submitted = self._submissions.when(end.counter)
-            yield Fact(
-                end.counter, end.name, end.worker, end.state, submitted, None, end.at, 0, end.attempt, end.returns,
-                end.error,
-            )  # fmt: skip
+            yield _ended(end, self._submissions.when(end.counter))
+
+
+def _named(batch: Batch, read: Read) -> Iterator[tuple[Answer, str]]:
+    """The answers of calls in a batch, with the functions' names."""
+    name, place = "", 0
+    for answer in read(batch.rows):
+        if place < len(batch.names) and batch.names[place][0] == answer.counter:
+            name, place = batch.names[place][1], place + 1
+        if name and answer.state:
+            yield answer, name
+
+
+def _answered(batch: Batch, answer: Answer, name: str, submitted: float | None, sent: float | None,
+              words: Iterable[Words]) -> Fact:  # fmt: skip
+    """`words`: what has happened to that call."""
+    attempt = max((each.attempt + 1 for each in words if each.at < batch.at), default=0)
+    return Fact(
+        answer.counter, name, batch.worker, answer.state, submitted, sent, batch.at, answer.run_us, attempt,
+        answer.returns, answer.error,
+    )  # fmt: skip
+
+
+def _ended(end: End, submitted: float | None) -> Fact:
+    return Fact(
+        end.counter, end.name, end.worker, end.state, submitted, None, end.at, 0, end.attempt, end.returns, end.error
+    )
+
+
+def latest_of(past: Past, counter: int, read: Read, wanted: Callable[[bytes | list[Row]], bool]) -> Fact | None:
+    """What `Facts.latest` has for the first or only value of a call, without making sense of all others; None if there
+    is nothing, or it is another value. `wanted`: whether the number may be that of an answer in a frame."""
+    end = next((each for each in reversed(past.ends) if each.counter == counter), None)
+    for batch in past.latest(wanted):
+        found = [(answer, name) for answer, name in _named(batch, read) if answer.counter == counter]
+        if end is not None and end.at >= batch.at:
+            break
+        if found:
+            words = [each for each in past.words if each.counter == counter]
+            sent = past.sent_at(counter, batch.worker, batch.at)
+            return _answered(batch, *found[-1], past.submissions().when(counter), sent, words)
+    return None if end is None else _ended(end, past.submissions().when(counter))
 
 
 def submitted_at(past: Past, counter: int) -> float | None:
@@ -105,8 +131,7 @@ def submitted_at(past: Past, counter: int) -> float | None:
 
 def sent_at(past: Past, counter: int, worker: bytes) -> float | None:
     """When it was sent to this worker the last time; None when that is forgotten."""
-    sendings: Sendings = past.sendings()
-    return sendings.when(counter, worker, float("inf"))
+    return past.sent_at(counter, worker, float("inf"))
 
 
 # -- between processes -------------------------------------------------------------------------------------------------

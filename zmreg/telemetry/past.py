@@ -1,8 +1,8 @@
 """What an owner remembers of its calls: a bounded ring of what came by anyway, made sense of when somebody asks.
 
 Of each batch of answers the frame in which they came is kept, with the time and the names of the functions; of each
-batch of calls only when it left and which numbers were in it. That costs a call 20 ns. What happens seldom (a retry,
-an end without an answer) is put down in words.
+batch of calls only when it left and which numbers were in it. That costs a batch of any size 1 us. What happens seldom
+(a retry, an end without an answer) is put down in words.
 
 All times are of the owner's monotonic clock, in seconds; how long a call ran is measured by its worker, with its own.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from zmreg.model.record import Record
@@ -29,6 +30,11 @@ _ROW_BYTES: Final = 200
 DONE: Final = "done"
 FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
+
+# Things kept of each, one behind the other.
+_BATCH: Final = 6
+_MARK: Final = 2
+_SENT: Final = 4
 
 Row = list[Any]
 Names = list[tuple[int, str]]
@@ -72,22 +78,40 @@ class End(Record):
 class Past:
     """One owner's. All calls come under the client's lock, except for `mark`, which needs none."""
 
-    __slots__ = ("_batches", "_bytes", "_count", "_marks", "_most", "_sent", "ends", "folded", "noted", "words")
+    __slots__ = (
+        "_batches",
+        "_bytes",
+        "_count",
+        "_marks",
+        "_most",
+        "_sent",
+        "ends",
+        "folds",
+        "marked",
+        "noted",
+        "words",
+    )
 
     def __init__(self, most: int = MOST_CALLS) -> None:
         self._most = most
-        self._batches: deque[tuple[float, bytes, bytes | list[Row], Names, int, int]] = deque()
+        # All three are flat, one thing behind the other: a tuple for each would be one more container for the garbage
+        # collector, kept for long, and that is what a call on its own would pay for most.
+        self._batches: deque[Any] = deque()
+        """Of each batch when, by whom, its frame or rows, names, count and bytes (_BATCH things)."""
         self._count = 0
         self._bytes = 0
-        self._marks: deque[tuple[int, float]] = deque(maxlen=most)
-        """(n, t): the calls with numbers below n were submitted by t; both grow."""
-        self._sent: deque[tuple[float, bytes, int, int]] = deque(maxlen=most)
+        self._marks: deque[Any] = deque(maxlen=_MARK * most)
+        """n, t: the calls with numbers below n were submitted by t; both grow."""
+        self.marked = 0
+        """The calls with numbers below this one are marked."""
+        self._sent: deque[Any] = deque(maxlen=_SENT * most)
+        """When, to whom, first number, last number."""
         self.words: deque[Words] = deque(maxlen=MOST_WORDS)
         self.ends: deque[End] = deque(maxlen=MOST_WORDS)
         self.noted = 0
         """Grows with whatever ends: what was folded before is out of date then."""
-        self.folded: tuple[int, Any] | None = None
-        """(`noted` at that time, the fold), for whoever has made one."""
+        self.folds: dict[int, Any] = {}
+        """By `noted` at that time the fold, for whoever has made one; the copies have it together."""
 
     def __repr__(self) -> str:
         return f"<Past [{self._count} of {self._most} calls, {self._bytes} bytes]>"
@@ -96,16 +120,17 @@ class Past:
 
     def mark(self, number: int, now: float) -> None:
         """The calls with numbers below this one are submitted."""
-        marks = self._marks
-        if not marks or marks[-1][0] < number:
-            marks.append((number, now))
+        if self.marked < number:
+            self.marked = number
+            self._marks.extend((number, now))
 
     def sent(self, worker: bytes, rows: list[Row], now: float) -> None:
         """These calls leave."""
-        last, marks = rows[-1][0], self._marks
-        self._sent.append((now, worker, rows[0][0], last))
-        if not marks or marks[-1][0] <= last:
-            marks.append((last + 1, now))
+        last = rows[-1][0]
+        self._sent.extend((now, worker, rows[0][0], last))
+        if self.marked <= last:
+            self.marked = last + 1
+            self._marks.extend((last + 1, now))
 
     def answered(self, worker: bytes, frame: bytes, names: Names, rows: list[Row], now: float) -> None:
         """These came back."""
@@ -114,14 +139,19 @@ class Past:
         if nbytes > MOST_FRAME_BYTES:
             kept = [_without_values(row) for row in rows]
             nbytes = sum(map(_size, kept))
-        self._batches.append((now, worker, kept, names, count, nbytes))
+        self._batches.extend((now, worker, kept, names[0] if len(names) == 1 else names, count, nbytes))
         self.noted += 1
         self._count += count
         self._bytes += nbytes
+        if self._count > self._most or self._bytes > MOST_BYTES:
+            self._forget()
+
+    def _forget(self) -> None:
+        pop = self._batches.popleft
         while self._count > self._most or self._bytes > MOST_BYTES:
-            *_, count, nbytes = self._batches.popleft()
-            self._count -= count
-            self._bytes -= nbytes
+            pop(), pop(), pop(), pop()
+            self._count -= pop()
+            self._bytes -= pop()
 
     # -- noting what is rare -----------------------------------------------------------------------------------------
 
@@ -136,17 +166,50 @@ class Past:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
+    def copy(self) -> Past:
+        """As it is now, for whoever makes sense of it without the lock. That of a full one takes a millisecond."""
+        made = Past(self._most)
+        made._batches, made._marks, made._sent = self._batches.copy(), self._marks.copy(), self._sent.copy()
+        made.words, made.ends = self.words.copy(), self.ends.copy()
+        made._count, made._bytes, made.marked, made.noted = self._count, self._bytes, self.marked, self.noted
+        made.folds = self.folds
+        return made
+
+    def latest(self, wanted: Callable[[bytes | list[Row]], bool]) -> Iterator[Batch]:
+        """The answers of which that is so, those that came last first."""
+        flat = list(self._batches)
+        for at in range(len(flat) - _BATCH, -1, -_BATCH):
+            if wanted(flat[at + 2]):
+                now, worker, rows, names = flat[at : at + 4]
+                yield Batch(now, worker, rows, names if type(names) is list else [names])
+
+    def sent_at(self, counter: int, worker: bytes, before: float) -> float | None:
+        """As `Sendings.when`, for one call."""
+        flat = list(self._sent)
+        for at in range(len(flat) - _SENT, -1, -_SENT):
+            if flat[at + 2] <= counter <= flat[at + 3] and flat[at + 1] == worker and flat[at] <= before:
+                return float(flat[at])
+        return None
+
     def batches(self) -> list[Batch]:
         """The answers that are remembered, in the order in which they came."""
-        return [Batch(*each[:4]) for each in self._batches]
+        return [
+            Batch(now, worker, rows, names if type(names) is list else [names])
+            for now, worker, rows, names, _, _ in _by(_BATCH, self._batches)
+        ]
 
     def submissions(self) -> Submissions:
         """When calls were submitted."""
-        return Submissions(list(self._marks), len(self._marks) == self._most)
+        return Submissions(_by(_MARK, self._marks), len(self._marks) == self._marks.maxlen)
 
     def sendings(self) -> Sendings:
         """When calls were sent."""
-        return Sendings(list(self._sent))
+        return Sendings(_by(_SENT, self._sent))
+
+
+def _by(size: int, flat: deque[Any]) -> list[tuple[Any, ...]]:
+    """So many things together."""
+    return list(zip(*[iter(list(flat))] * size, strict=True))
 
 
 class Submissions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar
 
 from zmreg.api.actors import ActorClass, ActorHandle, close, kill
 from zmreg.api.refs import ObjectRef
@@ -23,8 +23,12 @@ class Queue(Generic[T]):
     it. Who waits occupies nothing: a task gives its CPU back meanwhile. Who dies while it waits gets nothing.
     """
 
-    def __init__(self, maxsize: int = 0, actor_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, maxsize: int = 0, actor_options: Mapping[str, Any] | None = None, **unknown: Never) -> None:
         """`actor_options`: as for any actor, `name` or `lifetime` for example; it takes no CPU unless they say so."""
+        if unknown:
+            from zmreg.model.hints import no_argument
+
+            raise no_argument("Queue", unknown, ("maxsize", "actor_options"))
         from zmreg.flows.kit.queue_actor import QueueActor  # late: it brings asyncio
 
         options = {"num_cpus": 0, "max_concurrency": 100_000, **(actor_options or {})}

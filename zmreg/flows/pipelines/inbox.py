@@ -71,7 +71,8 @@ class _Stream:
         self.is_anew = True
         """Whoever has it is to say where it begins."""
         self.shift = 0
-        """What our numbers are above the sender's: it may be another one than at first."""
+        """What our numbers are above the sender's, which may be another one than at first: negative, by those that it
+        sent again."""
         self.failure: PipelineError | None = None
         self.last: Last = {}
 
@@ -163,8 +164,10 @@ class Inbox:
         self._ring(place)
 
     def rewire(self, place: int, handle: Any) -> None:
-        """Somebody else has the stream: who had it is dead."""
+        """Somebody else has the stream: who had it is dead. Idempotent."""
         stream = self._streams[place]
+        if stream.handle == handle:
+            return
         stream.handle, stream.is_anew = handle, True
         stream.line.cut()
         stream.line = Caller()
@@ -211,42 +214,42 @@ class Inbox:
         done = stream.done if self.keeps else consumed
         return stream.come - stream.shift, consumed - stream.shift, done - stream.shift, room, items, nbytes
 
-    def accept(self, place: int, first: int, batch: Columns | None, over: Any) -> bool:
-        """What was sent. Entries that have come before from one who died are dropped. False: it was sent twice."""
+    def accept(self, place: int, first: int, batch: Columns | None, over: Any, handle: Any = None) -> bool:
+        """What was sent, by `handle`. Entries that have come before from one who died are dropped. False: it was sent
+        twice, or somebody else has the stream since."""
         stream = self._streams[place]
-        if stream.is_anew:
-            if not stream.come:  # ours begin where its do: what we make is numbered by them
-                stream.come = stream.consumed = stream.done = first
-                if first and self._merge.mode == ZIP:
-                    self._align(first)
-            stream.is_anew, stream.shift = False, stream.come - first
+        with self.lock:
+            if stream.handle != handle:
+                return False
+            if stream.is_anew:
+                if not stream.come:  # ours begin where its do: what we make is numbered by them
+                    stream.come = stream.consumed = stream.done = first
+                    if first and self._merge.mode == ZIP:
+                        self._align(first)
+                stream.is_anew, stream.shift = False, stream.come - first
         if first != stream.come - stream.shift:  # a line was lost with its answer
             return False
         come = stream.come
         sent: Sequence[Any] = () if batch is None else batch[3]
-        end = come + len(sent)
-        numbers: Sequence[int] = range(come, end)
+        behind = first + len(sent)
         if batch is not None and (new := fresh(batch, stream.last)) is not None:
-            numbers, sent = [come + at for at in new], [sent[at] for at in new]
+            sent = [sent[at] for at in new]
+        end = come + len(sent)
         nbytes = weights(sent)
         if not self._spills and Parcel in set(map(type, sent)):
             sent = list(map(unpacked, sent))
-        found = list(zip(repeat(place), numbers, sent))
+        found = list(zip(repeat(place), range(come, end), sent))
         with self.lock:
-            idle = stream.consumed == come
             if come < self._base:
                 found = [each for each in found if each[1] >= self._base]
                 stream.consumed = stream.done = min(self._base, end)
-            stream.come = end
+            # What had come before has no number of ours: nobody would ever have it in hand, and its room stayed taken.
+            stream.come, stream.shift = end, end - behind
             if found:
                 stream.sent_bytes += nbytes
                 stream.waiting_bytes += nbytes
                 stream.sizes.append((end, nbytes))
                 self._merge.take(place, found)
-            elif idle:  # all of it had come before
-                if stream.done == stream.consumed:
-                    stream.done = end
-                stream.consumed = end
             if isinstance(over, PipelineError):
                 stream.failure = arrived(over)
             elif over is not None:
@@ -323,9 +326,8 @@ class Inbox:
         """Ask, and take in what comes. False: that was the last."""
         stream = self._streams[place]
         first, batch, over = line.call(handle, "take", stream.key, *ask)
-        if stream.handle != handle:  # somebody else has it since
+        if not self.accept(place, first, batch, over, handle):
             return True
-        self.accept(place, first, batch, over)
         if over is not None:
             come = stream.come - stream.shift
             handle.take.remote(stream.key, come, come, ask[2], 0, self.buffer, EDGE_BYTES)

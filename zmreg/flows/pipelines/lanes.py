@@ -208,9 +208,10 @@ class Lanes:
 
 
 def placement(terms: StageTerms) -> dict[str, Any]:
-    """Where an actor for a stage goes, as options of actors."""
+    """Where an actor for a stage goes, as options of actors. One that asks for other things than CPUs holds none."""
     wanted: dict[str, Any] = {"locs": sorted(terms.locs), "resources": dict(terms.resources)}
-    wanted |= {"num_cpus": terms.num_cpus, "num_gpus": terms.num_gpus}
+    num_cpus = 0 if terms.num_cpus is None and (terms.num_gpus or terms.resources) else terms.num_cpus
+    wanted |= {"num_cpus": num_cpus, "num_gpus": terms.num_gpus}
     return {name: value for name, value in wanted.items() if value is not None and value not in ([], {})}
 
 

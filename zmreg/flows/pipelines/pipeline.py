@@ -123,6 +123,8 @@ class Pipeline:
             raise TypeError(f"stage {needy!r} takes items: give them, as in collect(items)")
         if items is not None and len(made) == len(self.info.sources):
             raise TypeError(f"stage {made[0]!r} makes its items itself: give none")
+        if items is not None and not any(hasattr(items, way) for way in ("__iter__", "__aiter__", "__getitem__")):
+            raise TypeError(f"items={items!r:.80} cannot be iterated over: give a list or another iterable of items")
         return items
 
     @property

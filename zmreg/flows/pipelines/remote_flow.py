@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from zmreg.api.actors import ActorClass, ActorHandle, kill
-from zmreg.api.cluster import cluster_resources, wait
+from zmreg.api.cluster import nodes, wait
 from zmreg.api.refs import ObjectRef
 from zmreg.core.flow_metrics import StageMetrics
 from zmreg.core.pipelines import Segment
@@ -20,13 +20,15 @@ from zmreg.flows.pipelines.feeding import Feeder, Feeding
 from zmreg.flows.pipelines.inbox import DRIVER, Inbox, Way
 from zmreg.flows.pipelines.lanes import placement
 from zmreg.flows.pipelines.pipeline_run import MAX_DEAD_LETTERS, Plan
+from zmreg.flows.pipelines.rooms import check_room, held_cpus, roomy
 from zmreg.flows.pipelines.segment_actor import Output, Report, SegmentActor, Wiring
 from zmreg.flows.pipelines.stages import SOURCE, DeadLetter, failure
-from zmreg.model.errors import PipelineError, UnschedulableError, ZmregError
+from zmreg.model.errors import ActorDiedError, ActorUnavailableError, PipelineError, ZmregError
 
 # For stages to close when a run is stopped; whoever has not by then is killed.
 _STOP_S: Final = 1.0
 _REPORT_S: Final = 5.0
+_AGAIN_S: Final = 0.5
 # `run`, `stop`, `report`, and calls that still wait on behalf of a stage that has died.
 _SPARE_CALLS: Final = 8
 # Of the machine's memory, for one stage's process: beyond it, it takes in one item at a time.
@@ -59,6 +61,7 @@ class RemoteFlow:
         self.dead_letters: list[DeadLetter] = []
         self._sinks = [segment for segment in plan.segments if not segment.outputs]
         check_room(plan)
+        self._specs = roomy(plan, nodes() if held_cpus(plan) else ())
         for segment in plan.segments:
             self._start(segment)
         ways = [Way(self._key_of(sink), sink.stages[-1], self._actors[sink.name]) for sink in self._sinks]
@@ -92,7 +95,7 @@ class RemoteFlow:
 
     def _start(self, segment: Segment) -> None:
         plan = self._plan
-        specs = tuple(plan.specs[name] for name in segment.stages)
+        specs = tuple(self._specs[name] for name in segment.stages)
         ways = [Way(edge.number, edge.source, self._actors[self._segment_of[edge.source]]) for edge in segment.inputs]
         if self._is_fed(segment):
             ways = [Way(DRIVER, "items", None)]
@@ -128,15 +131,27 @@ class RemoteFlow:
         if behind and behind <= self._ended:  # it was through, and nobody needs what it kept
             return
         if self._may_go_on(segment):
-            self._replaced[segment.name] = self._replaced.get(segment.name, 0) + 1
-            self._start(segment)
-            if self._feeding is not None:
-                self._feeding.look()
-            self._tell(segment, lambda actor, key: actor.rewire.remote(key, self._actors[segment.name]))
-            return
+            try:
+                self._replace(segment, error)
+            except ZmregError as again:  # the try counts, and the next one would not end otherwise
+                error = again
+            else:
+                self._tell(segment, lambda actor, key: actor.rewire.remote(key, self._actors[segment.name]))
+                return
         self._gone.add(segment.name)
         lost = failure(segment.stages[0], -1, None, error)
         self._tell(segment, lambda actor, key: actor.lose.remote(key, lost), lost)
+
+    def _replace(self, segment: Segment, error: BaseException) -> None:
+        """Start it anew. Raises ZmregError."""
+        self._replaced[segment.name] = self._replaced.get(segment.name, 0) + 1
+        self._specs = roomy(self._plan, ())  # which nodes there are is old news now
+        former = self._actors[segment.name]
+        self._start(segment)
+        if not isinstance(error, ActorDiedError):  # it is out of reach, and may live
+            kill(former)
+        if self._feeding is not None:
+            self._feeding.look()
 
     def _may_go_on(self, segment: Segment) -> bool:
         """Whether one that died is started anew. Invariant: those before it have all that it had not done, and those
@@ -154,7 +169,7 @@ class RemoteFlow:
     ) -> None:
         """Those that take from it."""
         for edge in segment.outputs:
-            say(self._actors[self._segment_of[edge.target]], edge.number)
+            self._say(self._segment_of[edge.target], lambda actor, key=edge.number: say(actor, key))  # type: ignore[misc]
         if segment in self._sinks:
             place = self._sinks.index(segment)
             with self._lock:
@@ -162,6 +177,22 @@ class RemoteFlow:
                     self._inbox.rewire(place, self._actors[segment.name])
                 else:
                     self._inbox.fail(place, lost)
+
+    def _say(self, name: str, say: Callable[[ActorHandle[Any]], ObjectRef[Any]]) -> None:
+        """To the stretch of that name as it is now; once more when nobody knows whether it has heard. Nothing to a dead
+        one: who is started in its place is told in its wiring, and those behind it hear that it is gone."""
+        actor = self._actors.get(name)
+        if actor is None or self._closed:
+            return
+
+        def heard(ref: ObjectRef[Any]) -> None:
+            if isinstance(ref.exception(0), ActorUnavailableError) and self._actors.get(name) == actor:
+                again = threading.Timer(_AGAIN_S, self._events.put, [lambda: self._say(name, say)])
+                again.daemon = True
+                again.start()
+
+        with contextlib.suppress(ZmregError):
+            say(actor).add_done_callback(heard)
 
     # -- what comes out -----------------------------------------------------------------------------------------------
 
@@ -245,22 +276,3 @@ class RemoteFlow:
         self._fold()
         known = {each.stage: each for name in self._segments for each in self._reported(name).metrics}
         return tuple(known[stage] for stage in self._plan.topology.stages)
-
-
-def check_room(plan: Plan) -> None:
-    """All stages run at once: raises UnschedulableError when they want more than the cluster has, together."""
-    wanted: dict[str, float] = {}
-    for segment in plan.segments:
-        terms = plan.specs[segment.name].terms
-        each = {"CPU": terms.num_cpus or 0, "GPU": terms.num_gpus or 0, **dict(terms.resources)}
-        for name, amount in each.items():
-            wanted[name] = wanted.get(name, 0) + amount * terms.concurrency
-    if not any(wanted.values()):
-        return
-    there = cluster_resources()
-    for name, amount in wanted.items():
-        if amount > there.get(name, 0):
-            raise UnschedulableError(
-                f"the stages of the pipeline run at the same time and want {amount:g} {name} together; all nodes have "
-                f"{there.get(name, 0):g}: ask for less in stage(..., num_cpus=...), or start more nodes"
-            )

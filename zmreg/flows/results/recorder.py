@@ -49,8 +49,8 @@ class Terms(Record):
     """Whether a flush waits for the disk, and not for the kernel alone."""
     part_bytes: int = 256 << 20
     """A part that has so many is finished, and the next one begun."""
-    key: str | None = None
-    """The field, as a path with dots, by which a row is known: one that was written before is dropped."""
+    key: str | tuple[str, ...] | None = None
+    """The field, as a path with dots, by which a row is known, or several: one that was written before is dropped."""
     disk_warn: float = 0.05
     """Below this share of free space on the disk, an event says so."""
     keep_last: int | None = None
@@ -289,7 +289,7 @@ class Recorder:
     def _keys_before(self) -> set[str] | None:
         if self._terms.key is None:
             return None
-        return {key_of(row, self._terms.key) for row in read_rows(self.directory, self._format, [])}
+        return {key_of(row, self._terms.key, self.directory) for row in read_rows(self.directory, self._format, [])}
 
     def _write_manifest(self, complete: bool) -> None:
         manifest = {
@@ -304,8 +304,19 @@ class Recorder:
         self._stale = False
 
 
-def key_of(row: Any, path: str) -> str:
-    """The value of a field, as words. A name with dots in it goes before a way through what is nested."""
+def key_of(row: Any, key: str | tuple[str, ...], sink: str | Path) -> str:
+    """The value of a field, or of several, as words. A name with dots in it goes before a way through what is nested.
+
+    ValueError for a row that lacks one. `sink`: its directory, for the error.
+    """
+    if isinstance(key, str):
+        return _value_at(row, key, key, sink)
+    return repr(
+        [_value_at(row, path, key, sink) for path in key]
+    )  # and not joined: "a" and "b-c" are not "a-b" and "c"
+
+
+def _value_at(row: Any, path: str, key: str | tuple[str, ...], sink: str | Path) -> str:
     found = row
     if path in row:
         found = row[path]
@@ -314,7 +325,10 @@ def key_of(row: Any, path: str) -> str:
             try:
                 found = found[name]
             except (KeyError, TypeError):
-                raise ValueError(f"a row without {path!r}, by which this sink knows its rows") from None
+                raise ValueError(
+                    f"a row without {path!r} for the sink in {sink}, which has key={key!r}; "
+                    f"it has {', '.join(map(repr, row)) or 'no field'}"
+                ) from None
     return str(found)
 
 

@@ -24,7 +24,10 @@ class Recording:
         self._on_result = options.get("on_result")
 
     def note(self, phase: str, index: int | None, ref: ObjectRef[Any], written: bool) -> None:
-        """A result is there. `written`: its phase writes to the sink itself. Mappings alone are rows of a sink."""
+        """A result is there. `written`: its phase writes to the sink itself. Mappings alone are rows of a sink.
+
+        Raises what the sink does: ValueError with the phase for what is no row of it, OSError of the disk.
+        """
         if self._on_result is None and (self.sink is None or written):
             return
         meta = ref.meta
@@ -33,7 +36,10 @@ class Recording:
         value = ref.get()
         if self.sink is not None and not written and isinstance(value, Mapping):
             at = {} if index is None else {"container": str(index)}
-            self.sink.write({"phase": phase, **at, **value})
+            try:
+                self.sink.write({"phase": phase, **at, **value})
+            except ValueError as error:
+                raise ValueError(f"a result of phase {phase!r} is no row of the run's sink: {error}") from error
         if self._on_result is not None:
             try:
                 self._on_result({"phase": phase, "index": index, "result": value})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Generator, Iterator, Mapping
+from collections.abc import Awaitable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict, Unpack, cast
@@ -41,8 +41,9 @@ class StreamerOptions(TypedDict, total=False):
     """Whether values that the format does not know are errors, and not words."""
     fsync: bool
     """Whether each flush waits for the disk itself: results outlive the machine, too."""
-    key: str | None
-    """A field, "task.id", say: of rows with the same value there the first one counts, also over several runs."""
+    key: str | Sequence[str] | None
+    """A field, "task.id", say, or several, ("phase", "container"): of rows with the same values there the first one
+    counts, also over several runs."""
     aggregate: bool
     """Whether figures are kept of all metrics; True unless given."""
     part_bytes: int
@@ -90,6 +91,7 @@ class Sink:
             known = ", ".join(sorted(SinkOptions.__optional_keys__))
             raise TypeError(f"a sink has no option {', '.join(sorted(unknown))}; there are {known}")
         _check(buffer_size, interval, given)
+        given["key"] = _key(given.get("key"))
         terms = Terms(format=format, buffer_size=buffer_size, **given)
         self.path = Path(path).absolute()
         self._key = terms.key
@@ -107,8 +109,8 @@ class Sink:
         """Write a row. `durable`: it is in a file when this returns.
 
         Waits when thousands of rows are on their way. Raises what the disk said to earlier rows (OSError): they are
-        kept and tried again, this one is not taken; ValueError when the sink is closed; ActorDiedError when its
-        process is gone; what cannot be written as this format, at once.
+        kept and tried again, this one is not taken; ValueError when the sink is closed, and for a row without a field
+        of its `key`; ActorDiedError when its process is gone; what cannot be written as this format, at once.
         """
         if self._put(row):
             self._lane.wait_for_room()
@@ -239,7 +241,7 @@ class Sink:
             self._check_open()
         if self._by_columns:
             return self._put_whole(row)
-        key = None if self._key is None else key_of(row, self._key)
+        key = None if self._key is None else key_of(row, self._key, self.path)
         return self._lane.put((self._format.encode(row), measures_of(row) if self._aggregate else None, key))
 
     def _put_whole(self, row: Mapping[str, Any]) -> bool:
@@ -344,7 +346,7 @@ def _again(
     path: Path,
     actor: ActorHandle[SinkActor],
     form: tuple[str, str | None, bool],
-    key: str | None,
+    key: str | tuple[str, ...] | None,
     aggregate: bool,
 ) -> Sink:
     made.path, made._id, made._format, made._key = path, sink, Format(*form), key
@@ -375,11 +377,18 @@ def _check(buffer_size: int, interval: float | None, given: Mapping[str, Any]) -
         raise ValueError(f"buffer_size={buffer_size}: at least one row goes into a flush")
     if interval is not None and not interval > 0:
         raise ValueError(f"flush_interval={interval}: seconds above 0 are needed, or None")
-    if not isinstance(given.get("key"), str | None):
-        raise TypeError(f"key={given['key']!r}: the name of one field is needed, as key='task.id'")
     for name in ("part_bytes", "keep_last", "max_age", "max_bytes"):
         if given.get(name) is not None and not given[name] >= 0:
             raise ValueError(f"{name}={given[name]}: a number from 0 is needed")
+
+
+def _key(given: Any) -> str | tuple[str, ...] | None:
+    """As it is compared and sent: one name, or several. TypeError for what names no field."""
+    if given is None or isinstance(given, str):
+        return given
+    if isinstance(given, list | tuple) and given and all(isinstance(each, str) for each in given):
+        return tuple(given)
+    raise TypeError(f"key={given!r}: names of fields are needed, as key='task.id' or key=('phase', 'container')")
 
 
 def _raise_unless_gone(worker: str, error: object) -> None:

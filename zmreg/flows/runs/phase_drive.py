@@ -203,13 +203,13 @@ class PhaseDrive:
             return
         assert work.output is not None
         phase = self._phases[name]
-        if phase.kind != "call":
-            self._recording.note(name, None, work.output, phase.writes)
         try:
+            if phase.kind != "call":
+                self._recording.note(name, None, work.output, phase.writes)
             if self._ledger.is_kept:
                 self._recording.keep()
             self._ledger.keep(phase, work.output, self.seconds[name])
-        except Exception as error:  # noqa: BLE001  it cannot be pickled, the disk is full, the sink is gone
+        except Exception as error:  # noqa: BLE001  it cannot be pickled, is no row of the sink, the disk is full
             self._fail(name, error)
             return
         self.refs[name] = work.output

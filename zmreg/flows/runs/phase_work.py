@@ -75,7 +75,7 @@ class Calls:
         done: Mapping[int, ObjectRef[Any]],
     ) -> None:  # fmt: skip
         """`hands`: report; later(seconds, call), which calls on the driving thread; note(index, ref), told of each
-        result. `done`: results that are there by now, {index: ref}."""
+        result: what it raises fails all of it. `done`: results that are there by now, {index: ref}."""
         self.over = False
         self.output: ObjectRef[Any] | None = None
         self.error: BaseException | None = None
@@ -131,8 +131,12 @@ class Calls:
         ref = self._under_way.pop(index)
         error = ref.exception() if ref.failed() else None
         if error is None:
+            try:
+                self._note(self._contexts[index].index, ref)
+            except Exception as reason:  # noqa: BLE001  it is no row of the sink, or that is gone: the phase fails
+                self._fail(reason)
+                return
             self.results[index] = ref
-            self._note(self._contexts[index].index, ref)
         else:
             pause = self._terms.again_after(error, self._attempts[index])
             if pause is not None:

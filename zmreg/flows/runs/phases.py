@@ -13,14 +13,14 @@ from zmreg.core.phases import distribute as _distribute
 from zmreg.model.errors import PhaseError
 from zmreg.model.phase_events import PhaseChanged
 from zmreg.model.policy import Policy
-from zmreg.model.record import Record
+from zmreg.model.record import Wish
 
 if TYPE_CHECKING:
     from zmreg.api.refs import ObjectRef
     from zmreg.flows.runs.phase_drive import PhaseDrive
 
 
-class Phase(Record):
+class Phase(Wish):
     """One named part of a run.
 
     `fn`: a function, remote or not, which runs as a task; a `Graph`, a bound call or a list of `Step`s; or a pipeline.
@@ -231,9 +231,10 @@ def _drive(phases: Iterable[Phase] | Mapping[str, Any] | str | os.PathLike[str],
     from zmreg.flows.runs.phase_drive import PhaseDrive
 
     known = RunOptions.__annotations__
-    for name in options:
-        if name not in known:
-            raise TypeError(f"a run has no option {name!r}; there are {', '.join(known)}")
+    if options.keys() - known:
+        from zmreg.model.hints import no_argument
+
+        raise no_argument("zmreg.run", options, known)
     if isinstance(phases, Mapping | str | os.PathLike):
         from zmreg.flows.runs.declared import declared
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.model.ids import node_of, object_id
 from zmreg.services.calling.calls import Task
 from zmreg.services.calling.obituary import headline
-from zmreg.telemetry.facts import Answer, Fact, Facts, sent_at, submitted_at
+from zmreg.telemetry.facts import Answer, Fact, Facts, latest_of, sent_at, submitted_at
 from zmreg.telemetry.past import CANCELLED, DONE, FAILED, Past, Row
 from zmreg.wire import batches
 
 if TYPE_CHECKING:
     from zmreg.services.seat.station import Station
 
+# So many numbers are looked at one by one before all living calls are.
+_NEAR: Final = 1_000
 _FAILURES = (batches.FAILED, batches.REFUSED)
 
 
@@ -41,37 +43,53 @@ def _long(row: Row) -> Answer:
 
 
 def facts_of(past: Past) -> Facts:
-    """All that is remembered, expanded once as long as nothing new comes. Under the client's lock."""
-    if past.folded is None or past.folded[0] != past.noted:
-        past.folded = past.noted, Facts(past, read)
-    found: Facts = past.folded[1]
+    """All that is remembered, expanded once as long as nothing new comes. Of a copy, not under the lock: it is slow."""
+    found: Facts | None = past.folds.get(past.noted)
+    if found is None:
+        found = Facts(past, read)
+        past.folds.clear()
+        past.folds[past.noted] = found
     return found
 
 
 def task_of(seat: Station, counter: int) -> Task | None:
-    """The living call that makes the value with this number. Under the client's lock."""
-    tasks = seat.tasks
-    task = tasks.live.get(counter)
-    if task is None:  # one of several values
-        near = (each for each in tasks.live.values() if each.counter <= counter < each.counter + len(each.entries))
-        task = next(near, None)
-    return task
+    """The living call that makes the value with this number. Takes the client's lock for what is short."""
+    with seat.lock:
+        live = seat.tasks.live
+        for number in range(counter, counter - _NEAR, -1):  # one of several values has a number behind its call's
+            task = live.get(number)
+            if task is not None:
+                return task if counter < max(number + 1, number + len(task.entries)) else None
+        tasks = list(live.values()) if counter >= _NEAR else []
+    far = (each for each in tasks if each.counter <= counter < each.counter + len(each.entries))
+    return next(far, None)
 
 
-def fact_of(seat: Station, counter: int) -> Fact | None:
-    """How the call ended that has made the value with this number; None when that is forgotten, or it lives. Under the
-    client's lock."""
-    return facts_of(seat.past).latest.get(counter)
+def fact_of(past: Past, counter: int) -> Fact | None:
+    """How the call ended that has made the value with this number; None when that is forgotten, or it lives. Of a copy,
+    as `facts_of`."""
+    if past.noted not in past.folds:
+        packed = batches.pack_plain(counter)
+
+        def wanted(rows: bytes | list[Row]) -> bool:
+            return packed in rows if isinstance(rows, bytes) else any(row[0] == counter for row in rows)
+
+        found = latest_of(past, counter, read, wanted)
+        if found is not None:
+            return found
+    return facts_of(past).latest.get(counter)
 
 
 def info(seat: Station, counter: int) -> dict[str, Any] | None:
     """What is known of the call behind one of our values, plain: times are ages in seconds (None: not known, or not
-    yet). None when there is no such call, or it is forgotten. Under the client's lock."""
+    yet). None when there is no such call, or it is forgotten. Holds the client's lock only for what is short."""
     now = time.monotonic()
     task = task_of(seat, counter)
-    if task is not None:
-        return _living(seat, task, now)
-    fact = fact_of(seat, counter)
+    with seat.lock:
+        if task is not None and seat.tasks.live.get(task.counter) is task:
+            return _living(seat, task, now)
+        past = seat.past.copy()
+    fact = fact_of(past, counter)
     if fact is None:
         return None
     run_s = fact.run_us * 1e-6
@@ -106,17 +124,16 @@ def _age(at: float | None, now: float) -> float | None:
     return None if at is None else now - at
 
 
-def story(seat: Station, counter: int) -> list[list[Any]]:
-    """[age in seconds, text] of all that is remembered of one of our calls, in order. Under the client's lock."""
+def story(seat: Station, found: dict[str, Any]) -> list[list[Any]]:
+    """[age in seconds, text] of all that is remembered of one of our calls, in order. `found`: its `info`."""
     now = time.monotonic()
-    task, found = task_of(seat, counter), info(seat, counter)
-    if found is None:
-        return []
-    number = task.counter if task is not None else int(found["TaskID"][16:], 16)
+    with seat.lock:
+        words = list(seat.past.words)
+    number = int(found["TaskID"][16:], 16)
     lines: list[list[Any]] = []
     if found["Submitted"] is not None:
         lines.append([found["Submitted"], f"{found['Name']} submitted by {seat.me.hex()}"])
-    lines += [[now - each.at, f"attempt {each.attempt + 1}: {each.text}"] for each in seat.past.words
+    lines += [[now - each.at, f"attempt {each.attempt + 1}: {each.text}"] for each in words
               if each.counter == number]  # fmt: skip
     where = f"worker {found['WorkerID']} of node {found['NodeID']}"
     if found["Sent"] is not None:

@@ -30,6 +30,8 @@ _SIZE: Final = struct.Struct("<Q")
 _TOGETHER_BYTES: Final = 64 << 10
 _BY_CALL: Final = b"\0"
 """An answer that has refs in it. No packed value is of one byte."""
+_FAILED: Final = b"\1"
+"""What was asked has raised: the error comes next."""
 _numbers = itertools.count()
 
 
@@ -45,7 +47,8 @@ class LineServer:
     """Answers questions, those of each line by a thread of its own, until it is closed and its lines are."""
 
     def __init__(self, session: Path, node: bytes, serve: Callable[..., Any]) -> None:
-        """`serve(*question)` is the answer; when it raises, or the answer cannot be sent, the line is closed."""
+        """`serve(*question)` is the answer, or what it raises. A ZmregError, or an answer that cannot be sent, closes
+        the line: who asks by a call then is told."""
         path = session / f"line-{os.getpid()}-{next(_numbers)}"
         self.address: Address = (node, str(path))
         self._serve = serve
@@ -56,22 +59,31 @@ class LineServer:
         threading.Thread(target=self._admit, name="zmreg-lines", daemon=True).start()
 
     def _admit(self) -> None:
-        while True:
-            try:
+        try:
+            while True:
                 line, _ = self._door.accept()
-            except OSError:  # closed
-                return
-            threading.Thread(target=self._answer, args=(line,), name="zmreg-line", daemon=True).start()
+                threading.Thread(target=self._answer, args=(line,), name="zmreg-line", daemon=True).start()
+        except (OSError, RuntimeError):  # closed; or there is no descriptor, no thread left: others ask by calls then
+            self.close()
 
     def _answer(self, line: socket.socket) -> None:
-        with contextlib.suppress(OSError), line:
+        with contextlib.suppress(OSError, ZmregError), line:
             while (question := _read(line)) is not None:
-                try:
-                    answer = _packed(self._serve(*cast("tuple[Any, ...]", payload.unpack(question))))
-                except ZmregError:
-                    return
-                _write(line, _BY_CALL if answer is None else answer)
-                del question, answer
+                answers = self._answers(question)
+                del question
+                for answer in answers:
+                    _write(line, answer)
+                del answer, answers
+
+    def _answers(self, question: bytes) -> tuple[bytes, ...]:
+        """What is to be sent. An OSError leaves here as an answer: it says nothing of the line. Raises ZmregError."""
+        try:
+            answer = _packed(self._serve(*cast("tuple[Any, ...]", payload.unpack(question))))
+        except ZmregError:
+            raise
+        except Exception as error:  # noqa: BLE001  it is raised there, as by a call
+            return _FAILED, payload.pack_failure(error, getattr(self._serve, "__name__", type(self._serve).__name__))
+        return (_BY_CALL if answer is None else answer,)
 
     def close(self) -> None:
         """No more lines; those there are go on until they are closed. Idempotent."""
@@ -96,17 +108,20 @@ class Line:
 
     def ask(self, *question: Any) -> Any:
         """The answer; waits for it. Raises LineLostError, also when it is cut meanwhile; HasRefsError;
-        SerializationError."""
+        SerializationError; what was raised there, as a call does."""
         data = _packed(question)
         if data is None:
             raise HasRefsError
         try:
             _write(self._socket, data)
             answer = _read(self._socket)
+            failure = _read(self._socket) if answer == _FAILED else None
         except OSError as error:
             raise LineLostError from error
-        if answer is None:
+        if answer is None or (answer == _FAILED and failure is None):
             raise LineLostError
+        if failure is not None:
+            raise payload.unpack_failure(failure)
         if answer == _BY_CALL:
             raise HasRefsError
         return payload.unpack(answer)

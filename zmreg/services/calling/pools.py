@@ -20,6 +20,13 @@ from zmreg.services.seat.entries import Stored
 LEASE_IDLE_S = 1.0
 # A task waits so long for a worker where its inputs are before it goes to where there is one: moving 100 MB takes less.
 NEAR_S = 0.25
+# A node lends only some workers at first for calls that need nothing of it (core/claims.py), and more to whoever says
+# again what it wants. That is said when not one call has left the queue for so long, and so much longer for each worker
+# there is: they may all be at work. Or, up to so many workers, when calls take so long each: then they mostly sleep.
+STUCK_S = 0.5
+STUCK_EACH_S = 0.02
+SLEEPERS = 32
+SLEEP_US = 20_000.0
 
 
 class Office(Protocol):
@@ -52,6 +59,8 @@ class Pool:
         self._office = office
         self._restart = office.start
         self._waiting_since = 0.0
+        self._next = (-1, 0.0)
+        """The call that was first in the queue at the last tick, and since when."""
         self._stranded = False
         """The node that the strategy names is gone."""
         self._doubtful = False
@@ -292,12 +301,25 @@ class Pool:
             if not lane.outstanding and not lane.parked and not self.queue:
                 self.give_back(lane)
 
+    def _insist(self, now: float) -> None:
+        """Say again how many leases would be used, if the calls do not get on with those there are."""
+        task, (number, since) = self.queue[0], self._next
+        stands = task.counter == number and now - since >= STUCK_S + STUCK_EACH_S * len(self.lanes)
+        if stands or task.counter != number:
+            self._next = task.counter, now
+        est = task.template.est_us
+        if stands or (est is not None and est > SLEEP_US and len(self.lanes) < SLEEPERS):
+            for node, level in list(self.told.items()):
+                self.tell(node, level, task.depth, self.shape.strategy != SPREAD or node != self.first)
+
     def tick(self, now: float, idle_s: float = LEASE_IDLE_S) -> None:
         """Return leases that nobody used for `idle_s` seconds, and look after those that stand still."""
         self._look(now)
         for lane in list(self.lanes):
             if not lane.outstanding and not lane.parked and not self.queue and now - lane.idle_since >= idle_s:
                 self.give_back(lane)
+        if self.queue and not self.shape.resources:
+            self._insist(now)
         if self.queue and self.shape.strategy.startswith(NEAR) and now - self._waiting_since >= NEAR_S:
             self.go_anywhere()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.model.ids import counter_of, node_of, object_id, owner_of, short
 from zmreg.model.specs import ENV
 from zmreg.services.calling.calls import Task, pending_inputs
-from zmreg.services.calling.history import fact_of, facts_of, info, story, task_of
+from zmreg.services.calling.history import facts_of, info, story
 from zmreg.services.calling.peers import Peer
 from zmreg.services.calling.pools import Pool
 from zmreg.services.seat.entries import PENDING, Entry
@@ -22,33 +22,36 @@ _MOST: Final = 8
 
 def number_of(seat: Station, key: str) -> int | None:
     """The number of our value or call that `key` means: an id in hex, or its last digits as people are shown them.
-    None when it is none of ours. Under the client's lock."""
+    None when it is none of ours. Not under the client's lock: it may take long."""
     if len(key) == 32:
         any_id = bytes.fromhex(key)
         return counter_of(any_id) if owner_of(any_id) == seat.me else None
-    for counter in reversed(seat.tasks.live):
-        if object_id(seat.me, counter).hex().endswith(key):
-            return counter
-    for counter in reversed(facts_of(seat.past).latest):
-        if object_id(seat.me, counter).hex().endswith(key):
-            return counter
-    return None
+    with seat.lock:
+        live, past = list(seat.tasks.live), seat.past.copy()
+    found = _ending(seat, key, live)
+    return found if found is not None else _ending(seat, key, facts_of(past).latest)
+
+
+def _ending(seat: Station, key: str, numbers: Collection[int]) -> int | None:
+    """The latest one that is shown so."""
+    return next((each for each in reversed(list(numbers)) if object_id(seat.me, each).hex().endswith(key)), None)
 
 
 def reason(seat: Station, counter: int) -> dict[str, Any] | None:
     """Plain: `Info` as in history.py, `Story`, `Text`, `Next` (ids in hex of what it waits for), `Needs` (amounts that
-    no worker was lent for yet). None when there is nothing to be told. Under the client's lock."""
+    no worker was lent for yet). None when there is nothing to be told. May take long: not under the client's lock."""
     found = info(seat, counter)
     if found is None:
         return None
-    task = task_of(seat, counter)
-    row: dict[str, Any] = {"Info": found, "Story": story(seat, counter), "Next": [], "Needs": {}, "Text": ""}
-    if task is None:
-        fact = fact_of(seat, counter)
-        assert fact is not None
-        row["Text"] = f"is {fact.state}" + (f": {fact.error}" if fact.error else "")
+    row: dict[str, Any] = {"Info": found, "Story": story(seat, found), "Next": [], "Needs": {}, "Text": ""}
+    if found["Completed"] is not None:
+        row["Text"] = f"is {found['State']}" + (f": {found['Error']}" if found["Error"] else "")
         return row
-    return row | _waits(seat, task)
+    with seat.lock:
+        task = seat.tasks.live.get(int(found["TaskID"][16:], 16))
+        if task is not None:
+            return row | _waits(seat, task)
+    return reason(seat, counter)  # it has ended meanwhile
 
 
 def _waits(seat: Station, task: Task) -> dict[str, Any]:

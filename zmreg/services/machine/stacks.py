@@ -85,7 +85,7 @@ def by_signal(pid: int, session: str | Path, patience_s: float) -> tuple[list[Th
     if before["State"][:1] == "T":
         return [], "it is stopped (SIGSTOP, or a debugger)"
     if not _has(before["SigCgt"]):
-        return [], "it holds Python's lock, or is very busy, and has no handler for the signal that shows stacks"
+        return [], "it does not answer in time, and has no handler for the signal that shows stacks"
     blocked = _who_blocks(pid)
     try:
         if path.stat().st_size > _FILE_BYTES:

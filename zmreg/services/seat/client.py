@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from zmreg.model.errors import GetTimeoutError, ObjectLostError, ZmregError
@@ -20,6 +21,8 @@ from zmreg.wire.packed import Packed
 
 if TYPE_CHECKING:
     from zmreg.services.seat.bus import Bus
+
+__tracebackhide__ = methodcaller("errisinstance", ZmregError)  # for pytest: see api/refs.py
 
 # A wait this short is not worth telling the node that the CPU is free.
 _BLOCKED_AFTER_S = 0.001
@@ -283,7 +286,10 @@ class Client(Station):
                 entry.unlisten(waiter.finish)
                 if self.closed is not None:
                     raise self.closed
-            raise GetTimeoutError(f"the object was not there within {timeout} s; the work goes on", timeout_s=timeout)
+            raise GetTimeoutError(
+                f"the object was not there within {timeout} s; the work goes on (zmreg.why(ref) tells about it)",
+                timeout_s=timeout,
+            )
 
     def arrive(self, object_id: bytes) -> Entry:
         """The entry of a ref that was just unpickled here."""

@@ -45,12 +45,12 @@ class Copying:
         Nodes that are asked at once for one object get it from each other (core/serving.py). Entries that are not
         stored are left out. ClusterError when our own node is gone.
         """
-        station, order = self._station, list(wanted)
+        station, given = self._station, list(wanted)
         pairs: list[tuple[Entry, bytes]] = []
         words: list[tuple[bytes, Message]] = []
         with station.shield():
             with station.lock:
-                for entry, node in order:
+                for entry, node in given:
                     if entry.state == STORED and isinstance(stored := entry.value, Stored):
                         pairs.append((entry, node))
                         words.append((node, Replicate(stored.object_id, stored.nbytes, stored.holder)))

@@ -54,6 +54,8 @@ class Metering:
         self._telling = threading.Lock()
         self._meters = Meters()
         self._kept: dict[Source, Callable[[], object]] = {}
+        self._failed: set[Source] = set()
+        """Those of which the log says that they have raised."""
         self._metered: Station | None = None
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
@@ -105,7 +107,7 @@ class Metering:
                 changed = list(self._meters.changes())
                 sources, refused = list(self._kept), self._meters.refused()
             for source in sources:
-                changed += source()
+                changed += self._told_by(source)
             if self._metered is station:
                 changed += own_figures(station)
             if refused:
@@ -115,6 +117,16 @@ class Metering:
                 if station.closed is None:
                     for message in messages:
                         station.tell_node(message)
+
+    def _told_by(self, source: Source) -> list[Family]:
+        """Nothing when it raises, which is said once in the log: all others have something to tell as well."""
+        try:
+            return list(source())
+        except Exception:
+            if source not in self._failed:
+                self._failed.add(source)
+                log.exception("%r has raised when it was asked for metrics: what it counts is missing", source)
+            return []
 
     def leave(self, client: Client) -> None:
         """The process leaves its cluster: all is told. In another one it begins at zero."""
@@ -129,6 +141,7 @@ class Metering:
             self._metered = self._thread = None
             self._over = threading.Event()
             kept, self._kept = self._kept, {}
+            self._failed.clear()
         for forget in kept.values():
             forget()
 

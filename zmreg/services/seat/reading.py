@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final
 
-from zmreg.model.errors import GetTimeoutError, ObjectLostError
+from zmreg.model.errors import GetTimeoutError, ObjectLostError, ZmregError
 from zmreg.services.seat.entries import Entry, Stored
 from zmreg.services.seat.shelf import PinTicket
 from zmreg.wire import payload
 
 if TYPE_CHECKING:
     from zmreg.services.seat.client import Client
+
+__tracebackhide__ = methodcaller("errisinstance", ZmregError)  # for pytest: see api/refs.py
 
 # What is in the store is there: even a poll (timeout=0) gives the node this long to say where.
 _PIN_S: Final = 1.0

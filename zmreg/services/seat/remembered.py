@@ -44,14 +44,18 @@ def _answer(seat: Station, request: int, topic: str, key: str) -> None:
     with seat.lock:
         if seat.closed is not None:
             return
-        found: Any
-        if topic == CALLS:
-            found = told(facts_of(seat.past).each, time.monotonic(), int(key))
-        else:
-            number = number_of(seat, key)
-            made = None if number is None else reason(seat, number)
-            found = {"Made": made, "Runs": _runs(seat, bytes.fromhex(key)) if len(key) == 32 else None}
-        seat.tell_node(Looked(request, batches.pack_plain(found)))
+        past = seat.past.copy()
+        runs = _runs(seat, bytes.fromhex(key)) if topic == WHY and len(key) == 32 else None
+    found: Any
+    if topic == CALLS:
+        found = told(facts_of(past).each, time.monotonic(), int(key))
+    else:
+        number = number_of(seat, key)
+        found = {"Made": None if number is None else reason(seat, number), "Runs": runs}
+    body = batches.pack_plain(found)
+    with seat.lock:
+        if seat.closed is None:
+            seat.tell_node(Looked(request, body))
 
 
 def _runs(seat: Station, task_id: bytes) -> dict[str, Any] | None:

@@ -294,10 +294,10 @@ class Station:
 
     def flush(self) -> None:
         """Send every batch that collects; what was submitted was so by now. Under the lock."""
-        self.past.mark(self.tasks.next_number, time.monotonic())
-        dirty = self.dirty
-        while dirty:
-            dirty.pop().flush()
+        if self.past.marked < (number := self.tasks.next_number):
+            self.past.mark(number, time.monotonic())
+        while self.dirty:
+            self.dirty.pop().flush()
 
     def _turn(self) -> None:
         self._turns += 1

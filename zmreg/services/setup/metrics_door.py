@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import io
+import logging
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -26,11 +29,13 @@ from zmreg.services.setup.observer import Observer
 from zmreg.services.setup.sessions import read_word
 from zmreg.telemetry.exposition import CONTENT_TYPE
 
+log = logging.getLogger("zmreg.metrics")
+
 PATH: Final = "/metrics"
 # Who asks oftener gets the same once more: no number of those who ask is a load on a node.
 FRESH_S: Final = 1.0
 MOST_AT_ONCE: Final = 16
-# For the whole of a request's first line and each of its headers.
+# For the whole of a request, however slowly it comes; and once more for the answer.
 READ_S: Final = 5.0
 TOKEN_LENGTH: Final = 16
 _OTHERS: Final = 0o077
@@ -82,8 +87,6 @@ class MetricsDoor(ThreadingHTTPServer):
                 "--token-file FILE, or listen on 127.0.0.1"
             )
         if ":" in host:
-            import socket  # late: most listen on IPv4
-
             self.address_family = socket.AF_INET6
         self.asker = _Asker(scrape)
         self.token = token.encode()
@@ -125,11 +128,37 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+class _Hasty(io.RawIOBase):
+    """What comes by a connection within so many seconds; then TimeoutError."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection = connection
+        self._until = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As much as there is."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request takes too long to come")
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: MetricsDoor
     server_version = "zmreg"
     sys_version = ""
     timeout = READ_S
+
+    def setup(self) -> None:
+        """Read with a limit for all of it, not one for each packet: who is slow has one of few places."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_Hasty(self.connection, self.timeout))
 
     def do_GET(self) -> None:
         """The one thing there is."""
@@ -137,9 +166,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(*wrong)
             return
         try:
-            self._answer(200, self.server.asker.text(), CONTENT_TYPE)
+            text = self.server.asker.text()
         except ClusterError as error:
             self._answer(503, f"{error}\n")
+        except Exception as error:
+            log.exception("metrics could not be told")
+            self._answer(503, f"metrics could not be told ({type(error).__name__}); the log says why\n")
+        else:
+            self._answer(200, text, CONTENT_TYPE)
 
     do_HEAD = do_GET
 
@@ -162,6 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
         body = text.encode("utf-8", "replace")
+        self.connection.settimeout(self.timeout)  # of all that is sent by one call
         self.send_response(status)
         headers = {
             "Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store",

@@ -76,9 +76,12 @@ class Yielding:
             yielder.close()
 
     def _note(self, task_id: bytes, taken: int, wanted: int) -> None:
+        """Each message says one thing, and unsays none: who waits may be told of before the last of what was taken."""
+        taken_before, wanted_before = self.early.pop(task_id, (0, 0))
         if len(self.early) >= _EARLY:
             del self.early[next(iter(self.early))]
-        self.early[task_id] = taken, wanted
+        is_closed = _CLOSED in (taken, taken_before)
+        self.early[task_id] = _CLOSED if is_closed else max(taken, taken_before), max(wanted, wanted_before)
 
     def capped(self, flow: tuple[int, int, int], cap: int, wanted: int) -> CappedOutflow:
         """One of the actor's generators, which have a bound together. `flow`: as for any."""

@@ -49,7 +49,8 @@ def timeline(output: Path, address: str | None, key: str | None) -> None:
     else:
         output.write_text(text)
         calls = sum(len(each.facts) for each in found.owned)
-        click.echo(f"{calls} calls of {len(found.owned)} processes: {output}", err=True)
+        hint = "" if calls else "; a program is asked while it runs, or calls zmreg.timeline() before it ends"
+        click.echo(f"{calls} calls of {len(found.owned)} processes: {output}{hint}", err=True)
     _say_silent(found.silent)
 
 
@@ -72,7 +73,7 @@ def summary(address: str | None, key: str | None, as_json: bool) -> None:
     elif rows:
         click.echo(table(rows, tuple(rows[0])))
     else:
-        click.echo("no process of this cluster remembers a call that is over")
+        click.echo("no process of this cluster remembers a call that is over; a program is asked while it runs")
     _say_silent(found.silent)
 
 

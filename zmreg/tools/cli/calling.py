@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,11 +67,16 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def value_of(text: str) -> Any:
-    """A word of the command line: JSON where it is, else the text."""
+    """A word of the command line: JSON where it is, else the text. UsageError for what begins as JSON and is none."""
     try:
         return json.loads(text, parse_constant=_no_constant)
-    except ValueError:
-        return text
+    except ValueError as error:
+        if text.lstrip()[:1] not in ("[", "{", '"'):
+            return text
+        as_text = shlex.quote(json.dumps(text))
+        raise click.UsageError(
+            f"{text} begins as JSON, and is none: {error}; as a text it is given as {as_text}"
+        ) from None
 
 
 def _no_constant(name: str) -> None:
@@ -147,8 +153,9 @@ def call(
 ) -> None:
     """Call a function by its name, and print what it returns.
 
-    An ARGUMENT is JSON where it parses, else text; NAME=VALUE is a keyword. Without --json a text is printed as it is
-    and all else as Python shows it; with --json what JSON does not have becomes what is nearest to it.
+    An ARGUMENT is JSON where it parses, else text; NAME=VALUE is a keyword. A text that begins as JSON does ([, {
+    or ") is given in quotes: '"[draft]"'. Without --json a text is printed as it is and all else as Python shows it;
+    with --json what JSON does not have becomes what is nearest to it.
 
     Example: zmreg call mean '[20.1, 20.5, 21.0]' digits=2 --locs dataset-1
     """

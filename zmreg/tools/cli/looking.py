@@ -31,8 +31,9 @@ _FORKED = "_become_worker"
 def stack(what: str | None, address: str | None, key: str | None, as_json: bool) -> None:
     """Show where the Python threads of workers, programs and nodes are. ID is a pid, or an id as lists show it.
 
-    A process is asked, and answers on a thread of its own; one that cannot, as its main thread is in C code that keeps
-    Python's lock, is shown all the same. Processes that are at the same place are shown once. Innermost frames first.
+    A process is asked, and answers by itself; one that does not in time (it is busy, or waits in C code that keeps
+    Python's lock) is shown all the same, by a signal. Processes that are at the same place are shown once. Innermost
+    frames first.
 
     Example: zmreg stack 4711
     """
@@ -100,7 +101,7 @@ def _text(group: Sequence[Mapping[str, Any]]) -> str:
     heading += f"; {len(group)} at the same place)" if len(group) > 1 else ")"
     lines = [heading]
     if one["How"] == "signal" and one["Threads"]:
-        lines.append("  it did not answer by itself: a thread keeps Python's lock")
+        lines.append("  it did not answer in time: it was at this when a signal asked")
     if not one["Threads"]:
         lines.append(f"  no stacks: {one['Why'] or 'it has not answered'}")
     for name, frames in one["Threads"]:
