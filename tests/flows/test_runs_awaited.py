@@ -88,7 +88,7 @@ def test_W16_what_is_wrong_is_raised_and_what_fails_is_told() -> None:
     async def main() -> zmreg.RunResult:
         with pytest.raises(PhaseError, match="nowhere"):
             await zmreg.arun([Phase("a", fails, ["nowhere"])])
-        with pytest.raises(TypeError, match="no option 'colour'"):
+        with pytest.raises(TypeError, match="no argument 'colour'"):
             await zmreg.arun([Phase("a", fails)], colour="red")  # type: ignore[call-arg]
         return await zmreg.arun([Phase("a", fails)])
 
