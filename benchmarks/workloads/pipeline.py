@@ -140,7 +140,7 @@ WORKLOAD = Workload(
     floor=floor,
     needs=frozenset({Feature.PIPELINES}),
     targets=(
-        Target("here_3_per_s", 5.0, "bare"),
+        Target("here_3_per_s", 1.0, "bare"),
         Target("apart_3_per_s", 1.0, "bare"),
         Target("apart_3_per_s", 5.0, "ray"),
     ),
