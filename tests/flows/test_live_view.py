@@ -94,3 +94,23 @@ def test_phases_that_are_watched_show_items_and_stages(
     assert "items done 10 in 10 out" in last
     assert "pipe done" in last and "pipe/twice done 5 in 5 out" in last and "bad failed" in last
     assert not watching()
+
+
+def test_a_pipeline_tells_those_who_listen_that_it_began_and_how_it_ended(cluster: object) -> None:
+    with zmreg.subscribe("pipeline.#") as events:
+        runs = [
+            (Pipeline() | twice).stream([1, 2]),
+            (Pipeline() | twice | zmreg.stage(twice, concurrency=2)).stream([1, 2]),
+            (Pipeline() | (lambda x: 1 / x)).stream([0]), (Pipeline() | twice).stream(iter(int, 1)),
+        ]  # fmt: skip
+        assert list(runs[0]) == [2, 4] and list(runs[1]) == [4, 8]
+        with pytest.raises(zmreg.errors.PipelineError):
+            next(runs[2])
+        assert next(runs[3]) == 0
+        runs[3].close()
+        heard = dict(events.get(timeout=20) for _ in range(8))
+    assert heard[f"pipeline.{runs[1].id}.started"] == {"stages": ["twice", "twice_2"]}
+    ends = [heard[f"pipeline.{run.id}.ended"] for run in runs]
+    assert [end["status"] for end in ends] == ["completed", "completed", "failed", "stopped"]
+    assert "division by zero" in ends[2]["error"] and not ends[0]["error"]
+    assert [stage["items_out"] for stage in ends[1]["stages"]] == [2, 2]

@@ -1,1 +1,1 @@
-"""Seen while running: pipelines and runs as a table that is drawn anew, in a terminal, a notebook, or a log."""
+"""Seen while running: pipelines and runs as a live table, as figures for metrics, and as events."""

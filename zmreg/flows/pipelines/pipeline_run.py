@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from zmreg.core.flow_metrics import PipelineMetrics, StageMetrics
 from zmreg.core.pipelines import Segment, Topology
+from zmreg.flows.live.news import tell
 from zmreg.flows.pipelines.channel import Channel
 from zmreg.flows.pipelines.stages import DeadLetter, StageSpec
 from zmreg.model.record import Record
@@ -78,6 +80,11 @@ class PipelineRun:
         self._total = total
         self._sinks = tuple(plan.topology.sinks)
         self._view: LiveView | None = None
+        self.id = f"p{os.urandom(6).hex()}"
+        """In the topics of its events: `pipeline.<id>.started` and `.ended`."""
+        self._status = "stopped"
+        self._told = False
+        tell(self.id, "started", lambda: {"stages": list(plan.topology.stages)})
         self._ready: deque[tuple[str, Any]] = deque()
         self._kept: dict[str, list[Any]] | None = None
         self._failed: Exception | None = None
@@ -121,12 +128,26 @@ class PipelineRun:
         if self._failed is not None:
             raise self._failed
         try:
-            return self._flow.receive()
+            taken = self._flow.receive()
         except BaseException as error:
             if isinstance(error, Exception):  # Ctrl-C is none of it
                 self._failed = error
+                self._status = "failed"
             self.close()
             raise
+        if not taken and self._end.alive:
+            self._status = "completed"
+            self._tell_end()
+        return taken
+
+    def _tell_end(self) -> None:
+        if not self._told:
+            self._told = True
+            tell(self.id, "ended", self._how_it_went)
+
+    def _how_it_went(self) -> dict[str, Any]:
+        stages = [one.as_dict() for one in self._flow.metrics()]
+        return {"status": self._status, "error": str(self._failed or ""), "stages": stages}
 
     def raise_failure(self) -> None:
         """Of a flow that has ended. What came out before stays to be taken."""
@@ -210,6 +231,7 @@ class PipelineRun:
             finally:
                 if self._view is not None:
                     self._view.close()
+                self._tell_end()
 
     async def aclose(self) -> None:
         """The same, without holding up the event loop."""
