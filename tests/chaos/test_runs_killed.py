@@ -7,6 +7,7 @@ done being run again. A strike on each here; `make chaos` has fifty (ZMREG_CHAOS
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -159,8 +160,9 @@ def kill(cluster: LocalCluster, driver: Driver, where: Path, victim: str, chance
         cluster.add_node(**STAGE)
     else:
         found = writers_of(where) if victim == "sink" else workers_of(cluster)
-        if found:  # there may be none yet, or none any more
-            chance.choice(found).kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends by itself at this moment
+            if found:  # there may be none yet, or none any more
+                chance.choice(found).kill()
 
 
 def workers_of(cluster: LocalCluster) -> list[psutil.Process]:
