@@ -13,7 +13,7 @@ from zmreg.model import errors
 
 if TYPE_CHECKING:
     from zmreg import metrics
-    from zmreg.api.actors import ActorClass, ActorHandle, get_actor, kill, method
+    from zmreg.api.actors import ActorClass, ActorHandle, get_actor, kill
     from zmreg.api.afterwards import CallInfo, call_info, call_stack, processing, story, summary, timeline, why
     from zmreg.api.annotating import annotate
     from zmreg.api.calling import acall, call, describe, functions
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from zmreg.api.locations import has_what, rebalance, replicate, scatter, who_has
     from zmreg.api.logs import JsonLines, LogIds
+    from zmreg.api.methods import method, typed
     from zmreg.api.named import register, serve, withdraw
     from zmreg.api.plugins import register_worker_plugin, unregister_worker_plugin, upload_file
     from zmreg.api.pool import Pool
@@ -193,6 +194,7 @@ __all__ = [
     "summary",
     "sync",
     "timeline",
+    "typed",
     "unpublish_dataset",
     "unregister_worker_plugin",
     "upload_file",
@@ -235,7 +237,7 @@ __all__ = [
 # Where each name lives; the same for type checkers above. A test holds the two, and __all__, together.
 _HOMES = {
     "zmreg": ("metrics",),  # a module
-    "zmreg.api.actors": ("ActorClass", "ActorHandle", "get_actor", "kill", "method"),
+    "zmreg.api.actors": ("ActorClass", "ActorHandle", "get_actor", "kill"),
     "zmreg.api.afterwards": (
         "CallInfo",
         "call_info",
@@ -279,6 +281,7 @@ _HOMES = {
     ),
     "zmreg.api.logs": ("JsonLines", "LogIds"),
     "zmreg.api.locations": ("has_what", "rebalance", "replicate", "scatter", "who_has"),
+    "zmreg.api.methods": ("method", "typed"),
     "zmreg.api.named": ("register", "serve", "withdraw"),
     "zmreg.api.plugins": ("register_worker_plugin", "unregister_worker_plugin", "upload_file"),
     "zmreg.api.pool": ("Pool",),

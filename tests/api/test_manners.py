@@ -265,3 +265,148 @@ def test_C19_a_quiet_actor_prints_nothing_here(lines):
     actor.talks.remote().get(timeout=T)
     assert not lines()
     actor.close()
+
+
+# -- methods -----------------------------------------------------------------------------------------------------------
+
+
+class Shown:
+    def __init__(self, path: str):
+        self.path = path
+
+    def holds(self):
+        return holds.__wrapped__(self.path)
+
+    @zmreg.method(name="given")
+    def asks(self):
+        context = zmreg.get_runtime_context()
+        return title(), context.get_task_name(), context.get_task_function_name().rpartition(".")[2]
+
+    def plain(self):
+        return title()
+
+    @zmreg.method(quiet=True)
+    def hushed(self, text: str):
+        print(text)
+
+    def says(self, text: str):
+        print(text)
+
+    @zmreg.method(release=True, name="lets go", quiet=True)
+    def lets_go(self, text: str):
+        print(text)
+        first = title()
+        value = yield zmreg.put(len(text))
+        print(text)
+        return first, value
+
+    @zmreg.method(name="item")
+    def items(self):
+        yield title()
+
+
+def test_row8_a_method_is_named_in_lists_stacks_and_the_title_while_it_runs(tmp_path: Path):
+    path = tmp_path / "holds"
+    actor = zmreg.remote(Shown).options(_labels={"a": "b"}).remote(str(path))
+    plain = actor.plain.remote().get(timeout=T)
+    ref = actor.holds.options(name="shown").remote()
+    appears(path)
+    (row,) = [row for row in current().ask("tasks") if row["Type"] == "ACTOR_TASK" and row["Labels"] == {"a": "b"}]
+    assert row["Name"] == "shown", "with the actor's labels"
+    import zlib
+
+    from zmreg.wire import batches
+
+    stacks = batches.unpack_plain(zlib.decompress(current().ask("stacks", timeout=T)))
+    assert [stack["Task"] for stack in stacks if stack["Pid"] == row["Pid"]] == ["shown"]
+    Path(str(path) + ".go").touch()
+    assert ref.get(timeout=T) == "shown"
+    assert actor.asks.remote().get(timeout=T) == ("given", "given", "asks")
+    assert actor.asks.options(name="again").remote().get(timeout=T)[:2] == ("again", "again")
+    assert actor.lets_go.remote("abc").get(timeout=T) == ("lets go", 3)
+    assert [item.get(timeout=T) for item in actor.items.remote()] == ["item"]
+    assert actor.plain.batch([(), ()])[1].get(timeout=T) == plain
+    assert zmreg.get(actor.plain.options(name="one of many").batch([(), ()]), timeout=T) == ["one of many"] * 2
+    assert actor.plain.remote().get(timeout=T) == plain, "and what follows is called as before"
+    (row,) = [row for row in current().ask("tasks") if row["Labels"] == {"a": "b"}]
+    assert row["Name"] == "Shown"
+    hidden = actor.holds.options(enable_task_events=False).remote()
+    assert hidden.get(timeout=T) == plain
+    actor.close()
+
+
+@pytest.mark.parametrize("options", [{}, {"max_concurrency": 4}, {"concurrency_groups": {"io": 2}}], ids=str)
+def test_C19_what_a_quiet_method_prints_stays_in_the_log(lines, options):
+    actor = zmreg.remote(Shown).options if not options else lambda **more: zmreg.remote(**options)(Shown)
+    actor = actor(num_cpus=0).remote("")
+    actor.hushed.remote("hushed").get(timeout=T)
+    actor.hushed.options(quiet=False).remote("aloud").get(timeout=T)
+    zmreg.get(actor.says.options(quiet=True).batch([("hushed",), ("hushed",)]), timeout=T)
+    actor.says.remote("said").get(timeout=T)
+    assert actor.lets_go.remote("hushed").get(timeout=T)[1] == 6
+    if "concurrency_groups" in options:
+        actor.says.options(quiet=True, name="@~*=", concurrency_group="io").remote("hushed").get(timeout=T)
+    text = "".join(each.text for each in lines())
+    assert "aloud\n" in text and "said\n" in text and "hushed" not in text
+    actor.close()
+
+
+def test_C19_what_a_quiet_coroutine_of_an_actor_prints_stays_in_the_log(lines):
+    @zmreg.remote
+    class Talks:
+        @zmreg.method(quiet=True)
+        async def hushed(self):
+            print("hushed")
+            import asyncio
+
+            await asyncio.sleep(0)
+            print("hushed")
+            return title()
+
+        async def says(self):
+            print("said")
+
+    actor = Talks.remote()
+    refs = [ref for _ in range(3) for ref in (actor.hushed.remote(), actor.says.remote())]
+    zmreg.get(refs, timeout=T)
+    text = "".join(each.text for each in lines())
+    assert text.count("said\n") >= 1 and "hushed" not in text
+    actor.close()
+
+
+def test_row8_a_thousand_names_of_a_method_leave_nothing_behind():
+    class Counts:
+        def callees(self):
+            return len(current().callees)
+
+    actor = zmreg.remote(Counts).remote()
+    assert max(actor.callees.options(name=f"number {n}").remote().get(timeout=T) for n in range(300)) < 200
+    actor.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"quiet": 1}, TypeError), ({"name": 3}, TypeError), ({"release": 1}, TypeError), ({"batch": 1}, TypeError),
+        ({"max_task_retries": -2}, ValueError), ({"retry_exceptions": 3}, TypeError), ({"loud": True}, ValueError),
+        ({"concurrency_group": 1}, TypeError),
+    ],
+)  # fmt: skip
+def test_row42_options_of_a_method_are_checked_where_they_are_said(options, kind):
+    with pytest.raises(kind, match=next(iter(options))):
+        zmreg.method(**options)
+
+
+def test_row42_a_method_may_be_decorated_without_options():
+    class Plain:
+        @zmreg.method
+        def add(self, amount: int) -> int:
+            return amount + 1
+
+    assert Plain().add(1) == 2
+    handle = zmreg.remote(Plain).remote()
+    assert zmreg.typed(handle) is handle and zmreg.typed(handle).add.remote(1).get(timeout=T) == 2
+    handle.close()
+    for wrong in (lambda: zmreg.method(Plain.add, quiet=True), lambda: zmreg.method(3), lambda: zmreg.typed(Plain)):
+        with pytest.raises(TypeError, match="zmreg"):
+            wrong()

@@ -466,6 +466,24 @@ def test_row9_strategies_of_one_node(strategy):
     assert add.options(scheduling_strategy=strategy).remote(1).get(timeout=20) == 11
 
 
+def test_row9_a_node_that_is_none_of_a_private_cluster_is_told_at_once():
+    @zmreg.remote
+    class Somewhere:
+        def node(self) -> str:
+            return zmreg.get_runtime_context().get_node_id()
+
+    here = zmreg.get_runtime_context().get_node_id()
+    soft, hard = (zmreg.NodeAffinitySchedulingStrategy("ab12cd3400000000", soft=soft) for soft in (True, False))
+    assert add.options(scheduling_strategy=soft).remote(1).get(timeout=20) == 11
+    assert Somewhere.options(scheduling_strategy=soft).remote().node.remote().get(timeout=20) == here
+    with pytest.raises(zmreg.errors.UnschedulableError, match="node ab12cd3400000000, where it has to, is not in"):
+        add.options(scheduling_strategy=hard).remote(1).get(timeout=20)
+    with pytest.raises(zmreg.errors.ActorDiedError, match="ON:ab12cd3400000000"):
+        Somewhere.options(scheduling_strategy=hard).remote().node.remote().get(timeout=20)
+    with pytest.raises(ValueError, match="is no id of a node"):
+        zmreg.NodeAffinitySchedulingStrategy("ab12cd34ffffffff")
+
+
 def test_row9_an_unknown_strategy_is_a_value_error():
     with pytest.raises(ValueError, match="NEAREST"):
         add.options(scheduling_strategy="NEAREST")

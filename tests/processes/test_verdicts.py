@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from tests.processes.clusters import PATIENCE_S, ask, log_of, states, until, unt
 from tests.processes.test_cluster_strangers import Member, letter, member
 from tests.processes.test_head_restart import Restartable
 from zmreg.model.messages import Fenced, Join, KnownDead, NodeGone, TakesNothing
-from zmreg.services.head.ledger import FILE
 from zmreg.services.network.verdicts import EXIT_FENCED
 from zmreg.testing.cluster import LocalCluster, TestNode
 from zmreg.wire import codec
@@ -26,6 +24,12 @@ SILENCE_S = 2.0
 @zmreg.remote(locs={"b"}, num_cpus=0)
 def at_b():
     return "b"
+
+
+@zmreg.remote(locs={"c"}, num_cpus=0, max_retries=0)
+def stays_at_c(begun):
+    begun.touch()
+    time.sleep(600)
 
 
 @pytest.fixture
@@ -106,9 +110,10 @@ def test_fault9_a_node_that_was_declared_dead_by_the_last_head_hears_it_from_the
             until_state(made.head, node.node_id, "DEAD")
             until_state(b, node.node_id, "DEAD")
         made.kill()
-        with contextlib.closing(sqlite3.connect(made.state / FILE)) as database, database:
-            database.execute("DELETE FROM graves WHERE node = ?", (bytes.fromhex(d.node_id),))
-            database.execute("INSERT OR IGNORE INTO nodes VALUES (?)", (bytes.fromhex(d.node_id),))
+        buried = bytes.fromhex(d.node_id)
+        made.rewrite(
+            ("DELETE FROM graves WHERE node = ?", buried), ("INSERT OR IGNORE INTO nodes VALUES (?)", buried)
+        )  # fmt: skip
         made.start()
         made.until_followed()
         for node in (d, c):
@@ -120,7 +125,8 @@ def test_fault9_a_node_that_was_declared_dead_by_the_last_head_hears_it_from_the
 
 def test_fault9_a_node_that_was_away_while_the_head_came_back_is_told_when_it_asks(tmp_path: Path):
     """The next head has never met it: it has no record of it but the one in the question to be let in."""
-    made = Restartable(tmp_path, {"locs": {"c"}})
+    silence = {"dead_after_s": SILENCE_S}
+    made = Restartable(tmp_path, {"locs": {"c"}, **silence}, **silence)
     with made.cluster:
         _, _, c = made.cluster.nodes
         made.kill()
@@ -130,3 +136,42 @@ def test_fault9_a_node_that_was_away_while_the_head_came_back_is_told_when_it_as
         until(lambda: "did not come back" in log_of(made.b), "it is not given up", PATIENCE_S)
         made.cluster.signal_node(c.node_id, signal.SIGCONT)
         assert made.cluster.await_end(c.node_id, PATIENCE_S) == EXIT_FENCED
+
+
+def test_fault9_nodes_that_the_next_head_does_not_name_are_judged_because_others_name_them(tmp_path: Path):
+    """c was let in, and the head was killed before that was on its disk. Of d's death it has written, and was killed
+    before anybody heard of it. Both stand still: b waited for them for ever."""
+    silence = {"dead_after_s": SILENCE_S}
+    made = Restartable(tmp_path, {"locs": {"c"}, **silence}, {"locs": {"d"}, **silence}, **silence)
+    with made.cluster:
+        _, b, c, d = made.cluster.nodes
+        for node in (c, d):
+            made.cluster.signal_node(node.node_id, signal.SIGSTOP)
+        made.kill()
+        forget, bury = "DELETE FROM nodes WHERE node = ?", "INSERT INTO graves (node) VALUES (?)"
+        buried = bytes.fromhex(d.node_id)
+        made.rewrite((forget, bytes.fromhex(c.node_id)), (forget, buried), (bury, buried))
+        made.start()
+        for node in (c, d):
+            until_state(b, node.node_id, "DEAD")
+            made.cluster.signal_node(node.node_id, signal.SIGCONT)
+            assert made.cluster.await_end(node.node_id, PATIENCE_S) == EXIT_FENCED
+
+
+def test_fault9_what_died_while_a_node_was_away_from_the_next_head_is_gone_for_it_when_it_is_let_in(tmp_path: Path):
+    """It heard so in the answer that let it in, and nobody who waited there was told."""
+    made = Restartable(tmp_path, {"locs": {"c"}})
+    with made.cluster:
+        _, b, c = made.cluster.nodes
+        begun = tmp_path / "begun"
+        call = stays_at_c.remote(begun)
+        until(begun.exists, "it has not begun")
+        made.kill()
+        made.cluster.signal_node(b.node_id, signal.SIGSTOP)
+        head = made.start()
+        until_state(head, c.node_id, "ALIVE")
+        made.cluster.kill_node(c.node_id)
+        until_state(head, c.node_id, "DEAD")
+        made.cluster.signal_node(b.node_id, signal.SIGCONT)
+        with pytest.raises(zmreg.errors.WorkerDiedError):
+            call.get(timeout=PATIENCE_S)

@@ -128,9 +128,105 @@ RemoteCounter = zmreg.remote(Counter)
 
 def actors_are_made_and_called() -> None:
     counter = RemoteCounter.options(name="hits").remote(3)
+    assert_type(counter, zmreg.ActorHandle[Counter])
     counter.add.remote(1)
     zmreg.kill(counter)
+    with RemoteCounter.remote() as short_lived:
+        assert_type(short_lived, zmreg.ActorHandle[Counter])
+    assert_type(zmreg.remote(max_restarts=1)(Counter).remote(start=3), zmreg.ActorHandle[Counter])
     RemoteCounter(3)  # error
+
+
+def constructors_are_checked(remote: zmreg.ActorClass[Counter]) -> None:
+    RemoteCounter.remote("3")  # error
+    RemoteCounter.remote(3, 4)  # error
+    RemoteCounter.options(name="hits").remote(started=3)  # error
+    zmreg.remote(num_cpus=1)(Counter).remote("3")  # error
+    assert_type(remote.remote(3), zmreg.ActorHandle[Counter])
+
+
+class Typed:
+    @zmreg.method
+    def add(self, amount: int, twice: bool = False) -> int:
+        return amount + self.add(amount)
+
+    @zmreg.method(max_task_retries=2, quiet=True)
+    def name(self) -> str:
+        return str(self.add(1) + 1)
+
+    @zmreg.method
+    async def later(self, text: str) -> bytes:
+        return text.encode() + await self.later(text)
+
+    @zmreg.method(concurrency_group="io")
+    async def latest(self) -> bytes:
+        return await self.later("a")
+
+    @zmreg.method
+    def items(self, count: int) -> Iterator[int]:
+        yield from range(count)
+
+    @zmreg.method(_generator_backpressure_num_objects=2)
+    async def texts(self) -> AsyncIterator[str]:
+        yield self.name()
+
+    @zmreg.method(num_returns=2)
+    def pair(self) -> tuple[int, str]:
+        return self.add(1), self.name()
+
+    def plain(self, amount: int) -> int:
+        return self.add(amount, twice=True)
+
+
+def decorated_methods_have_types() -> None:
+    handle = zmreg.remote(Typed).remote()
+    actor = zmreg.typed(handle)
+    assert_type(actor, Typed)
+    assert_type(actor.add.remote(1), ObjectRef[int])
+    assert_type(actor.add.remote(amount=1, twice=True).get(), int)
+    assert_type(zmreg.get([actor.name.remote()]), list[str])
+    assert_type(actor.later.remote("a"), ObjectRef[bytes])
+    assert_type(actor.latest.options(quiet=True).remote(), ObjectRef[bytes])
+    assert_type(next(actor.items.remote(3)), ObjectRef[int])
+    assert_type(actor.texts.remote(), zmreg.ObjectRefGenerator[str])
+    assert_type(actor.add.batch([(1,), actor.add.delay(2, twice=True)]), list[ObjectRef[int]])
+    assert_type(actor.add.options(name="adds").remote(1), ObjectRef[int])
+    handle.plain.remote(1)
+    handle.pair.remote()
+    actor.add.remote("1")  # error
+    actor.add.remote(1, 2, 3)  # error
+    actor.add.remote(amuont=1)  # error
+    actor.add.delay("1")  # error
+    actor.ad.remote(1)  # error
+    actor.plain.remote(1)  # error
+    zmreg.typed(3)  # error
+
+
+def decorated_methods_are_methods(here: Typed) -> None:
+    assert_type(here.add(1), int)
+    assert_type(Typed.add(here, 1), int)
+    assert_type(list(here.items(2)), list[int])
+    here.add("1")  # error
+
+
+async def coroutine_methods_are_coroutines(here: Typed) -> None:
+    assert_type(await here.later("a"), bytes)
+    assert_type(await zmreg.typed(zmreg.remote(Typed).remote()).later.remote("a"), bytes)
+
+
+@zmreg.remote
+async def whispers(text: str) -> str:
+    return text.lower()
+
+
+@zmreg.remote(max_retries=0)
+async def hisses(text: str) -> str:
+    return text.lower()
+
+
+def async_functions_give_what_they_return() -> None:
+    assert_type(whispers.remote("A"), ObjectRef[str])
+    assert_type(hisses.remote("A"), ObjectRef[str])
 
 
 @zmreg.remote(max_restarts=1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from zmreg.api import batching, grouping
 from zmreg.api import options as opts
@@ -14,13 +14,13 @@ from zmreg.api.environments import equipped, portable, settled
 from zmreg.api.functions import Signature, several
 from zmreg.api.refs import ObjectRef
 from zmreg.api.strategies import strategy_of
-from zmreg.api.streams import ACTOR_BACKPRESSURE, BACKPRESSURE, check_returns, note_returns, streams
+from zmreg.api.streams import ACTOR_BACKPRESSURE, BACKPRESSURE, note_returns, streams
 from zmreg.model.errors import GetTimeoutError, PendingCallsLimitError
 from zmreg.model.specs import Shape, actor_shapes
 from zmreg.services.calling.acting import ActorOrder, create_actor, find_actor, kill_actor
 from zmreg.services.calling.calls import Template
-from zmreg.services.calling.kinds import OPTIONS, RELEASE, options_of
-from zmreg.services.calling.manners import mannered
+from zmreg.services.calling.kinds import RELEASE, options_of
+from zmreg.services.calling.manners import mannered, method_shown
 from zmreg.services.calling.submit import submit_actor_call
 from zmreg.services.seat.client import Client
 from zmreg.services.seat.entries import Entry
@@ -28,7 +28,19 @@ from zmreg.services.seat.seats import client
 from zmreg.services.worker.concurrency import MARK
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+
+MYPY = False
+"""mypy takes this for true. It and pyright find a constructor's parameters in two ways, and neither in the other's."""
+
+if TYPE_CHECKING:
+
+    class Built(Protocol[P]):
+        """Whatever is made with these arguments."""
+
+        def __init__(self, *args: P.args, **kwargs: P.kwargs) -> None: ...
+
 
 # Ray's names for what every actor can do, and what they are called on the wire.
 _SPECIAL = {
@@ -39,26 +51,6 @@ _SPECIAL = {
     "__zmreg_terminate__": "__zmreg_terminate__",
     "__zmreg_call__": "__zmreg_call__",
 }
-
-
-def method(**options: Any) -> Callable[[F], F]:
-    """Options of an actor's method (docs/settings.md).
-
-    `release=True`, on a generator: each `value = yield ref` lets go of the actor until the ref's value is there, and
-    the actor runs other calls meanwhile; what they change has changed when the method goes on. `return` ends the call.
-    `batch="name"`: that method does many calls of this one at once. It gets a list with a tuple of arguments for each
-    and returns a value for each; an exception among them is that call's error.
-    """
-    opts.check_names(options, opts.METHOD_OPTIONS, "an actor method")
-    check_returns(options)
-    if options.get("release"):
-        options = {**options, "num_returns": 1}
-
-    def mark(function: F) -> F:
-        setattr(function, OPTIONS, options)
-        return function
-
-    return mark
 
 
 class ActorMethod:
@@ -91,8 +83,7 @@ class ActorMethod:
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options."""
-        opts.check_names(options, opts.METHOD_OPTIONS, "an actor method")
-        check_returns(options)
+        opts.check_method_options(options)
         batching.check_override(options)
         grouping.check_group(options.get("concurrency_group"), self._handle._facts[6], self._name)
         return ActorMethod(self._handle, self._name, {**self._options, **options})
@@ -160,7 +151,8 @@ class ActorHandle(Generic[T]):
             )
 
     def _template(self, name: str, options: dict[str, Any]) -> Template:
-        target, own = _SPECIAL.get(name, name) + (RELEASE if options.get("release") else ""), self._facts[3].get(name)
+        target, own = _SPECIAL.get(name, name) + method_shown(options, name), self._facts[3].get(name)
+        target += RELEASE if options.get("release") else ""
         group = options.get("concurrency_group")
         if own is not options and group != (own or {}).get("concurrency_group"):
             target += MARK + (group or "")
@@ -203,10 +195,10 @@ class ActorHandle(Generic[T]):
         return of_actor(self)
 
 
-class ActorClass(Generic[T]):
+class ActorClass(Generic[T_co]):
     """A class whose instances live on workers. Made by `@zmreg.remote`."""
 
-    def __init__(self, cls: type[T], options: dict[str, Any]) -> None:
+    def __init__(self, cls: type[T_co], options: dict[str, Any]) -> None:
         self._cls = cls
         self._options = options
         self._methods = methods_of(cls)
@@ -229,7 +221,7 @@ class ActorClass(Generic[T]):
         self.__doc__ = cls.__doc__
         self.__wrapped__ = cls
 
-    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[T_co]:
         """Create an actor; returns a handle at once, the constructor runs later.
 
         Raises TypeError for arguments that do not fit, ActorExistsError (a ValueError) for a name that is taken.
@@ -276,11 +268,15 @@ class ActorClass(Generic[T]):
                 raise
             return found
         facts = (lifeline.object_id, self._cls.__name__, ordered, *order.facts)
-        handle: ActorHandle[T] = ActorHandle(facts, ObjectRef(lifeline))
+        handle: ActorHandle[T_co] = ActorHandle(facts, ObjectRef(lifeline))
         handle._signatures = self._signatures
         return handle
 
-    def options(self, **options: Any) -> ActorClass[T]:
+    if TYPE_CHECKING and not MYPY:  # by the type of `self`, for pyright
+
+        def remote(self: ActorClass[Built[P]], *args: P.args, **kwargs: P.kwargs) -> ActorHandle[T_co]: ...
+
+    def options(self, **options: Any) -> ActorClass[T_co]:
         """The same class with other options; the original stays as it is."""
         if "concurrency_groups" in options:
             raise ValueError(
@@ -305,6 +301,15 @@ class ActorClass(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<ActorClass {self.__name__}>"
+
+
+if TYPE_CHECKING:
+
+    class ActorMaker(ActorClass[T_co], Generic[P, T_co]):
+        """How mypy sees an actor class that it has met as a class, with its constructor's parameters."""
+
+        def remote(self, *args: P.args, **kwargs: P.kwargs) -> ActorHandle[T_co]: ...
+        def options(self, **options: Any) -> ActorMaker[P, T_co]: ...
 
 
 def methods_of(cls: type) -> dict[str, dict[str, Any]]:

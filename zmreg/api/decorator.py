@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from zmreg.api import options as opts
@@ -13,11 +13,20 @@ from zmreg.api.functions import RemoteFunction
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 if TYPE_CHECKING:
+    from zmreg.api.actors import ActorMaker
     from zmreg.api.functions import GeneratorFunction
 
     Items = Iterator[T] | AsyncIterator[T]
+
+    class AnyClass(Protocol[P, T_co]):
+        """A class, as mypy sees it, with its constructor's parameters; pyright takes the overload below it."""
+
+        @property
+        def __mro__(self) -> tuple[type, ...]: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
 
 
 class Decorator(Protocol):
@@ -25,17 +34,25 @@ class Decorator(Protocol):
 
     # A class is a callable too, so these overlap: the first that fits counts, and classes come first.
     @overload
+    def __call__(self, target: AnyClass[P, T]) -> ActorMaker[P, T]: ...  # type: ignore[overload-overlap]
+    @overload
     def __call__(self, target: type[T]) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, target: Callable[P, Items[R]]) -> GeneratorFunction[P, R]: ...
+    @overload
+    def __call__(self, target: Callable[P, Coroutine[Any, Any, R]]) -> RemoteFunction[P, R]: ...
     @overload
     def __call__(self, target: Callable[P, R]) -> RemoteFunction[P, R]: ...
 
 
 @overload
-def remote(target: type[T]) -> ActorClass[T]: ...  # type: ignore[overload-overlap]  # as above
+def remote(target: AnyClass[P, T]) -> ActorMaker[P, T]: ...  # type: ignore[overload-overlap]  # as above
+@overload
+def remote(target: type[T]) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
 @overload
 def remote(target: Callable[P, Items[R]]) -> GeneratorFunction[P, R]: ...
+@overload
+def remote(target: Callable[P, Coroutine[Any, Any, R]]) -> RemoteFunction[P, R]: ...
 @overload
 def remote(target: Callable[P, R]) -> RemoteFunction[P, R]: ...
 @overload

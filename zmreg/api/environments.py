@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from zmreg.api.strategies import PlacementGroupSchedulingStrategy
-from zmreg.model.specs import BUNDLE, GROUP, Shape, grouped
+from zmreg.model.specs import BUNDLE, ENV, GROUP, PROCESS, Shape, grouped
 from zmreg.services.worker.environments import Environment, Equipped, Membership, Package
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def prepared(seat: Client, given: Any) -> Environment:
     `env_vars` are added to ours one by one; a `working_dir` or `py_modules` stands in the place of ours.
     Raises as `check_env`, ValueError for a package that is too large, OSError for one that cannot be read.
     """
-    checked, base = check_env(given), without_group(seat.environment)
+    checked, base = check_env(given), inherited(seat.environment)
     if checked is None or isinstance(checked, Environment):
         return base if checked is None else joined(base, checked.variables, checked.working_dir, checked.modules)
     variables = tuple(checked.get("env_vars", {}).items())
@@ -129,15 +129,16 @@ def joined(
     working_dir: Package | None = None,
     modules: tuple[Package, ...] = (),
     group: Membership | None = None,
+    process: str = "",
 ) -> Environment:
-    """`base` with these over it, of its job, and in this placement group, or in none."""
+    """`base` with these over it, of its job, and in this placement group and this process, or in none."""
     both = tuple(sorted({**dict(base.variables), **dict(variables)}.items()))
     working_dir, modules = working_dir or base.working_dir, modules or base.modules
     digests = [working_dir.digest if working_dir else "", *(each.digest for each in modules)]
     member = (group.group_id, group.captures) if group is not None else None
-    text = repr((both, digests, member)).encode(errors="surrogateescape")
-    content = blake2b(text, digest_size=8).hexdigest() if both or any(digests) or member else ""
-    return Environment(base.job + content, both, working_dir, modules, group, base.job)
+    text = repr((both, digests, member, process)).encode(errors="surrogateescape")
+    content = blake2b(text, digest_size=8).hexdigest() if both or any(digests) or member or process else ""
+    return Environment(base.job + content, both, working_dir, modules, group, base.job, process)
 
 
 def _package(seat: Client, source: Path, excludes: tuple[str, ...], inside: str) -> Package:
@@ -153,9 +154,9 @@ def _package(seat: Client, source: Path, excludes: tuple[str, ...], inside: str)
     return Package(digest, str(source), ObjectRef(known))
 
 
-def without_group(env: Environment) -> Environment:
-    """The same outside of any placement group."""
-    return joined(env, group=None) if env.group is not None else env
+def inherited(env: Environment) -> Environment:
+    """What of it is for calls from there, too: neither the placement group nor the name of the process."""
+    return joined(env) if env.group is not None or env.process else env
 
 
 def settled(seat: Client, shape: Shape, options: Mapping[str, Any]) -> tuple[Shape, Environment]:
@@ -168,6 +169,9 @@ def settled(seat: Client, shape: Shape, options: Mapping[str, Any]) -> tuple[Sha
     member, index = _membership(seat, strategy)
     if member is not None:
         shape, env = in_group(shape, member, index), joined(env, group=member)
+    if process := options.get("process"):
+        env = joined(env, group=member, process=process)
+        shape = shape.with_terms({ENV: env.key, PROCESS: process})
     return shape, env
 
 

@@ -82,7 +82,7 @@ class Body:
         """How the function is called with these options. Raises SerializationError."""
         shape, env = settled(seat, opts.shape_of(options), options)
         if self._client is not seat or self._env != env.key:
-            shipped = limited(self.function, self._max_calls)
+            shipped = limited(self.function, 0 if env.process else self._max_calls)
             shipment = self._shipped = define(seat, Equipped(shipped, env) if env.key else shipped)
             self._client, self._env = seat, env.key
         else:
@@ -150,7 +150,9 @@ class RemoteFunction(Generic[P, R]):
         if options.get("cache"):
             raise ValueError("cache belongs to the function: @zmreg.remote(cache=True), not options(cache=True)")
         opts.check_task_options(options)
-        return RemoteFunction(self._function, {**self._options, **options}, self._body)
+        both = {**self._options, **options}
+        opts.check_process(both)
+        return RemoteFunction(self._function, both, self._body)
 
     if not TYPE_CHECKING:  # so that checkers complain of the call before Python does
 

@@ -12,7 +12,7 @@ from zmreg.api.streams import ACTOR_BACKPRESSURE, BACKPRESSURE, check_returns
 from zmreg.model.policy import Policy
 from zmreg.model.record import Terms
 from zmreg.model.specs import LABEL, PRIORITY, Shape
-from zmreg.services.calling.manners import check_manner
+from zmreg.services.calling.manners import NAME_CHARS, check_manner
 
 TASK_OPTIONS: dict[str, Any] = {
     "num_cpus": None,
@@ -34,6 +34,7 @@ TASK_OPTIONS: dict[str, Any] = {
     "runtime_env": None,
     "label_selector": None,
     "priority": 0,
+    "process": None,
     "cache": False,
     "policy": None,
 }
@@ -62,6 +63,7 @@ ACTOR_OPTIONS: dict[str, Any] = {
     "runtime_env": None,
     "label_selector": None,
     "priority": 0,
+    "process": None,
 }
 METHOD_OPTIONS: dict[str, Any] = {
     "num_returns": None,
@@ -69,6 +71,7 @@ METHOD_OPTIONS: dict[str, Any] = {
     "max_task_retries": None,
     "retry_exceptions": None,
     "name": None,
+    "quiet": False,
     "enable_task_events": True,
     "concurrency_group": None,
     "release": False,
@@ -111,6 +114,7 @@ def check_task_options(options: Mapping[str, Any]) -> None:
     check_manner(options)
     shape_of(options)
     check_env(options.get("runtime_env"))
+    check_process(options)
     check_returns(options)
     _check_count(options, "max_retries", least=-1)
     _check_count(options, "max_calls", least=0)
@@ -135,6 +139,7 @@ def check_actor_options(options: Mapping[str, Any]) -> None:
     check_manner(options)
     shape_of(options)
     check_env(options.get("runtime_env"))
+    check_process(options)
     check_returns(options)
     for count in ("max_restarts", "max_task_retries", "max_pending_calls"):
         _check_count(options, count, -1)
@@ -149,6 +154,33 @@ def check_actor_options(options: Mapping[str, Any]) -> None:
         raise ValueError("get_if_exists=True needs name=...")
     if options.get("lifetime") not in (None, "detached", "non_detached"):
         raise ValueError(f"lifetime={options['lifetime']!r}: use None or 'detached'")
+
+
+def check_method_options(options: Mapping[str, Any]) -> None:
+    """TypeError or ValueError for values no method of an actor can have."""
+    check_names(options, METHOD_OPTIONS, "an actor method")
+    check_manner(options)
+    check_returns(options)
+    _check_count(options, "max_task_retries", -1)
+    exceptions_of(options.get("retry_exceptions"))
+    for name in ("name", "concurrency_group", "batch"):
+        if not isinstance(value := options.get(name), (str, type(None))):
+            raise TypeError(f"{name} must be a str, not {value!r:.80}")
+    if not isinstance(options.get("release", False), bool):
+        raise TypeError(f"release must be a bool, not {options['release']!r:.80}")
+
+
+def check_process(options: Mapping[str, Any]) -> None:
+    """TypeError, ValueError for a `process` that is no name, or cannot stay."""
+    name = options.get("process")
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise TypeError(f"process must be a str, not {name!r:.80}")
+    if not 0 < len(name) <= NAME_CHARS or "\0" in name:
+        raise ValueError(f"process={name!r:.100}: the name of a process has 1 to {NAME_CHARS} characters")
+    if options.get("max_calls"):
+        raise ValueError("max_calls ends the process, and process= has it stay for others: give one of them")
 
 
 def _check_count(options: Mapping[str, Any], name: str, least: int) -> None:

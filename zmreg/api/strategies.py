@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from zmreg.model.ids import PROCESS_ID_BYTES
+from zmreg.model.ids import PROCESS_ID_BYTES, node_of
 from zmreg.model.record import Wish
 from zmreg.model.specs import LABEL, ON, SPREAD, TRY, WISH
 
@@ -25,7 +25,8 @@ class NodeAffinitySchedulingStrategy(Wish):
 
     def __post_init__(self) -> None:
         try:
-            wrong = len(bytes.fromhex(self.node_id)) != PROCESS_ID_BYTES
+            node = bytes.fromhex(self.node_id)
+            wrong = len(node) != PROCESS_ID_BYTES or node_of(node) != node
         except (TypeError, ValueError):
             wrong = True
         if wrong:

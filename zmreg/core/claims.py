@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from zmreg.core import labels
+from zmreg.core import houses, labels
 from zmreg.core.devices import Devices
 from zmreg.core.effects import LeaseEffect, StopWorker
 from zmreg.core.lease_plan import Queue
 from zmreg.core.racks import Racks
-from zmreg.core.seats import Claim, Seats
+from zmreg.core.seats import Claim, Seat, Seats
 from zmreg.model.ids import PROCESS_ID_BYTES, owner_of
-from zmreg.model.specs import CPU, ENV, GPU, NEAR, ON, PRIORITY, TRY, UNIT, Shape
+from zmreg.model.specs import CPU, ENV, GPU, NEAR, ON, PRIORITY, PROCESS, TRY, UNIT, Shape
 
 # Distinct shapes remembered to recognise one seen before; a node sees a handful.
 _SHAPES_KEPT: Final = 1_000
@@ -82,7 +82,7 @@ class Claims:
     def dismiss(self, worker: bytes) -> list[LeaseEffect]:
         """End a worker that nobody uses; nothing when somebody does. Another is started when one is needed."""
         seat = self._seats.by_worker.get(worker)
-        if seat is None or seat.claim is not None or seat.stopping:
+        if seat is None or seat.claim is not None or seat.stopping or seat.lodgers:
             return []
         self._seats.stop(seat)
         return [StopWorker(worker)]
@@ -95,10 +95,21 @@ class Claims:
         """No program whose id begins so lives any more: nobody else gets the idle workers that have served it. Whoever
         waits is served with the next input."""
         effects: list[LeaseEffect] = []
+        for seat in [each for each in self._seats.houses.values() if each.env.startswith(prefix.hex())]:
+            seat.deserted = True
+            effects += self._leave_house(seat)
         for seat in self._seats.of_jobs(prefix.hex()):
-            self._seats.stop(seat)
-            effects.append(StopWorker(seat.worker))
+            if not seat.is_house:
+                self._seats.stop(seat)
+                effects.append(StopWorker(seat.worker))
         return effects
+
+    def _leave_house(self, house: Seat | None) -> list[LeaseEffect]:
+        """Somebody has left it, or its program has: it ends when it was the last one."""
+        if house is None or not houses.is_deserted(house):
+            return []
+        self._seats.stop(house)
+        return [StopWorker(house.worker)]
 
     def _held_up(self) -> bool:
         """Memory is short, and something runs that will end or be ended: who waits gets nothing before that."""
@@ -133,6 +144,7 @@ class Claims:
         claim = Claim(owner, actor_id, place, hold, 0, 0, self.fits_node(place), self._seats.next_serial())
         if place.terms:
             claim.env, claim.priority = place.term(ENV), int(place.term(PRIORITY) or 0)
+            claim.named = bool(place.term(PROCESS))
             self._seats.mixed = self._seats.mixed or bool(claim.env)
         if actor_id is None and not place.resources:
             claim.most_running = max(1, self._total.get(CPU, 0) // UNIT) * _FREE_LEASES_A_CPU
@@ -146,14 +158,25 @@ class Claims:
         claim.count = count
 
     def _close(self, claim: Claim) -> list[LeaseEffect]:
-        """Nobody wants it any more. Its workers are stopped: they are busy with what nobody wants, or stateful."""
+        """Nobody wants it any more. Its workers are stopped: they are busy with what nobody wants, or stateful. A house
+        is stateful for others: it stays, and what it is busy with is done first."""
         claim.count = 0
-        workers = list(claim.seats)
-        for worker in workers:
-            self._seats.stop(self._seats.by_worker[worker])
+        effects: list[LeaseEffect] = []
+        for seat in list(claim.seats.values()):
+            if seat.is_house:
+                effects += self._come_home(seat)
+            else:
+                self._seats.stop(seat)
+                effects.append(StopWorker(seat.worker))
         self._forget_if_done(claim)
         self._queue.update(claim)
-        return [StopWorker(worker) for worker in workers]
+        return effects
+
+    def _come_home(self, seat: Seat) -> list[LeaseEffect]:
+        """A worker is nobody's from now on, and can be given again."""
+        self._seats.vacate(seat)
+        self._seats.rest(seat)
+        return self._leave_house(seat)
 
     def _drop(self, claim: Claim) -> None:
         """The claim was refused; what it holds, if anything, stays until returned."""

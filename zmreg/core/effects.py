@@ -14,6 +14,14 @@ class StartWorker(Record):
     """Start one worker process; answer with `worker_started` or `worker_start_failed`."""
 
 
+class StartLodger(Record):
+    """Have the process of `house` make one more worker in itself, under this id; answer with `worker_started` or
+    `lodger_failed`."""
+
+    worker: bytes
+    house: bytes
+
+
 class StopWorker(Record):
     """End this worker: idle and not needed, its owner is dead, or its actor is gone. Answer with `worker_died`."""
 
@@ -147,6 +155,6 @@ class ActorRefused(Record):
     taken_by: bytes = b""
 
 
-LeaseEffect = StartWorker | StopWorker | Granted | Recall | Hosted | Infeasible | CannotStart | AtCap | GroupUnknown
+LeaseEffect = StartWorker | StartLodger | StopWorker | Granted | Recall | Hosted | Infeasible | CannotStart | AtCap | GroupUnknown
 ActorEffect = HostActor | UnhostActor | Construct | RetireActor | KillWorker | TellActor | ActorCreated | ActorRefused
 Effect = LeaseEffect | ActorEffect

@@ -152,16 +152,19 @@ class Supply:
     An owner takes any idle one of its environment, else a new one. An actor takes only one that was never leased, so
     mostly a new one; at the cap it waits for one that is leaving, or an idle one that was leased leaves for it, coldest
     first. Not one that still owns unfinished tasks: it would stay until they are done, and be of no use to anybody.
-    Where there are several environments, an owner at the cap does as an actor does.
+    Where there are several environments, an owner at the cap does as an actor does. Who asks for a process by its name
+    takes that one, or, where it is not there, a new one, as the first of all who do.
     """
 
-    __slots__ = ("_leases", "_may_end", "_reserve", "_seats", "_used", "ending", "needed", "room")
+    __slots__ = ("_leases", "_may_end", "_opening", "_reserve", "_seats", "_used", "ending", "needed", "room")
 
     def __init__(self, seats: Seats, room: int, may_end: bool, leases: Iterable[tuple[bytes, Shape]]) -> None:
         self._seats = seats
         self._may_end = may_end
         self._leases = leases
         self._reserve: tuple[int, list[Seat]] | None = None
+        self._opening: set[str] = set()
+        """The named processes that are counted on as new ones."""
         self.room = room + len(seats.fresh)
         self._used: dict[str, int] = {}
         """By environment, how many idle ones that were leased are left."""
@@ -172,6 +175,11 @@ class Supply:
 
     def has(self, claim: Claim) -> bool:
         """Whether there is one more for `claim`, now or soon."""
+        if claim.named:
+            if claim.env in self._seats.houses:
+                return claim.owner is None or self.used_for(claim) > 0
+            if claim.env in self._opening:
+                return claim.owner is None
         if self.needed < self.room:
             return True
         if claim.owner is not None and (self.used_for(claim) > 0 or not self._seats.mixed):
@@ -196,6 +204,12 @@ class Supply:
 
     def take(self, claim: Claim) -> None:
         """Count on it, for `claim` alone. Only after `has`."""
+        if claim.named and (claim.env in self._seats.houses or claim.env in self._opening):
+            if claim.owner is not None:
+                self._used[claim.env] -= 1
+            return
+        if claim.named:
+            self._opening.add(claim.env)
         if claim.owner is not None and self.used_for(claim) > 0:
             self._used[claim.env] -= 1
         elif self.needed < self.room:
@@ -208,6 +222,13 @@ class Supply:
                 willing.pop()
                 self._used[seat.env] -= 1
                 self.ending.append(seat)
+
+    def comes_back(self, seat: Seat) -> None:
+        """A lease of this worker ends soon."""
+        if seat.is_house:
+            self._used[seat.env] = self._used.get(seat.env, 0) + 1
+        else:
+            self.room += 1
 
     def plan(self, queue: Queue, outlook: Outlook) -> list[LeaseEffect]:
         """Take one for each seat that could be put to use at once; AtCap, once, for owners whom the cap leaves without.
@@ -222,7 +243,7 @@ class Supply:
                     outlook.keep_back(claim, workers_possible=self.room + used > 0)
                     break
                 if not self.has(claim):
-                    if claim.owner is not None and not claim.at_cap_told:
+                    if claim.owner is not None and not claim.at_cap_told and self._may_help(claim):
                         claim.at_cap_told = True
                         told.append(AtCap(claim.owner, claim.place))
                     break
@@ -230,12 +251,21 @@ class Supply:
                 self.take(claim)
         return told
 
+    def _may_help(self, claim: Claim) -> bool:
+        """Whether its owner may run it by its own hands: of a named process that is this process alone."""
+        house = self._seats.houses.get(claim.env)
+        return not claim.named or (house is not None and house.worker == claim.owner)
+
     def _at_cap(self) -> tuple[int, list[Seat]]:
         """How many are leaving already, and the idle ones that could, warmest first."""
         if self._reserve is None:  # looked up late: it is rare, and there may be thousands of workers
             busy = {owner for owner, _ in self._leases}
-            leaving = sum(seat.stopping and seat.worker not in busy for seat in self._seats.by_worker.values())
-            willing = [seat for seat in reversed(self._seats.used.values()) if seat.worker not in busy]
+            processes = [seat for seat in self._seats.by_worker.values() if seat.house is None]
+            leaving = sum(seat.stopping and seat.worker not in busy for seat in processes)
+            willing = [
+                seat for seat in reversed(self._seats.used.values()) if seat.worker not in busy and not seat.lodgers
+            ]
+            willing.sort(key=lambda seat: not seat.is_house)  # those last: what they keep is of use to somebody
             self._reserve = (leaving, willing) if self._may_end else (0, [])
         return self._reserve
 
@@ -254,9 +284,10 @@ def without_hope(queue: Queue, seats: Seats) -> list[Claim]:
 class Lenders:
     """The leases that could be called back in one round of decisions, each once."""
 
-    __slots__ = ("_hopeless", "_seats")
+    __slots__ = ("_all", "_hopeless", "_seats")
 
     def __init__(self, seats: Seats) -> None:
+        self._all = seats.houses.values()
         self._seats = [seat for seat in seats.by_worker.values() if seat.yields and not seat.recalled]
         self._hopeless: set[int] = set()
 
@@ -281,6 +312,15 @@ class Lenders:
         candidates = [seat for seat in self._seats if seat.claim is not claim]
         holding = Counter(id(seat.claim) for seat in candidates)
         picked: list[Seat] = []
+        if claim.named and spare_workers < 1:  # where there is such a process, no other will do
+            homes = [seat for seat in self._all if seat.is_house and seat.env == claim.env]
+            if homes and (homes[0] not in candidates or not _may_lose(homes[0], claim, holding)):
+                return []
+            for seat in homes:
+                candidates.remove(seat)
+                holding[id(seat.claim)] -= 1
+                picked.append(seat)
+                trial.give(seat)
         while (lacking := trial.lacking(claim)) or spare_workers + len(picked) < 1:
             useful = [seat for seat in candidates if _helps(seat, lacking) and _may_lose(seat, claim, holding)]
             if not useful:
@@ -294,7 +334,7 @@ class Lenders:
 
 
 def _helps(seat: Seat, lacking: set[str]) -> bool:
-    return not lacking or any(name in lacking for name, _ in seat.charge())
+    return any(name in lacking for name, _ in seat.charge()) if lacking else not seat.is_house
 
 
 def _may_lose(seat: Seat, waiter: Claim, holding: Mapping[int, int]) -> bool:

@@ -6,7 +6,7 @@ those who have most when somebody who has less cannot be served.
 
 Invariants:
 - available = total - what the seats take; below zero only after `unblocked` took a CPU back.
-- workers + starting <= max_workers, stopping ones included.
+- workers + starting <= max_workers, stopping ones included, lodgers (core/houses.py) aside.
 - a lease is called back at most once; a stopped worker is never given again.
 - an actor gets a worker that was never leased: whoever kills it ends nothing else, no value that tasks have put either.
 """
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from zmreg.core import houses
 from zmreg.core.backoff import Backoff
 from zmreg.core.effects import (
     CannotStart,
@@ -25,13 +26,14 @@ from zmreg.core.effects import (
     Infeasible,
     LeaseEffect,
     Recall,
+    StartLodger,
     StartWorker,
     StopWorker,
 )
 from zmreg.core.graves import Graves
 from zmreg.core.holdings import Holdings
 from zmreg.core.lease_plan import Lenders, Supply, without_hope
-from zmreg.core.seats import Claim
+from zmreg.core.seats import Claim, Seat
 from zmreg.model.specs import CPU, GPU, GROUP, Shape, to_amount
 
 # After a failed start: 0.1 s, doubled up to 5 s. A pids limit or full memory does not end within milliseconds.
@@ -119,7 +121,11 @@ class LeaseBook(Holdings):
 
     def hosts(self) -> dict[bytes, bytes]:
         """{actor: its worker, or b"" while it waits for one}."""
-        return {actor_id: next(iter(claim.seats), b"") for actor_id, claim in self._actors.items()}
+        there = {
+            actor_id: next((each.worker for each in claim.seats.values() if not each.coming), b"")
+            for actor_id, claim in self._actors.items()
+        }
+        return there
 
     def returned(self, owner: bytes, worker: bytes) -> list[LeaseEffect]:
         """`owner` has nothing unfinished on `worker` and gives the lease back. A lease it does not hold is ignored."""
@@ -127,10 +133,9 @@ class LeaseBook(Holdings):
         if seat is None or seat.claim is None or seat.claim.owner != owner:
             return []
         claim = seat.claim
-        self._seats.vacate(seat)
-        self._seats.rest(seat)
+        left = self._come_home(seat)
         self._forget_if_done(claim)
-        return self._settle(claim)
+        return left + self._settle(claim)
 
     def prestart(self, count: int) -> list[LeaseEffect]:
         """Start `count` workers, as far as the cap allows, before anybody asks: the first call finds one."""
@@ -139,8 +144,9 @@ class LeaseBook(Holdings):
         return [StartWorker()] * count
 
     def worker_started(self, worker: bytes) -> list[LeaseEffect]:
-        if worker in self._seats.by_worker:
-            return []
+        known = self._seats.by_worker.get(worker)
+        if known is not None:
+            return self._has_come(known)
         self._starting = max(0, self._starting - 1)
         self._starts.succeeded()
         self._seats.admit(worker)
@@ -159,6 +165,26 @@ class LeaseBook(Holdings):
             self._drop(claim)
         return refused + self._settle()
 
+    def _has_come(self, lodger: Seat) -> list[LeaseEffect]:
+        if not lodger.coming:
+            return []
+        lodger.coming = False
+        self._starts.succeeded()
+        claim = lodger.claim
+        return [Hosted(claim.actor_id, lodger.worker, lodger.news())] if claim is not None and claim.actor_id else []
+
+    def lodger_failed(self, worker: bytes, reason: str) -> list[LeaseEffect]:
+        """It never came. As `worker_start_failed`: its actor still waits."""
+        seat = self._seats.by_worker.get(worker)
+        if seat is None:
+            return []
+        claim, house = seat.claim, seat.house
+        self._seats.remove(seat)
+        if claim is not None:
+            self._queue.update(claim)
+        self._starting += 1  # it was none of them, and is taken off below
+        return self._leave_house(house) + self.worker_start_failed(reason)
+
     def worker_died(self, worker: bytes) -> list[LeaseEffect]:
         """The process is gone, for whatever reason. What was wanted of it is still wanted, except by an actor."""
         seat = self._seats.by_worker.get(worker)
@@ -166,13 +192,14 @@ class LeaseBook(Holdings):
             return []
         claim = seat.claim
         self._seats.remove(seat)
+        left = self._leave_house(seat.house)
         if claim is None:
-            return self._settle()
+            return left + self._settle()
         if claim.actor_id is not None:
             self._actors.pop(claim.actor_id, None)
             claim.count = 0
         self._forget_if_done(claim)
-        return self._settle(claim)
+        return left + self._settle(claim)
 
     def owner_died(self, owner: bytes) -> list[LeaseEffect]:
         """Every lease of the process is free at once. Its workers are stopped: they may be deep in its tasks."""
@@ -219,7 +246,9 @@ class LeaseBook(Holdings):
             return ""
         if seat.stopping or seat.blocked:
             return "stopping" if seat.stopping else "blocked"
-        return "idle" if seat.claim is None else "leased" if seat.leased else "actor"
+        if seat.claim is None:
+            return "actor" if seat.lodgers else "idle"
+        return "leased" if seat.leased else "actor"
 
     def statistics(self) -> LeaseStatistics:
         seats, idle = self._seats.by_worker.values(), self._seats.idle
@@ -252,7 +281,7 @@ class LeaseBook(Holdings):
     def _wind_up(self) -> list[LeaseEffect]:
         effects: list[LeaseEffect] = []
         for seat in self._seats.by_worker.values():
-            if seat.claim is None and not seat.stopping:
+            if seat.claim is None and not seat.stopping and not seat.lodgers:
                 self._seats.stop(seat)
                 effects.append(StopWorker(seat.worker))
             elif seat.leased and not seat.recalled:
@@ -263,22 +292,31 @@ class LeaseBook(Holdings):
     def _grant(self) -> list[LeaseEffect]:
         effects: list[LeaseEffect] = []
         while (claim := self._next_served()) is not None:
-            seat = self._seats.occupy(claim)
+            if claim.named:
+                seat = houses.occupy(self._seats, claim, self.prefix)
+            else:
+                seat = self._seats.occupy(claim)
             self._queue.update(claim)
-            if claim.owner is not None:
+            if seat.coming and seat.house is not None:
+                effects.append(StartLodger(seat.worker, seat.house.worker))
+            elif claim.owner is not None:
                 effects.append(Granted(claim.owner, claim.hold, seat.worker, seat.news()))
             elif claim.actor_id is not None:
                 effects.append(Hosted(claim.actor_id, seat.worker, seat.news()))
         return effects
 
     def _next_served(self) -> Claim | None:
-        if not (self._seats.fresh or (self._seats.used and self._queue.has_leases)) or self._held_up():
+        seats = self._seats
+        if not (seats.fresh or seats.houses or (seats.used and self._queue.has_leases)) or self._held_up():
             return None  # no worker is free, or only such as no actor gets
         outlook, supply = self._outlook(), self._supply()
         for claim in self._queue:
             if not outlook.admits(claim):
                 outlook.keep_back(claim, workers_possible=True)
-            elif self._seats.fresh or (claim.owner is not None and supply.used_for(claim)):
+            elif claim.named and houses.is_ready(seats, claim):
+                if claim.owner is not None or not self._starts.pauses(self._now):
+                    return claim
+            elif not claim.named and (seats.fresh or (claim.owner is not None and supply.used_for(claim))):
                 return claim
             elif supply.has(claim):  # an actor's worker has to be started; a used one may have to make room for it
                 supply.take(claim)
@@ -287,7 +325,7 @@ class LeaseBook(Holdings):
 
     def _room(self) -> int:
         """How many workers may be under way at most, those starting included; only these during a pause."""
-        room = self._max_workers - len(self._seats)
+        room = self._max_workers - self._seats.processes()
         return min(room, self._starting) if self._starts.pauses(self._now) else room
 
     def _supply(self) -> Supply:
@@ -316,14 +354,15 @@ class LeaseBook(Holdings):
         for seat in self._seats.by_worker.values():
             if seat.recalled:
                 outlook.give(seat)
-                supply.room += 1
+                supply.comes_back(seat)
         for claim in self._queue:
             has_worker = supply.has(claim)
             if not (outlook.admits(claim) and has_worker):
                 called = lenders.call_back(claim, outlook, int(has_worker))
                 if not called:
                     continue
-                supply.room += len(called)
+                for seat in called:
+                    supply.comes_back(seat)
                 effects += [Recall(seat.owner, seat.worker) for seat in called]
             outlook.take(claim)
             supply.take(claim)

@@ -42,11 +42,13 @@ class Claim:
     priority: int = 0
     most_running: int | None = None
     """How many of its seats may be in use at a time, blocked ones aside."""
+    named: bool = False
+    """Of the one process that its environment's key stands for: see core/houses.py."""
 
     @property
     def missing(self) -> int:
         """Seats that it would be given now if there were no end of workers and resources."""
-        missing = self.count - len(self.seats)
+        missing = (min(self.count, 1) if self.named else self.count) - len(self.seats)
         if self.most_running is not None:
             running = sum(not seat.blocked for seat in self.seats.values())
             missing = min(missing, self.most_running - running)
@@ -82,6 +84,16 @@ class Seat:
     """Where these are from."""
     told: bool = False
     """It was given GPUs once, and has to hear when it has none."""
+    is_house: bool = False
+    """Its process has a name, and stays: core/houses.py."""
+    lodgers: int = 0
+    """Of a house: how many live in its process, those included that are about to."""
+    house: Seat | None = None
+    """Whose process it lives in."""
+    coming: bool = False
+    """A lodger that has not said yet that it is there."""
+    deserted: bool = False
+    """A house whose program has ended: it stays no longer than its lodgers."""
 
     @property
     def leased(self) -> bool:
@@ -134,7 +146,7 @@ class Seats:
     - an idle worker is in `fresh` or in `used`, never in both.
     """
 
-    __slots__ = ("_serial", "available", "by_worker", "fresh", "mixed", "racks", "used")
+    __slots__ = ("_serial", "available", "by_worker", "fresh", "houses", "lodgers", "mixed", "racks", "used")
 
     def __init__(self, total: Mapping[str, int]) -> None:
         self.available = dict(total)
@@ -144,6 +156,9 @@ class Seats:
         self.used: dict[bytes, Seat] = {}  # other idle ones; the last one is given first: its caches are the warmest
         self.mixed = False
         """Somebody has asked for an environment: not everybody can have every used worker from now on."""
+        self.houses: dict[str, Seat] = {}
+        """By environment: the processes that have a name."""
+        self.lodgers = 0
         self._serial = 0
 
     def __len__(self) -> int:
@@ -163,8 +178,16 @@ class Seats:
         return self._serial
 
     def pool(self) -> int:
-        """Workers that serve tasks now or are free to."""
-        return sum(seat.claim is None or seat.leased for seat in self.by_worker.values() if not seat.stopping)
+        """Workers that serve tasks now or are free to serve anybody's."""
+        return sum(
+            seat.leased or (seat.claim is None and not seat.is_house)
+            for seat in self.by_worker.values()
+            if not seat.stopping
+        )
+
+    def processes(self) -> int:
+        """How many there are. Lodgers have none of their own."""
+        return len(self.by_worker) - self.lodgers
 
     def used_in(self, env: str) -> int:
         """How many idle workers that were leased before serve calls in this environment."""
@@ -195,6 +218,11 @@ class Seats:
             used.pop(worker, None)
         else:
             worker, seat = (used or self.fresh).popitem()
+        return self.seat(seat, claim)
+
+    def seat(self, seat: Seat, claim: Claim) -> Seat:
+        """Give `claim` this worker, which is nobody's and among the idle ones no more. ValueError as above."""
+        worker = seat.worker
         seat.env = claim.env
         seat.idle_since = None
         seat.claim = claim
@@ -228,6 +256,7 @@ class Seats:
         seat.stopping = True
         seat.idle_since = None
         self._forget_idle(seat)
+        self._close_house(seat)
 
     def trim(self, now: float, idle_s: float, keep: int) -> list[bytes]:
         """Stop those idle for `idle_s` while the pool is over `keep`; a first look only notes `now`.
@@ -239,6 +268,8 @@ class Seats:
         for seat in [*self.used.values(), *self.fresh.values()]:
             if seat.idle_since is None:
                 seat.idle_since = now
+            elif seat.is_house:
+                continue
             elif spare > len(stopped) and now - seat.idle_since >= idle_s:
                 self.stop(seat)
                 stopped.append(seat.worker)
@@ -257,7 +288,16 @@ class Seats:
     def remove(self, seat: Seat) -> None:
         self.vacate(seat)
         self._forget_idle(seat)
+        self._close_house(seat)
+        seat.stopping = True
+        if seat.house is not None:
+            seat.house.lodgers -= 1
+            self.lodgers -= 1
         del self.by_worker[seat.worker]
+
+    def _close_house(self, seat: Seat) -> None:
+        if self.houses.get(seat.env) is seat:
+            del self.houses[seat.env]
 
     def _forget_idle(self, seat: Seat) -> None:
         (self.used if seat.used else self.fresh).pop(seat.worker, None)

@@ -26,6 +26,7 @@ from zmreg.model.actor_messages import (
     WatchActor,
 )
 from zmreg.model.ask_messages import Answer, Ask, CallersOf, LogLines, WhoseCalls
+from zmreg.model.debug_messages import DebugWord
 from zmreg.model.event_messages import Events, EventsTaken, PatternNews, Subscribe, Unsubscribe, WatchPatterns
 from zmreg.model.far_messages import ActorHosted, ActorUnplaceable, KillProcess, PlaceActor, TryNodes, UnplaceActor
 from zmreg.model.fetch_messages import FetchCredit, FetchObject, FetchRefused, FetchStop, FetchWait
@@ -362,8 +363,7 @@ class NeedDefinition(Sentence):
 
 
 class Steal(Sentence):
-    """owner -> worker: give back up to `count` of my tasks that you have not started, newest first. `riders`: also
-    those that take the result of a call of yours."""
+    """owner -> worker: give back up to `count` unstarted tasks, newest first; `riders`: also those on a call of yours."""
 
     KIND: ClassVar[int] = 32
     count: int
@@ -441,7 +441,7 @@ Message = (
     | FunctionRow | RegisterFunction | WithdrawFunction | WatchFunctions | FunctionNews
     | EndWorkers | WorkersEnded | AskRepeatable | Repeatable
     | Subscribe | Unsubscribe | WatchPatterns | PatternNews | Events | EventsTaken | StreamCredit | StreamClosed
-    | RunHere | RanHere | SetPlugin | TidyUp | GroupWord | Look | Looked | Measured
+    | RunHere | RanHere | SetPlugin | TidyUp | GroupWord | Look | Looked | Measured | DebugWord
 )  # fmt: skip
 
 CALLS_KIND = 100

@@ -29,6 +29,8 @@ NEAR: Final = "NEAR:"
 # Terms beside resources, locs and strategy.
 ENV: Final = "env"
 """The key of the environment (services/worker/environments.py) that a worker has to be in."""
+PROCESS: Final = "process"
+"""What its process is called: one for all of that name, in that environment, on a node (core/houses.py)."""
 PRIORITY: Final = "priority"
 """An int as text; without it 0."""
 LABEL: Final = "label:"
@@ -95,7 +97,7 @@ class Shape(Record):
     """Where, as far as it is asked for: "" is near the inputs, then here, then elsewhere; SPREAD; or ON, TRY or NEAR
     with a node's id (hex) behind it."""
     terms: Terms = ()
-    """What few ask for, sorted by name: see ENV, PRIORITY, LABEL, WISH."""
+    """What few ask for, sorted by name: see ENV, PROCESS, PRIORITY, LABEL, WISH."""
 
     def __eq__(self, other: object) -> bool:  # as a key of every pool and claim, it has these two spelled out
         return type(other) is Shape and (

@@ -44,6 +44,8 @@ class Board:
         finally:
             os.close(fd)
         self._stored = 0
+        self.of_all = b""
+        """What was said of all that runs here."""
 
     def show(self, task_id: bytes) -> None:
         """I begin this task (16 bytes)."""
@@ -55,11 +57,18 @@ class Board:
 
     def describe(self, task_id: bytes, note: bytes) -> None:
         """How this task (16 bytes), or with b"" all that runs here, is to be shown. What is too long is cut."""
+        if not task_id:
+            self.of_all = note
         note, head = note[:NOTE_BYTES], slice(_BYTES, _BYTES + _ID_BYTES)
         self._map[head] = _NO_ID
         self._map[_NOTE_AT : _NOTE_AT + len(note)] = note
         self._map[_NOTE_AT - 2 : _NOTE_AT] = len(note).to_bytes(2, "big")
         self._map[head] = task_id or _ALL
+
+    def restore(self) -> None:
+        """What was said of all that runs here, if anything was, is true again."""
+        if self.of_all:
+            self.describe(b"", self.of_all)
 
     def stored(self, object_id: bytes) -> None:
         """All bytes of this object are in the store."""

@@ -164,6 +164,11 @@ class Past:
         self.ends.append(end)
         self.noted += 1
 
+    @property
+    def count(self) -> int:
+        """Answers that are remembered."""
+        return self._count
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def copy(self) -> Past:
@@ -173,6 +178,17 @@ class Past:
         made.words, made.ends = self.words.copy(), self.ends.copy()
         made._count, made._bytes, made.marked, made.noted = self._count, self._bytes, self.marked, self.noted
         made.folds = self.folds
+        return made
+
+    def tail(self, most: int) -> Past:
+        """A copy with as many of the latest batches of answers as have `most` calls in them, and all the rest."""
+        made, flat, count = self.copy(), list(self._batches), 0
+        at = len(flat)
+        while at > 0 and count < most:
+            at -= _BATCH
+            count += flat[at + 4]
+        made._batches, made._count, made.folds = deque(flat[at:]), count, {}
+        made._bytes = sum(flat[at + 5 :: _BATCH])
         return made
 
     def latest(self, wanted: Callable[[bytes | list[Row]], bool]) -> Iterator[Batch]:

@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from zmreg.api.actors import ActorHandle, method
+from zmreg.api.actors import ActorHandle
 from zmreg.api.context import get_runtime_context
+from zmreg.api.methods import method
 from zmreg.api.watching import when_gone
 from zmreg.core.barriers import Meeting
 from zmreg.core.locks import Grant, Lease, LockBook, Wish

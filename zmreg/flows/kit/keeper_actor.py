@@ -12,10 +12,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from zmreg.api.actors import ActorHandle, kill, method
+from zmreg.api.actors import ActorHandle, kill
 from zmreg.api.cluster import nodes, put
 from zmreg.api.context import get_runtime_context
 from zmreg.api.functions import RemoteFunction
+from zmreg.api.methods import method
 from zmreg.api.refs import ObjectRef
 from zmreg.api.watching import process_id, when_gone
 from zmreg.core.retention import Kept, overdue

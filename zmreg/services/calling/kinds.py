@@ -12,6 +12,9 @@ OPTIONS: Final = "__zmreg_method__"
 RELEASE: Final = "\0~"
 """Behind a method's name in a call: it lets go of its actor while it waits (services/worker/releasing.py)."""
 
+CARRIES: Final = "\0^"
+"""Directly behind it: in front of its arguments stands what somebody has it carry (services/calling/carrying.py)."""
+
 
 def lets_go(target: bytes | str) -> bool:
     """Whether calls of it may end in another order than they began in."""

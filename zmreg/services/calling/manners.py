@@ -11,6 +11,10 @@ from typing import Any, Final
 
 from zmreg.model.record import Record
 
+SHOWN: Final = "\0="
+"""Behind a method's name, and before all else that stands there: its call's manner."""
+_SEPARATOR: Final = "\x1f"
+"""In a method's manner in place of \0, which there ends it."""
 DIGEST_BYTES: Final = 16
 """Of what a task's call says first; the rest is its manner."""
 # What is shown of a name where the call runs. A call carries it, and a worker's board has no room for more.
@@ -35,10 +39,12 @@ UNSEEN: Final = Manner(listed=False)
 
 
 class Mannered(Record):
-    """What travels in place of an actor's class that has a manner."""
+    """What travels in place of an actor's class that has a manner. `around`, which is put there on its arrival: what
+    calls `Host.create` with its arguments (services/worker/carrying.py)."""
 
     cls: Any
     manner: Manner
+    around: Any = None
 
 
 def manner_of(options: Mapping[str, Any], name: object) -> Manner:
@@ -64,6 +70,17 @@ def written(manner: Manner) -> bytes:
     flags = _QUIET * manner.quiet + _UNLISTED * (not manner.listed)
     parts = [str(flags), manner.name, *(part for label in manner.labels for part in label)]
     return "\0".join(parts).encode(errors="replace")
+
+
+def method_shown(options: Mapping[str, Any], name: str) -> str:
+    """What stands behind the name of a method that is called with these options; empty for the plain manner."""
+    text = written(manner_of(options, name)).decode(errors="replace")
+    return SHOWN + text.replace(_SEPARATOR, " ").replace("\0", _SEPARATOR) if text else ""
+
+
+def read_shown(text: str) -> Manner:
+    """What `method_shown` has written, without `SHOWN`."""
+    return read(text.replace(_SEPARATOR, "\0").encode())
 
 
 def read(data: bytes) -> Manner:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.model.ids import counter_of, node_of, object_id, owner_of, short
 from zmreg.model.specs import ENV
 from zmreg.services.calling.calls import Task, pending_inputs
-from zmreg.services.calling.history import facts_of, info, story
+from zmreg.services.calling.history import facts_of, info, living, story
 from zmreg.services.calling.peers import Peer
 from zmreg.services.calling.pools import Pool
 from zmreg.services.seat.entries import PENDING, Entry
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 # Of what a call waits for, so many are named.
 _MOST: Final = 8
+# Of the calls that live, so many are looked at for those that have not left.
+_LOOKED: Final = 10_000
 
 
 def number_of(seat: Station, key: str) -> int | None:
@@ -52,6 +56,27 @@ def reason(seat: Station, counter: int) -> dict[str, Any] | None:
         if task is not None:
             return row | _waits(seat, task)
     return reason(seat, counter)  # it has ended meanwhile
+
+
+def queued(seat: Station, most: int) -> dict[str, Any]:
+    """Plain: `UnderWay`, how many calls of ours are not over; `Rows`, the `most` oldest of these that no worker was sent
+    yet, `Info` as in history.py with the `Text` of why; `Pending`, {actor (hex): how many of our calls it has not
+    answered}, of `most` actors at most. Takes the client's lock for what is short."""
+    with seat.lock:
+        tasks = list(seat.tasks.live.values())
+        backlogs = ((peer.actor_id.hex(), peer.backlog()) for peer in list(seat.tasks.peers.values()))
+        pending = dict(islice((each for each in backlogs if each[1]), most))
+    rows: list[dict[str, Any]] = []
+    for task in tasks[:_LOOKED]:
+        lane = task.lane
+        if lane is not None and task.counter in lane.outstanding:
+            continue
+        with seat.lock:
+            if seat.tasks.live.get(task.counter) is task:
+                rows.append({**living(seat, task, time.monotonic()), "Text": _waits(seat, task)["Text"]})
+        if len(rows) >= most:
+            break
+    return {"UnderWay": len(tasks), "Rows": rows, "Pending": pending}
 
 
 def _waits(seat: Station, task: Task) -> dict[str, Any]:

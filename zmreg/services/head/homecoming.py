@@ -1,8 +1,9 @@
 """A head's first seconds: what the one before had written down is compared with what the nodes really host.
 
 Names are taken from the first moment on. Actors on other nodes run on; each node that was a member says what it hosts
-(`Inventory`). When all have, or after `GRACE_S`, what nobody has claimed is made again or is dead, by the rules for
-workers that die. The machine of the former head is gone for certain: we have its lock.
+(`Inventory`). When all have, or after as long as any silent node has (`dead_after_s`), what nobody has claimed is made
+again or is dead, by the rules for workers that die. The machine of the former head is gone for certain: we have its
+lock.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from zmreg.core.nodes import DEAD_S
 from zmreg.model.ids import PROCESS_ID_BYTES, node_of
 from zmreg.model.messages import CreateActor, Inventory, KillProcess, KnownDead, Message, NodeGone
 from zmreg.services.node import on_demand
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from zmreg.services.head.ledger import Ledger
     from zmreg.services.node.node import Node
 
-# Slow is not dead: as long as a silent node has (core/nodes.py).
-GRACE_S: Final = DEAD_S
 _AWAY: Final = "it did not come back after the head had restarted"
 _FORMER: Final = b"the machine of the head went down"
 
@@ -40,6 +38,7 @@ class Homecoming:
         self._strays: dict[bytes, tuple[bytes, bytes, bool]] = {}
         """Claimed but unknown: (node, worker, constructed). Their orders may still be said again."""
         self._wishes: list[tuple[bytes, bytes, Message]] = []
+        self._grace_s = node.settings.dead_after_s
         self._until: float | None = None
         self.over = True
 
@@ -65,7 +64,7 @@ class Homecoming:
         if self.over:
             return
         if self._until is None:
-            self._until = now + GRACE_S
+            self._until = now + self._grace_s
             if self._former:
                 self._give_up(self._former, _FORMER)
                 self._gone(self._former, _FORMER.decode())
@@ -77,7 +76,7 @@ class Homecoming:
         """When it is over at the latest; 0 when it is."""
         if self.over:
             return 0.0
-        return self._until if self._until is not None else time.monotonic() + GRACE_S
+        return self._until if self._until is not None else time.monotonic() + self._grace_s
 
     def hears(self, node: bytes, message: Inventory | KnownDead) -> None:
         """What a member tells a head that is new to it, or was away."""
@@ -133,12 +132,16 @@ class Homecoming:
         return True
 
     def bury(self, node: bytes, reason: str) -> None:
-        """A node that is no member here is dead, with all that it had of the former head's. Everybody is told."""
+        """A node that has not come back is dead, with all that it had of the former head's. Everybody is told."""
         self._awaited.discard(node)
         self._give_up(node, reason.encode())
+        neighbours = self._node.neighbours
+        if neighbours is not None and neighbours.members.record(node) is not None:  # it has said nothing of what it has
+            neighbours.verdicts.sentence(node, reason)
+            return
         self._gone(node, reason)
-        if self._node.neighbours is not None:
-            self._node.neighbours.members.on_declared_dead(node, reason)  # should it come, it comes as another
+        if neighbours is not None:
+            neighbours.members.on_declared_dead(node, reason)  # should it come, it comes as another
         for other in self._node.other_nodes():
             self._node.post(other, NodeGone(node, reason, False))
 

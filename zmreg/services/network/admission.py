@@ -134,11 +134,12 @@ class Admission:
         for node, heir in zip(message.gone, message.heirs, strict=True):
             self._neighbours.heirs.leaves(node, heir)
             # Or a record of the dead, still under way, would bring it back.
-            self._neighbours.members.on_declared_dead(node, "it died before we came")
+            self._neighbours.bury(node, "it died before we came")
         for encoded in message.records:
             record = codec.decode(encoded)
             if isinstance(record, NodeRecord):
                 self._neighbours.learn(record, now)
+                self._neighbours.succession.named(record.node)
                 self._neighbours.raw(record.node, self._record())
         self._neighbours.succession.admitted(self._neighbours.head)
         if not again:

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from zmreg.core.nodes import FormerHead
+from zmreg.core.unnamed import Unnamed
 from zmreg.model.messages import Fenced, HeadChanged, Join, NodeRecord
 from zmreg.net.mesh import Mesh
 from zmreg.services.network.admission import CONTACT
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from zmreg.services.node.node import Node
 
 REJOIN_S: Final = 1.0
+# Beside the time that a head gives its nodes to come back: until then it may name them yet.
+_UNNAMED_S: Final = 2.0
 # libzmq waits up to 5 s between two attempts to connect (net/factory.py); a fresh connection does not.
 _REDIAL_S: Final = 2.0
 EXIT_FORMER_HEAD: Final = 3
@@ -44,6 +47,7 @@ class Succession:
         self._lost_at: float | None = None
         self._refused = False
         self._asked_at = self._redialled_at = float("-inf")
+        self._unnamed = Unnamed(node.settings.dead_after_s + _UNNAMED_S)
         self.headless = ""
         """Since when there has been no head, for people; empty as long as there may be one soon."""
 
@@ -63,6 +67,10 @@ class Succession:
         """This head has let us in."""
         self._admitted_by = head
 
+    def named(self, node: bytes) -> None:
+        """The head has said whether that node is one of us."""
+        self._unnamed.named(node)
+
     def lost(self, reason: str) -> None:
         """There is no head now."""
         if self._lost_at is None:
@@ -75,6 +83,7 @@ class Succession:
         told, self.headless = self.headless, ""
         far = self._node.head
         if isinstance(far, FarHead) and far.head != head:
+            self._unnamed.crowned([each for each in self._neighbours.others() if each != head], time.monotonic())
             self._ask_in()  # first: before it knows us it takes no letters
             self._neighbours.verdicts.tell_head(head)
             far.crowned(head)
@@ -98,7 +107,12 @@ class Succession:
     # -- what is done -----------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Look for a head as long as there is none."""
+        """Look for a head as long as there is none; tell it of those that it may not know."""
+        for node in () if self.seeks() else self._unnamed.due(now):
+            record = self._neighbours.members.record(node)
+            if record is not None:
+                log.warning("the head has not named node %s: it is told", node.hex())
+                self._node.post(self._neighbours.head, record)
         if not self._neighbours.joined or not self.seeks():
             return
         if now - self._asked_at >= REJOIN_S:

@@ -30,6 +30,7 @@ EXIT_FENCED = 75
 _TELL_S: Final = 0.5
 _TOLD_BY_S: Final = 30.0
 _DEAD = "this node was declared dead by the head, and its work was given to others"
+_GONE_BEFORE: Final = "it was declared dead, or had left, before this head came"
 
 log = logging.getLogger("zmreg.verdicts")
 
@@ -117,9 +118,15 @@ class Verdicts:
             if node in (self._node.me, sender) or members.state(node) in (NodeState.DEAD, NodeState.LEFT):
                 continue
             if members.record(node) is not None:
-                self._sentence(node, reason)
+                self.sentence(node, reason)
             else:
                 head.homecoming.bury(node, reason)
+
+    def on_named(self, sender: bytes, node: bytes) -> None:
+        """A member tells us, the head, of a node that we have not named. If that one is gone, our word, or that of the
+        head before us, has not come there."""
+        if self._neighbours.members.state(node) in (NodeState.DEAD, NodeState.LEFT):
+            self._node.post(sender, NodeGone(node, _GONE_BEFORE, False))
 
     # -- who takes nothing ------------------------------------------------------------------------------------------
 
@@ -128,7 +135,7 @@ class Verdicts:
         neighbours = self._neighbours
         log.error("node %s %s", node.hex(), reason)
         if neighbours.is_head or neighbours.members.head_lost:  # nobody else can say so now
-            self._sentence(node, f"it {reason}")
+            self.sentence(node, f"it {reason}")
         elif node == neighbours.head:
             self.end(f"the head {reason}: a node that cannot speak to it is none of its cluster")
         else:
@@ -144,9 +151,9 @@ class Verdicts:
             return
         known = self._neighbours.members.record(sender) is not None
         if known and self._neighbours.is_head and message.node not in (self._node.me, sender):
-            self._sentence(message.node, f"it {message.reason} (says node {sender.hex()})")
+            self.sentence(message.node, f"it {message.reason} (says node {sender.hex()})")
 
-    def _sentence(self, node: bytes, reason: str) -> None:
+    def sentence(self, node: bytes, reason: str) -> None:
         """It is not silent, and may have nothing to say to us for which it would be told: so we go on telling it. Its
         connection has to come about first, and what is sent before that is dropped."""
         self._neighbours.bury(node, reason)

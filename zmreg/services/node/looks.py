@@ -40,6 +40,8 @@ METRICS: Final = "metrics"
 # About calls (services/seat/remembered.py); the key has this node's id in front.
 CALLS: Final = "calls"
 WHY: Final = "why"
+QUEUED: Final = "queued"
+_OF_CALLS: Final = (CALLS, WHY, QUEUED)
 # A process that runs, and lets others run, answers in milliseconds; then the signal is tried.
 ANSWER_S: Final = 1.0
 SIGNAL_S: Final = 1.0
@@ -79,14 +81,14 @@ class Looks:
 
     def hear(self, who: bytes, ask: Ask) -> None:
         """`stacks` of all processes here or of the one whose id is the key; `memory`: the key is `size N` or `age N`;
-        `metrics`; `calls` and `why`: the key is our id and what each process is to be asked.
+        `metrics`; `calls`, `queued` and `why`: the key is our id and what each process is to be asked.
 
         ValueError when it is neither."""
         only = bytes.fromhex(ask.key) if ask.topic == STACKS else b""
         if ask.topic == MEMORY:
             _limit(ask.key)
-        what = f"{ask.topic} {ask.key.partition(' ')[2]}" if ask.topic in (CALLS, WHY) else ask.topic
-        if ask.topic == CALLS:
+        what = f"{ask.topic} {ask.key.partition(' ')[2]}" if ask.topic in _OF_CALLS else ask.topic
+        if ask.topic in (CALLS, QUEUED):
             int(ask.key.partition(" ")[2])
         pids = {process: hello.pid for process, hello in self._node.clients.items() if not only or process == only}
         self._asked += 1
@@ -153,7 +155,7 @@ class Looks:
     def _found(self, question: _Question) -> Any:
         if question.ask.topic == METRICS:
             return on_demand.metered(self._node).rows(question.usage, question.woke_at)
-        if question.ask.topic in (CALLS, WHY):
+        if question.ask.topic in _OF_CALLS:
             told = question.found
             return [{**self._process(each, pid), "Told": told.get(each)} for each, pid in question.pids.items()]
         return self._stacks(question) if question.ask.topic == STACKS else self._memory(question)
@@ -207,7 +209,7 @@ class Looks:
 
     def _named_call(self, child: Child | None) -> str:
         """What a worker's call is named, where its caller has named it."""
-        if child is None or child.is_actor:
+        if child is None:
             return ""
         board = Path(self._node.config["session"]) / f"{child.worker.hex()}.now"
         task_id = showing(board)

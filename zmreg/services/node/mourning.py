@@ -109,6 +109,13 @@ class Mourning:
         node.placing.process_died(process)
         node.perform(node.leases.owner_died(process))
 
+    def nobody_there(self, destination: bytes, origin: bytes, frame: bytes) -> bool:
+        """A letter of a process of ours to another node, while we are the only one: told to it, as a death would be."""
+        del frame
+        if origin != self._node.me:
+            self._node.post(origin, NodeGone(node_of(destination), "it is not a member of this cluster", False))
+        return False
+
     def node_gone(self, word: NodeGone) -> None:
         """Another node is gone, and with it every process on it. What these owned lives on with its heir."""
         node, gone, prefix = self._node, word.node, word.node[:NODE_BYTES]

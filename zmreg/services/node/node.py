@@ -121,6 +121,7 @@ class Node(Loop):
         self.me = ends.me
         self.ends = ends
         self.mourning = Mourning(self)
+        ends.far = self.mourning.nobody_there
         self.nursery = self.nursery_kind(*nursery, config, self.mourning.worker_died)
         self.spoken = Spoken(self, int(settings.log_bytes_per_s * TICK_S) if settings.log_to_driver else 0)
         self.total = totals(self.settings)

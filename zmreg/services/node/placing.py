@@ -27,7 +27,7 @@ from zmreg.model.messages import (
     WantLeases,
     WorkersAtCap,
 )
-from zmreg.model.specs import GROUP, Shape
+from zmreg.model.specs import GROUP, ON, Shape, node_named_in
 from zmreg.services.worker.tidying import Tidying
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ class Placing:
     def choose_for_actor(self, place: Shape, placed: Mapping[bytes, int]) -> bytes | None:
         """The node that is to host an actor of this shape; None when no node can. `placed`: actors on each node."""
         if self._node.neighbours is None:
-            return self._node.me
+            bound_elsewhere = place.strategy.startswith(ON) and node_named_in(place.strategy) != self._node.me
+            return None if bound_elsewhere else self._node.me
         return placement.choose(self._node.neighbours.view(), place, placed)
 
     def for_the_head(self, message: PlaceActor | UnplaceActor | KillProcess) -> None:

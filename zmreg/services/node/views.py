@@ -10,9 +10,11 @@ import contextlib
 import os
 import platform
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +48,9 @@ WORKERS = "workers"
 OUTPUT = "output"
 JOB_LOG = "job_log"
 # Asked of the node that the key begins with, if it does; else of the one that is asked.
-NODE_TOPICS = frozenset({DRAIN, WORKERS, OUTPUT, JOB_LOG, "calls", "why"})
+NODE_TOPICS = frozenset({DRAIN, WORKERS, OUTPUT, JOB_LOG, "calls", "queued", "why"})
 # These are answered later, when the processes here have answered (services/node/looks.py).
-LOOK_TOPICS = frozenset({"calls", "memory", "metrics", "stacks", "why"})
+LOOK_TOPICS = frozenset({"calls", "memory", "metrics", "queued", "stacks", "why"})
 
 
 def hear(node: Node, sender: bytes, question: Ask) -> None:
@@ -105,6 +107,8 @@ def answer(node: Node, topic: str, key: str) -> Any:
             return _log(node, key)
         case "actor":
             return _actor(node, key)
+        case "actors":
+            return _actors(node, int(key or sys.maxsize))
         case "submission" | "submissions" if isinstance(node.head, Head):
             return node.head.jobs.submitted(topic, key)
         case "job_log":
@@ -129,12 +133,14 @@ def _actor(node: Node, key: str) -> Any:
     return {"actor_id": entry.actor_id, "handle": creation.handle, "class_name": creation.class_name}
 
 
-def _actors(node: Node) -> Any:
+def _actors(node: Node, most: int) -> Any:
+    """The oldest first; with `most` the newest of them, so that who looks on often costs little."""
     head = node.head
     if not isinstance(head, Head):
         return None
     rows = []
-    for actor_id, creation in head.creations.items():
+    newest = islice(reversed(head.creations.items()), max(0, most))
+    for actor_id, creation in reversed(list(newest)):
         if actor_id in head.actors:
             worker = head.actors.worker(actor_id)
             rows.append(
@@ -239,7 +245,7 @@ def _tasks(node: Node) -> list[dict[str, Any]]:
                     "TaskID": task_id.hex(),
                     "State": "LATEST" if child.is_actor else "BLOCKED" if use == "blocked" else "RUNNING",
                     "Type": "ACTOR_TASK" if child.is_actor else "TASK",
-                    "Name": child.name if child.is_actor else manner.name or child.name,
+                    "Name": manner.name or child.name,
                     "OwnerID": owner_of(task_id).hex(), "WorkerID": child.worker.hex(), "NodeID": node.me.hex(),
                     "Pid": child.pid, "Assigned": node.leases.assigned(child.worker), "Labels": dict(manner.labels),
                 }
@@ -306,7 +312,6 @@ def _stats(node: Node) -> dict[str, Any]:
 
 
 _VIEWS: dict[str, Callable[[Node], Any]] = {
-    "actors": _actors,
     "available": _available,
     "groups": lambda node: on_demand.groups(node).rows(),
     "health": _health,

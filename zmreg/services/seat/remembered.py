@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from zmreg.model.errors import ClusterError
 from zmreg.model.ids import counter_of, node_of, owner_of
 from zmreg.model.look_messages import Look, Looked
-from zmreg.services.calling.history import facts_of
-from zmreg.services.calling.reasons import number_of, reason
+from zmreg.services.calling.history import latest_facts
+from zmreg.services.calling.reasons import number_of, queued, reason
 from zmreg.services.machine import stacks
 from zmreg.services.seat.entries import PENDING
 from zmreg.telemetry.facts import told
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 CALLS: Final = "calls"
 WHY: Final = "why"
+QUEUED: Final = "queued"
 _PACKAGE: Final = str(Path(__file__).parents[2])
 
 
 def tell(seat: Station, message: Look) -> bool:
     """Answer our node, if it asks for calls; False when it asks for something else."""
     topic, _, key = message.what.partition(" ")
-    if topic not in (CALLS, WHY):
+    if topic not in (CALLS, WHY, QUEUED):
         return False
     args = (seat, message.request, topic, key)
     threading.Thread(target=_answer, args=args, name="zmreg-look", daemon=True).start()
@@ -48,7 +49,9 @@ def _answer(seat: Station, request: int, topic: str, key: str) -> None:
         runs = _runs(seat, bytes.fromhex(key)) if topic == WHY and len(key) == 32 else None
     found: Any
     if topic == CALLS:
-        found = told(facts_of(past).each, time.monotonic(), int(key))
+        found = told(latest_facts(past, int(key)).each, time.monotonic(), int(key))
+    elif topic == QUEUED:
+        found = queued(seat, int(key))
     else:
         number = number_of(seat, key)
         found = {"Made": None if number is None else reason(seat, number), "Runs": runs}

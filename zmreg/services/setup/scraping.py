@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from zmreg.model.errors import ClusterError
@@ -28,10 +28,15 @@ def find_node(observer: Observer, wanted: str) -> str:
 
 def families(observer: Observer, node: str = "") -> list[Family]:
     """Of one node, or of all that live; those that do not answer are left out. ClusterError when none does."""
-    told = observer.ask_much([node] if node else observer.alive(), "metrics", "", ANSWER_S)
+    return told_by(observer, [node] if node else observer.alive(), ANSWER_S)
+
+
+def told_by(observer: Observer, nodes: Sequence[str], timeout: float) -> list[Family]:
+    """Of those of these nodes that answer within `timeout` seconds. ClusterError when none does."""
+    told = observer.ask_much(nodes, "metrics", "", timeout)
     if not told:
-        who = f"node {node}" if node else "no node"
-        raise ClusterError(f"{who} has {'not ' if node else ''}told its metrics within {ANSWER_S:g} s")
+        who, word = (f"node {nodes[0]}", "not ") if len(nodes) == 1 else ("no node", "")
+        raise ClusterError(f"{who} has {word}told its metrics within {timeout:g} s")
     return told_by_nodes({each: read(rows) for each, rows in told.items()})
 
 

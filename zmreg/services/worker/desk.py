@@ -17,6 +17,7 @@ from zmreg.core.binding import filled
 from zmreg.model.ids import object_id, short
 from zmreg.net.waiting import Waiter
 from zmreg.services.calling.hosts import CODE_TARGET, targets_of
+from zmreg.services.calling.kinds import CARRIES
 from zmreg.services.calling.sources import code_of
 from zmreg.services.seat import arrivals
 from zmreg.services.seat.client import Client
@@ -96,7 +97,7 @@ class Desk:
         """Hand each call to a thread or to the loop."""
         for row in rows:
             call = (caller, row, object_id(caller, row[0]))
-            function = self._functions.get(row[1])
+            function = self._functions.get(row[1]) or self._functions.get(row[1].replace(CARRIES, "", 1))
             if function is None:
                 self._answer(caller, row, self._refusal(row), 0.0)
                 continue
@@ -128,9 +129,18 @@ class Desk:
 
     def _function(self, row: batches.Row) -> Callable[..., Any]:
         function = self._functions.get(row[1])
-        if function is None:
+        if function is not None:
+            return function
+        plain = self._functions.get(row[1].replace(CARRIES, "", 1))
+        if plain is None:
             raise self._unserved(row)
-        return function
+        from zmreg.services.worker.carrying import NAMED, method_of  # late: few calls carry anything
+
+        def named(*args: Any, **kwargs: Any) -> Any:
+            args, kwargs = filled(args, kwargs)  # type: ignore[assignment]
+            return plain(*args, **kwargs)
+
+        return method_of(named, NAMED, plain)
 
     # -- running them -------------------------------------------------------------------------------------------------
 

@@ -53,6 +53,8 @@ class Environment(Record):
     job: str = ""
     """The program, by its process id in hex, that shares its cluster with others: what its calls leave behind in a
     worker (variables, directory, path, modules) is found by none of theirs. Empty for who has started the cluster."""
+    process: str = ""
+    """The name of the one process on its node where everything of that name runs (core/houses.py)."""
 
 
 PLAIN = Environment("")

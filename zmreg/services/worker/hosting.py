@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from zmreg.model.messages import ActorExiting, Construct, Constructed
 from zmreg.services.calling.batching import BATCH, at_once, in_turn
 from zmreg.services.calling.hosts import CODE_TARGET
-from zmreg.services.calling.kinds import RELEASE, is_async_class, options_of
-from zmreg.services.calling.manners import Mannered
+from zmreg.services.calling.kinds import CARRIES, RELEASE, is_async_class, options_of
+from zmreg.services.calling.manners import SHOWN, Mannered
 from zmreg.services.calling.submit import NOTHING
 from zmreg.services.seat import arrivals
 from zmreg.services.seat.running import running
@@ -87,7 +87,7 @@ class Host(Protocol):
 
 def make_host(worker: Worker, construct: Construct) -> Host | None:
     """Run the constructor and tell the node how it went; None when it raised."""
-    name = "actor"
+    name, around = "actor", None
     arrivals.take()
     try:
         cls: Any = payload.unpack_definition(construct.blob)
@@ -95,7 +95,7 @@ def make_host(worker: Worker, construct: Construct) -> Host | None:
             from zmreg.services.worker.manners import of_actor  # late: few have one
 
             of_actor(worker, cls.manner)
-            cls = cls.cls
+            around, cls = cls.around, cls.cls
         groups, cls = (cls, cls.cls) if type(cls) is Grouped else (None, cls)
         name = cls.__qualname__
         deps = batches.unpack_deps(construct.deps)
@@ -103,7 +103,7 @@ def make_host(worker: Worker, construct: Construct) -> Host | None:
         host = _kind(cls, construct, groups)(worker, construct)
         worker.host = host
         _label(host, cls.__name__)
-        host.create(cls, args, kwargs)
+        host.create(cls, args, kwargs) if around is None else around(host.create, cls, args, kwargs)
         _label(host, cls.__name__)
     except ActorExit:
         worker.tell_node(ActorExiting(construct.actor_id))
@@ -154,6 +154,8 @@ class SyncHost:
     """One call at a time, by the worker's own loop."""
 
     is_async: ClassVar[bool] = False
+    alone: ClassVar[bool] = True
+    """No call runs beside another."""
 
     def __init__(self, worker: Worker, construct: Construct) -> None:
         self.worker = worker
@@ -202,6 +204,12 @@ class SyncHost:
         name, marked, _ = target.partition(MARK)
         if marked:
             return self.method(name)
+        if SHOWN in target:
+            from zmreg.services.worker.manners import method_of  # late: few calls have a manner
+
+            return method_of(self, target, alone=self.alone)
+        if CARRIES in target:
+            return self._carrying(name)
         name, _, kind = target.partition("\0")
         if kind in _KINDS:
             return self._special(name, "\0" + kind)
@@ -221,6 +229,18 @@ class SyncHost:
 
         named.__qualname__ = name
         return named
+
+    def _carrying(self, target: str) -> Callable[..., Any]:
+        """A method, or a named function, that is called with something in front of its arguments."""
+        from zmreg.services.worker.carrying import METHOD, NAMED, method_of  # late: few calls carry anything
+
+        plain = target.replace(CARRIES, "", 1)
+        name, behind, kind = plain.partition("\0")
+        if behind + kind == RESUME:  # what it has carried came with its beginning
+            return self.method(plain)
+        if behind + kind == RELEASE:  # it goes on behind each `yield`, and so does what is around it
+            return self._special(name + CARRIES, RELEASE)
+        return method_of(self.method(plain), NAMED if behind and behind + kind != BATCH else METHOD)
 
     def _special(self, name: str, kind: str) -> Callable[..., Any]:
         """A method that is called in another way than plainly."""

@@ -36,6 +36,7 @@ class AsyncHost(SyncHost):
     """Calls are coroutines on one event loop on the main thread; sync methods run there too, and block it."""
 
     is_async: ClassVar[bool] = True
+    alone: ClassVar[bool] = False
 
     def __init__(self, worker: Worker, construct: Construct) -> None:
         super().__init__(worker, construct)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from zmreg.model.ids import object_id
 from zmreg.model.messages import Construct
@@ -32,6 +32,8 @@ class Threads:
 
 class ThreadHost(SyncHost):
     """Up to `max_concurrency` calls at once, on threads that live as long as the actor (thread-locals stay)."""
+
+    alone: ClassVar[bool] = False
 
     def __init__(self, worker: Worker, construct: Construct) -> None:
         super().__init__(worker, construct)

@@ -15,11 +15,13 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from zmreg.services.calling.manners import DIGEST_BYTES, Manner, read, written
+from zmreg.services.calling.manners import DIGEST_BYTES, SHOWN, Manner, read, read_shown, written
 from zmreg.services.seat.running import GivenName, running
+from zmreg.services.worker.releasing import RESUME
 from zmreg.services.worker.worker import Callee
 
 if TYPE_CHECKING:
+    from zmreg.services.worker.hosting import Host
     from zmreg.services.worker.worker import Worker
 
 # Of names kept at a time: a program may give each of its calls another one.
@@ -29,11 +31,42 @@ _COMM: Final = "/proc/self/comm"
 
 def callee_of(worker: Worker, target: bytes) -> Callee:
     """What a call with a manner calls; its function, without one, is among the worker's callees."""
+    _make_room(worker, target)
+    return _Named(worker, worker.callees[target[:DIGEST_BYTES]], read(target[DIGEST_BYTES:]))
+
+
+def _make_room(worker: Worker, target: bytes | str) -> None:
     named = worker.named
     while len(named) >= _MOST:
         worker.callees.pop(named.popleft(), None)
     named.append(target)
-    return _Named(worker, worker.callees[target[:DIGEST_BYTES]], read(target[DIGEST_BYTES:]))
+
+
+def method_of(host: Host, target: str, alone: bool) -> Callable[..., Any]:
+    """An actor's method with a manner. `alone`: no other call runs beside it, so the whole process is shown as it."""
+    name, _, kinds = target.partition(SHOWN)
+    text, _, kind = kinds.partition("\0")
+    method = host.method(f"{name}\0{kind}" if kind else name)
+    if "\0" + kind == RESUME:  # shown since it began
+        return method
+    worker = host.worker
+    manner, actor = read_shown(text), read(worker.board.of_all)
+    manner = manner.but(labels=actor.labels, listed=manner.listed and actor.listed)
+    called = GivenName(manner.name or name)
+    called.function = getattr(method, "__qualname__", name)
+    if alone:
+        _make_room(worker, target)
+        shown = _Shown(worker, method, manner, manner.name)
+        shown.__qualname__ = called if manner.name else called.function
+        return shown
+
+    def hushed(*args: Any, **kwargs: Any) -> Any:
+        call = running.get()
+        if call is not None and manner.quiet and worker.speech is not None:
+            worker.speech.hush(call[0])
+        return method(*args, **kwargs)
+
+    return hushed
 
 
 class _Named(Callee):
@@ -65,6 +98,7 @@ class _Shown:
         self._title = manner.name
         self._quiet = manner.quiet
         self._note = written(manner.but(name=name))
+        self.__qualname__ = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = running.get()
@@ -78,6 +112,7 @@ class _Shown:
         finally:
             if not lives_on:
                 set_title(before)
+            self._worker.board.restore()
 
     def _begins(self, task_id: bytes) -> str:
         """Returns the title before."""
@@ -120,7 +155,7 @@ def of_actor(worker: Worker, manner: Manner) -> None:
     """From now on this process is shown as an actor with that manner."""
     if manner.quiet and worker.speech is not None:
         worker.speech.quiet = True
-    worker.board.describe(b"", written(manner))
+    worker.board.describe(b"", written(manner.but(name="")))  # that one is its calls'
     if manner.name:
         set_title(manner.name)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from zmreg.core.versions import read_version, show_version
 from zmreg.model.ids import object_id
 from zmreg.model.messages import CancelCall, FunctionRow, RegisterFunction, WithdrawFunction
+from zmreg.services.calling.carrying import marked
 from zmreg.services.calling.hosts import target_of, targets_of
 from zmreg.services.seat.client import Client
 from zmreg.wire import codec
@@ -49,12 +50,16 @@ class ActorShelf:
     def serve(self, target: str, function: Callable[..., Any]) -> None:
         """Run calls of `target` by this function from now on."""
         self._served[target] = function
-        self._callees.pop(target, None)
+        self._forget(target)
 
     def withdraw(self, target: str) -> None:
         """Refuse calls of `target`; those that have begun are finished."""
         self._served.pop(target, None)
+        self._forget(target)
+
+    def _forget(self, target: str) -> None:
         self._callees.pop(target, None)
+        self._callees.pop(marked(target), None)
 
     def withdraw_all(self, name: str, version: str | None) -> None:
         """The same, in that version or in any."""

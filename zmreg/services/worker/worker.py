@@ -91,7 +91,7 @@ class Worker(Intake):
         self.shelf.note_stored = self.board.stored
         self.recent = Recent()
         self.callees: dict[bytes | str, Callee] = {}
-        self.named: deque[bytes] = deque()
+        self.named: deque[bytes | str] = deque()
         """Those among them that are called in a manner of their caller's (services/worker/manners.py)."""
         self.retired = False
         self._waits = 0

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from pathlib import Path
 
-from zmreg.model.ids import ProcessId
+from zmreg.model.ids import ProcessId, node_of
 from zmreg.net.sockets import Ends
 
 _boards: dict[Path, dict[bytes, MemoryEnds]] = {}
@@ -36,7 +36,10 @@ class MemoryEnds(Ends):
             return False
         self._met.add(peer)
         other = self._others.get(peer)
-        return other is not None and other._deliver(self.me, bytes(frame))
+        if other is not None:
+            return other._deliver(self.me, bytes(frame))
+        node = self._others.get(node_of(self.me))
+        return node is not None and node_of(peer) != node.me and node.far(peer, self.me, frame)
 
     def _deliver(self, sender: bytes, frame: bytes) -> bool:
         with self._guard:

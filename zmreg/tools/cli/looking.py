@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zmreg.tools.cli.common import AS_JSON, asking, nbytes, say_json, table, which_cluster
+from zmreg.tools.gathering import objects_of
 
 if TYPE_CHECKING:
     from zmreg.services.setup.observer import Observer
@@ -136,7 +137,7 @@ def memory(sort: str, limit: int, address: str | None, key: str | None, as_json:
         answers = observer.ask_much(alive, "memory", f"{sort} {limit}", ANSWER_S)
     found = {
         "stores": {node: answer["Store"] for node, answer in answers.items()},
-        "objects": _objects(answers, sort, limit),
+        "objects": objects_of(answers, sort, limit),
         "processes": [row for answer in answers.values() for row in answer["Processes"]],
     }
     if as_json:
@@ -145,28 +146,6 @@ def memory(sort: str, limit: int, address: str | None, key: str | None, as_json:
         click.echo(_memory_text(found))
     for node in set(alive) - set(answers):
         click.echo(f"node {node} has not answered within {ANSWER_S:g} s", err=True)
-
-
-def _objects(answers: Mapping[str, Any], sort: str, limit: int) -> list[dict[str, Any]]:
-    """One row for each object, with all its copies: those that are nobody's to drop before those that are."""
-    from zmreg.model.ids import owner_of
-
-    rows: dict[str, dict[str, Any]] = {}
-    for node, answer in answers.items():
-        for each in answer["Objects"]:
-            row = rows.get(each["ObjectID"])
-            if row is None:
-                owner = owner_of(bytes.fromhex(each["ObjectID"])).hex()
-                row = {"ObjectID": each["ObjectID"], "Bytes": each["Bytes"], "OwnerID": owner, "Copies": []}
-                rows[each["ObjectID"]] = row
-            copy = {name: each[name] for name in ("State", "Primary", "AgeSeconds", "CreatorID", "Pins")}
-            row["Copies"].append({"NodeID": node, **copy})
-    for row in rows.values():
-        row["Copies"].sort(key=lambda copy: not copy["Primary"])
-        row["AgeSeconds"] = max(copy["AgeSeconds"] for copy in row["Copies"])
-        row["Pins"] = sum(sum(copy["Pins"].values()) for copy in row["Copies"])
-    by = "AgeSeconds" if sort == "age" else "Bytes"
-    return sorted(rows.values(), key=lambda row: -row[by])[:limit]
 
 
 def _memory_text(found: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zmreg.tools.cli.common import AS_JSON, amounts, asking, nbytes, say_json, table, which_cluster
+from zmreg.tools.gathering import nodes_of
 
 if TYPE_CHECKING:
     from zmreg.services.setup.observer import Observer
@@ -95,13 +96,6 @@ def _status_text(found: Mapping[str, Any]) -> str:
     ]
     lines += [f"{row['NodeName']} ({row['NodeID'][:8]}) is gone: {row['Reason']}" for row in gone if row["Reason"]]
     return "\n".join(lines)
-
-
-def nodes_of(observer: Observer) -> list[dict[str, Any]]:
-    """Every node that was ever heard of, without those that are or were here for a command alone."""
-    from zmreg.services.setup.observer import VISITOR
-
-    return [row for row in observer.ask("nodes") if row["NodeName"] != VISITOR]
 
 
 @click.command()
