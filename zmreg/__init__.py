@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from zmreg.api.context import cancelled, exit_actor, get_gpu_ids, get_runtime_context, released
     from zmreg.api.coordination import as_completed, map, progress
+    from zmreg.api.debugging import Breakpoint, breakpoints, debug
     from zmreg.api.decorator import remote
     from zmreg.api.events import Event, Subscription, publish, subscribe
     from zmreg.api.everywhere import run_on_all
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
         placement_group_table,
         remove_placement_group,
     )
+    from zmreg.api.intercepting import InterceptedCall, Interceptor, intercept
+    from zmreg.api.listing import listing
     from zmreg.api.locations import has_what, rebalance, replicate, scatter, who_has
     from zmreg.api.logs import JsonLines, LogIds
     from zmreg.api.methods import method, typed
@@ -104,12 +107,15 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "ActorPool",
+    "Breakpoint",
     "CallInfo",
     "Coordinator",
     "DistributedResultCollector",
     "EngineView",
     "Event",
     "Executor",
+    "InterceptedCall",
+    "Interceptor",
     "KeptResult",
     "JobClient",
     "JobInfo",
@@ -132,12 +138,14 @@ __all__ = [
     "annotate",
     "as_completed",
     "available_resources",
+    "breakpoints",
     "call",
     "call_info",
     "call_stack",
     "cancel",
     "cancelled",
     "cluster_resources",
+    "debug",
     "describe",
     "drain_node",
     "engines",
@@ -157,6 +165,7 @@ __all__ = [
     "get_runtime_context",
     "has_what",
     "init",
+    "intercept",
     "interrupt",
     "is_initialized",
     "keep",
@@ -164,6 +173,7 @@ __all__ = [
     "limit_results",
     "list_datasets",
     "list_results",
+    "listing",
     "map",
     "method",
     "metrics",
@@ -265,6 +275,7 @@ _HOMES = {
     ),
     "zmreg.api.context": ("cancelled", "exit_actor", "get_gpu_ids", "get_runtime_context", "released"),
     "zmreg.api.coordination": ("as_completed", "map", "progress"),
+    "zmreg.api.debugging": ("Breakpoint", "breakpoints", "debug"),
     "zmreg.api.decorator": ("remote",),
     "zmreg.api.events": ("Event", "Subscription", "publish", "subscribe"),
     "zmreg.api.everywhere": ("run_on_all",),
@@ -279,6 +290,8 @@ _HOMES = {
         "placement_group_table",
         "remove_placement_group",
     ),
+    "zmreg.api.intercepting": ("InterceptedCall", "Interceptor", "intercept"),
+    "zmreg.api.listing": ("listing",),
     "zmreg.api.logs": ("JsonLines", "LogIds"),
     "zmreg.api.locations": ("has_what", "rebalance", "replicate", "scatter", "who_has"),
     "zmreg.api.methods": ("method", "typed"),
@@ -329,6 +342,13 @@ _HOMES = {
     "zmreg.flows.runs.workflows": ("Coordinator",),
     "zmreg.model.graphs": ("Lit", "RPCCommand", "Ref", "Step"),
 }
+# Of programs that say `import zmreg as ray`: what they look for is there, or is told of there (integrations/ray).
+_RAYS = frozenset({
+    "DynamicObjectRefGenerator", "LoggingConfig", "actor", "air", "autoscaler", "client", "cloudpickle",
+    "cluster_utils", "cross_language", "dag", "data", "exceptions", "experimental", "internal", "java_function",
+    "job_config", "job_submission", "remote_function", "rllib", "runtime_context", "runtime_env", "train", "tune",
+    "types", "util", "workflow", "_private",
+})  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 if not TYPE_CHECKING:  # who saw it would take any name for a good one
@@ -336,7 +356,8 @@ if not TYPE_CHECKING:  # who saw it would take any name for a good one
     def __getattr__(name: str) -> object:
         home = _HOME_OF.get(name)
         if home is None:
-            raise AttributeError(f"module 'zmreg' has no attribute {name!r}")
+            ray = "; Ray's modules are below zmreg.integrations.ray: import that as ray" if name in _RAYS else ""
+            raise AttributeError(f"module 'zmreg' has no attribute {name!r}{ray}")
         value = import_module(f"{home}.{name}") if home == __name__ else getattr(import_module(home), name)
         globals()[name] = value
         return value

@@ -11,10 +11,11 @@ from zmreg.api import batching, grouping
 from zmreg.api import options as opts
 from zmreg.api.batching import Delayed
 from zmreg.api.environments import equipped, portable, settled
-from zmreg.api.functions import Signature, several
+from zmreg.api.functions import BoundCall, Signature, several
 from zmreg.api.refs import ObjectRef
 from zmreg.api.strategies import strategy_of
 from zmreg.api.streams import ACTOR_BACKPRESSURE, BACKPRESSURE, note_returns, streams
+from zmreg.model.arguments import check_seconds
 from zmreg.model.errors import GetTimeoutError, PendingCallsLimitError
 from zmreg.model.specs import Shape, actor_shapes
 from zmreg.services.calling.acting import ActorOrder, create_actor, find_actor, kill_actor
@@ -80,6 +81,10 @@ class ActorMethod:
     def delay(self, *args: Any, **kwargs: Any) -> Delayed:
         """A call for `batch(...)`."""
         return Delayed(self._name, args, kwargs)
+
+    def bind(self, *args: Any, **kwargs: Any) -> BoundCall:
+        """Write a call down without making it, as `RemoteFunction.bind` does."""
+        return BoundCall(self, args, kwargs)
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options."""
@@ -339,6 +344,8 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
     """The actor of that name in this namespace, by a weak handle. ValueError when there is none."""
     if not isinstance(name, str) or not name:
         raise ValueError(f"an actor's name is a string that is not empty, not {name!r}")
+    if not isinstance(namespace, (str, type(None))):
+        raise TypeError(f"namespace={namespace!r:.80}: a text is needed, or None for this program's own")
     space = client().namespace if namespace is None else namespace
     found = get_actor_or_none(name, space)
     if found is None:
@@ -352,6 +359,7 @@ def close(handle: ActorHandle[Any], timeout: float | None = None) -> None:
     A sync actor first answers what this process has called before; a threaded or async one ends between its calls.
     Also as `handle.close(timeout)` where the class has no method of that name, and at the end of `with handle:`.
     """
+    check_seconds(timeout)
     try:
         handle.__ray_terminate__.remote().exception(timeout)
     except GetTimeoutError:

@@ -67,8 +67,14 @@ def story(ref: ObjectRef[Any]) -> list[tuple[float, str]]:
     return [] if found is None else [(now - age, text) for age, text in found["Story"]]
 
 
+def _ref(ref: ObjectRef[Any]) -> ObjectRef[Any]:
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"this is about a ref, and not about {type(ref).__name__}: {ref!r:.80}")
+    return ref
+
+
 def _told(seat: Client, ref: ObjectRef[Any]) -> dict[str, Any] | None:
-    entry = ref._entry
+    entry = _ref(ref)._entry
     if entry.owner != seat.me:
         return made_by(asker(seat, _ANSWER_S), ref.hex())
     seat.is_done(entry)
@@ -91,7 +97,7 @@ def why(ref: ObjectRef[Any]) -> str:
     """Why a value is not there: what its call waits for, what that waits for, and so on, a line for each; then what has
     happened to the call so far. The processes in question are asked, for some seconds each at most."""
     seat = client()
-    seat.look_at(ref._entry)
+    seat.look_at(_ref(ref)._entry)
     ask = asker(seat, _ANSWER_S)
     lines = chain(ask, seat.ask("nodes"), ref.hex())
     told = [f"  {time.strftime('%H:%M:%S', time.localtime(at))} {text}" for at, text in story(ref)]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from zmreg.api.refs import ObjectRef, notified
+from zmreg.model.arguments import check_count, check_name, check_seconds
 from zmreg.model.errors import (
     FunctionNotFoundError,
     GetTimeoutError,
@@ -119,6 +120,12 @@ class _Call:
     def __init__(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], terms: _Terms) -> None:
         if isinstance(terms.locs, str):
             raise TypeError(f"locs must be a set of names, not the one string {terms.locs!r}; write {{{terms.locs!r}}}")
+        if type(name) is not str or not name:
+            check_name(name)
+        if terms.retries:
+            check_count(terms.retries, "retries")
+        check_seconds(terms.timeout)
+        check_seconds(terms.queue_until, "queue_until", past=True)
         self.seat = client()
         self.naming: Naming = naming(self.seat)
         self.wanted = Wanted(name, tuple(terms.locs), terms.version or "")
@@ -222,6 +229,7 @@ def functions() -> list[FunctionInfo]:
 
 def describe(name: str) -> FunctionInfo:
     """What is known of one name. FunctionNotFoundError, with names like it, when there is none."""
+    check_name(name)
     seat = client()
     known = naming(seat)
     with seat.lock:

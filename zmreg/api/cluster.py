@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from zmreg.api.environments import of_program, prepared
+from zmreg.api.environments import of_program, prepared, with_post_mortem
 from zmreg.api.locations import replicate
-from zmreg.api.refs import ObjectRef, check_seconds, interrupted
+from zmreg.api.refs import ObjectRef, interrupted
 from zmreg.api.streams import ObjectRefGenerator
+from zmreg.model.arguments import check_count, check_seconds
 from zmreg.model.errors import ClusterError, ZmregError
 from zmreg.model.record import Record
 from zmreg.services.seat import client as seats
@@ -73,6 +74,7 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
     ignore_reinit_error: bool = False,
     key: str | os.PathLike[str] | None = None,
     runtime_env: Mapping[str, Any] | None = None,
+    post_mortem: bool | float | None = None,
     **more: Any,
 ) -> ClusterInfo:
     """Take a seat in a cluster: the one at `address`, one that runs on this machine, or a new one of one's own.
@@ -80,7 +82,9 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
     `address`: None is what ZMREG_ADDRESS or zmreg.toml say, else a cluster of yours on this machine, else "local", a
     new node as a child of this program; "auto" as None, but an error without a cluster; or HOST:PORT of any node, with
     the cluster's key file `key` if this machine has no node of it. `runtime_env`: what this program's tasks and actors
-    run in, {"env_vars": ..., "working_dir": ..., "py_modules": ...}. Further keywords are fields of `Settings`.
+    run in, {"env_vars": ..., "working_dir": ..., "py_modules": ...}. `post_mortem`: calls that raise are held for
+    `zmreg debug`, ten minutes or so many seconds; None is what ZMREG_POST_MORTEM says. Further keywords are fields of
+    `Settings`.
     Calling it again with the same arguments gives the same seat; with others it is an error unless
     `ignore_reinit_error`. Raises ClusterError when there is no such cluster or it cannot be reached,
     AuthenticationError for a wrong key, RuntimeError for a second, different init, ValueError for bad values.
@@ -92,7 +96,7 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
         "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources and dict(resources),
         "locs": tuple(locs or ()) or None, "object_store_bytes": object_store_bytes, "namespace": namespace,
         "log_to_driver": log_to_driver, "address": address, "key": key and os.fspath(key),
-        "runtime_env": of_program(runtime_env), **more,
+        "runtime_env": with_post_mortem(of_program(runtime_env), post_mortem), **more,
     }  # fmt: skip
     with _guard:
         seat = seats.current()
@@ -265,6 +269,7 @@ def get(
     if isinstance(refs, ObjectRefGenerator):  # as Ray has it: its items are got one by one
         return refs
     entries = _entries(refs, "get")
+    check_seconds(timeout, past=True)
     try:
         if return_exceptions:
             from zmreg.api.gathering import get_each  # late: few ask for errors as values
@@ -273,9 +278,6 @@ def get(
         return client().get(entries, timeout, copy)
     except KeyboardInterrupt:
         interrupted(entries, cancel_on_interrupt)
-        raise
-    except TypeError:
-        check_seconds(timeout)
         raise
 
 
@@ -296,8 +298,8 @@ def put(value: T, *, replicas: int = 1) -> ObjectRef[T]:
     """
     if isinstance(value, ObjectRef):
         raise TypeError("zmreg.put takes a value, not a ref: it is in the cluster already")
-    if replicas < 1:
-        raise ValueError(f"replicas={replicas}: an object is at one node at least")
+    if replicas != 1 or type(replicas) is not int:
+        replicas = check_count(replicas, "replicas", 1)
     ref: ObjectRef[T] = ObjectRef(client().put(value))
     if replicas > 1:
         replicate(ref, replicas)
@@ -319,12 +321,9 @@ def wait(
         return [], []
     if len({entry.object_id for entry in entries}) != len(entries):
         raise ValueError("zmreg.wait takes each ref once; the list has repeated ones")
-    if not 0 < num_returns <= len(entries):
+    if not 0 < (num_returns := check_count(num_returns, "num_returns", 1)) <= len(entries):
         raise ValueError(f"num_returns={num_returns} is out of range; there are {len(entries)} refs")
-    if timeout is not None:
-        check_seconds(timeout)
-        if timeout < 0:
-            raise ValueError(f"timeout={timeout} is negative; 0 polls, None waits")
+    check_seconds(timeout)
     try:
         order = client().first_settled(entries, num_returns, timeout)
     except KeyboardInterrupt:

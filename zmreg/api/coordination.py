@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 
 from zmreg.api.cluster import get
 from zmreg.api.functions import RemoteFunction
-from zmreg.api.refs import ObjectRef, interrupted, notified
+from zmreg.api.refs import ObjectRef, interrupted, notified, refs_of
+from zmreg.model.arguments import check_count, check_seconds
 from zmreg.model.errors import GetTimeoutError, ZmregError
 from zmreg.services.seat.client import Waiter
 from zmreg.services.seat.seats import client, unpack_failure
@@ -37,6 +38,7 @@ class as_completed(Generic[T]):
 
     def __init__(self, refs: Iterable[ObjectRef[T]] = (), timeout: float | None = None) -> None:
         """GetTimeoutError from the iteration when not all are done `timeout` seconds from now."""
+        check_seconds(timeout)
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._timeout = timeout
         self._done: queue.SimpleQueue[ObjectRef[T]] = queue.SimpleQueue()
@@ -46,6 +48,8 @@ class as_completed(Generic[T]):
 
     def add(self, ref: ObjectRef[T]) -> None:
         """One more."""
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(f"zmreg.as_completed takes refs, not {type(ref).__name__}: {ref!r:.80}")
         self._left += 1
         client().when_settled(ref._entry, lambda: self._arrived(ref))
 
@@ -60,6 +64,8 @@ class as_completed(Generic[T]):
 
     def update(self, refs: Iterable[ObjectRef[T]]) -> None:
         """Several more."""
+        if not isinstance(refs, Iterable):
+            raise TypeError(f"zmreg.as_completed takes refs, not {type(refs).__name__}: {refs!r:.80}")
         for ref in refs:
             self.add(ref)
 
@@ -147,8 +153,12 @@ def map(
     """
     if not iterables:
         raise TypeError("zmreg.map needs at least one iterable")
-    if chunk != "auto" and (not isinstance(chunk, int) or chunk < 1):
+    if isinstance(chunk, str) and chunk != "auto":
         raise ValueError(f"chunk={chunk!r}: use 'auto' or a number of items from 1")
+    size = 0 if isinstance(chunk, str) else check_count(chunk, "chunk", 1)
+    check_seconds(timeout)
+    if not isinstance(function, RemoteFunction) and not callable(function):
+        raise TypeError(f"function={function!r:.80}: zmreg.map calls it, so give a function")
     options: dict[str, Any] = {}
     if isinstance(function, RemoteFunction):
         options, function = function._options, function._function
@@ -157,7 +167,7 @@ def map(
     deadline = None if timeout is None else time.monotonic() + timeout
     whole = bool(options.get("retry_exceptions"))
     common: Any = ObjectRef(client().put(shared)) if shared else shared
-    chunks = _Chunks(run, (define_shared(function), common, whole), items, 0 if chunk == "auto" else int(chunk))
+    chunks = _Chunks(run, (define_shared(function), common, whole), items, size)
     return chunks.values(deadline, timeout)
 
 
@@ -240,7 +250,8 @@ def progress(refs: Iterable[ObjectRef[T]], every_s: float = 2.0) -> list[T]:
 
     With tqdm installed it is a bar, else a line on stderr every `every_s` seconds. Raises, at the end, what `get` does.
     """
-    wanted = list(refs)
+    wanted = refs_of(refs, "zmreg.progress")
+    check_seconds(every_s, "every_s", needed=True)
     try:
         _show_progress(wanted, every_s)
     except KeyboardInterrupt:

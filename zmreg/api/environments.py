@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmreg.api.strategies import PlacementGroupSchedulingStrategy
 from zmreg.model.specs import BUNDLE, ENV, GROUP, PROCESS, Shape, grouped
+from zmreg.services.worker.breaking import POST_MORTEM, hold_s
 from zmreg.services.worker.environments import Environment, Equipped, Membership, Package
 
 if TYPE_CHECKING:
@@ -62,6 +63,17 @@ def of_program(given: Any) -> dict[str, Any] | Environment | None:
     both = {**json.loads(jobs), **check_mapping(given)}
     both["env_vars"] = {**json.loads(jobs).get("env_vars", {}), **check_mapping(given).get("env_vars", {})}
     return check_env(both)
+
+
+def with_post_mortem(env: dict[str, Any] | Environment | None, wanted: bool | float | None) -> Any:
+    """A program's `runtime_env`, checked, with what its workers have to know to hold calls that raise (None: what
+    ZMREG_POST_MORTEM says). ValueError for what is neither yes, no nor a time."""
+    text = os.environ.get(POST_MORTEM, "") if wanted is None else str(wanted)
+    on = hold_s(text) > 0 or (wanted is not None and POST_MORTEM in os.environ)  # off is said where workers may have it
+    if not on or isinstance(env, Environment):
+        return env
+    variables = {**(env or {}).get("env_vars", {}), POST_MORTEM: text}
+    return {**(env or {}), "env_vars": variables}
 
 
 def check_mapping(given: Any) -> Mapping[str, Any]:
@@ -179,6 +191,8 @@ def _membership(seat: Client, strategy: object) -> tuple[Membership | None, int]
     """The group that a call from here belongs to: the one it names, else the caller's if that captures."""
     if isinstance(strategy, PlacementGroupSchedulingStrategy):
         group = strategy.placement_group
+        if group is None:
+            return None, -1
         captures = strategy.placement_group_capture_child_tasks
         return Membership(group.group_id, group.bundles, group.name, captures), strategy.placement_group_bundle_index
     own = seat.environment.group

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from zmreg.api.refs import notified
+from zmreg.model.arguments import check_count, check_name, check_seconds
 from zmreg.model.errors import ClusterError
 from zmreg.services.seat.bus import Channel, bus
 from zmreg.services.seat.seats import client
@@ -45,6 +46,7 @@ class Subscription:
         Raises GetTimeoutError; ClusterError when the subscription is closed or the cluster has ended; and what
         unpickling the value raises.
         """
+        check_seconds(timeout)
         found = self._channel.wait(timeout)
         if found is None:
             raise ClusterError(f"the subscription to {self.pattern!r} is closed; subscribe again")
@@ -107,7 +109,8 @@ def subscribe(pattern: str, *, backlog: int = 1000) -> Subscription:
 
     Raises ValueError for what is no pattern.
     """
-    return Subscription(bus(client()).subscribe(pattern, backlog))
+    check_name(pattern, "pattern")
+    return Subscription(bus(client()).subscribe(pattern, check_count(backlog, "backlog", 1)))
 
 
 def publish(topic: str, value: object = None) -> None:
@@ -118,6 +121,8 @@ def publish(topic: str, value: object = None) -> None:
 
     Raises ValueError for what is no topic, MessageTooLargeError, SerializationError.
     """
+    if type(topic) is not str:
+        check_name(topic, "topic")
     bus(client()).publish(topic, value)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from zmreg.api.cluster import nodes as list_nodes
+from zmreg.model.arguments import check_seconds
 from zmreg.model.errors import ClusterError
 from zmreg.services.seat.seats import client
 
@@ -30,12 +31,15 @@ def run_on_all(
     """
     from zmreg.services.worker.running_here import Failed, run_everywhere  # late: few programs do this
 
+    check_seconds(timeout)
+    if not callable(fn := getattr(fn, "_function", fn)):
+        raise TypeError(f"fn={fn!r:.80}: zmreg.run_on_all calls it, so give a function")
     alive = [row["NodeID"] for row in list_nodes() if row["Alive"]]
     wanted = alive if nodes is None else [nodes] if isinstance(nodes, str) else list(nodes)
     for node in wanted:
         if node not in alive:
             raise ClusterError(f"no living node {node} is in the cluster; zmreg.nodes() lists them")
-    found = run_everywhere(client(), (getattr(fn, "_function", fn), args, kwargs), wanted, timeout)
+    found = run_everywhere(client(), (fn, args, kwargs), wanted, timeout)
     if not return_exceptions:
         for worker, value in found.items():
             if isinstance(value, Failed):

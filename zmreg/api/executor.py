@@ -13,13 +13,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from zmreg.api import cluster as _cluster
 from zmreg.api import options as opts
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.prepared import InitializerError, Prepared, Setup, run_each
 from zmreg.api.refs import ObjectRef
+from zmreg.model.arguments import check_count, check_seconds
 from zmreg.model.errors import TaskError, WorkerDiedError
 from zmreg.services.seat.client import Waiter, current
 from zmreg.services.seat.seats import client
@@ -45,6 +46,8 @@ class Patient(concurrent.futures.Future[T]):
 
     def _waited(self, timeout: float | None) -> float | None:
         """Wait in the way of a worker; what is left of the timeout. A driver has nothing to give back."""
+        if timeout is not None:
+            check_seconds(timeout, past=True)
         seat = current()
         if seat is None or seat.on_wait is None or seat.closed is not None or self.done():
             return timeout
@@ -79,6 +82,10 @@ class CallFuture(Patient[T]):
         self._executor = self._call = self._ref = None
 
 
+_ANY: Final = -sys.maxsize
+"""Below 1 the errors are those of concurrent.futures, word by word."""
+
+
 class Executor(concurrent.futures.Executor):
     """concurrent.futures on a zmreg cluster: `submit`, `map`, `shutdown`, as a context manager too.
 
@@ -99,7 +106,7 @@ class Executor(concurrent.futures.Executor):
         raises, this call, all others and further ones fail with BrokenProcessPool. `options`: of all its tasks, as
         `@zmreg.remote` takes them. TypeError, ValueError.
         """
-        if max_workers is not None and max_workers <= 0:
+        if max_workers is not None and (max_workers := check_count(max_workers, "max_workers", _ANY)) <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -232,10 +239,11 @@ class Executor(concurrent.futures.Executor):
         `chunksize` items travel in one call. TimeoutError when a result is not there `timeout` seconds from now. When
         the iterator is closed or raises, what no worker has is cancelled.
         """
-        if chunksize < 1:
+        if (chunksize := check_count(chunksize, "chunksize", _ANY)) < 1:
             raise ValueError("chunksize must be at least 1")
-        if buffersize is not None and not isinstance(buffersize, int):
+        if buffersize is not None and (not isinstance(buffersize, int) or isinstance(buffersize, bool)):
             raise TypeError("buffersize must be an integer or None")
+        check_seconds(timeout, past=True)
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from zmreg.api import options as opts
 from zmreg.api.environments import portable, settled
@@ -183,12 +183,21 @@ if TYPE_CHECKING:
             """A generator of refs at once."""
 
 
+class Remote(Protocol):
+    """A remote function, or a method of an actor."""
+
+    _name: str
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the call."""
+
+
 class BoundCall:
     """A call that is written down and not made. `.remote()` makes it, and every bound call it depends on, each once."""
 
     __slots__ = ("_args", "_function", "_kwargs")
 
-    def __init__(self, function: RemoteFunction[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, function: Remote, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._function = function
         self._args = args
         self._kwargs = kwargs
@@ -207,8 +216,13 @@ class BoundCall:
                     made[id(call)] = call._make(made)
         return made[id(self)]
 
-    execute = remote
-    """Ray's name for it."""
+    def execute(self, *inputs: Any) -> Any:
+        """Ray's name for `remote`. TypeError for inputs: what is bound has all it needs."""
+        if inputs:
+            raise TypeError(
+                f"{self!r}.execute() takes no inputs: a graph that has some is a zmreg.Graph (docs/guides/requests.md)"
+            )
+        return self.remote()
 
     def _inputs(self) -> list[BoundCall]:
         return [arg for arg in (*self._args, *self._kwargs.values()) if isinstance(arg, BoundCall)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from zmreg.api.cluster import get
 from zmreg.api.refs import ObjectRef
+from zmreg.model.arguments import check_seconds
 from zmreg.model.errors import GetTimeoutError, ZmregError
 from zmreg.services.seat.seats import client
 
@@ -43,6 +44,7 @@ def gather(structure: Any, timeout: float | None = None, *, errors: str = "raise
     """
     if errors not in ("raise", "return", "skip"):
         raise ValueError(f"errors={errors!r}: use 'raise', 'return' or 'skip'")
+    check_seconds(timeout, past=True)
     refs: list[ObjectRef[Any]] = []
     _collect(structure, refs)
     values = {id(ref): value for ref, value in zip(refs, _gathered(refs, timeout, errors), strict=True)}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef
 from zmreg.api.strategies import PlacementGroupSchedulingStrategy
+from zmreg.model.arguments import check_seconds
 from zmreg.model.group_messages import CreateGroup, RemoveGroup
 from zmreg.model.ids import object_id
 from zmreg.model.record import Resources
@@ -44,6 +45,11 @@ class PlacementGroup:
         """How many bundles it has."""
         return len(self.bundles)
 
+    @property
+    def is_empty(self) -> bool:
+        """False: a group that has no bundles cannot be made."""
+        return not self.bundles
+
     def ready(self) -> ObjectRef[PlacementGroup]:
         """A ref that is there as soon as all bundles are held: to this group. PlacementGroupRemovedError otherwise."""
         strategy = PlacementGroupSchedulingStrategy(self)
@@ -52,6 +58,7 @@ class PlacementGroup:
 
     def wait(self, timeout_seconds: float | None = 30) -> bool:
         """Whether all bundles are held within so many seconds. Raises PlacementGroupRemovedError."""
+        check_seconds(timeout_seconds, "timeout_seconds")
         ready = self.ready()
         if not client().wait_for([ready._entry], 1, False, timeout_seconds):
             return False
@@ -93,6 +100,8 @@ def placement_group(
         raise ValueError(f"lifetime={lifetime!r}: use None or 'detached'")
     if not isinstance(name, str):
         raise TypeError(f"name={name!r} must be a string")
+    if not isinstance(bundles, Iterable):
+        raise TypeError(f"bundles={bundles!r:.80}: a list of bundles is needed, each a dictionary of amounts")
     units = tuple(_bundle(each) for each in bundles)
     if not units:
         raise ValueError("a placement group has one bundle at least")
@@ -109,7 +118,7 @@ def placement_group(
 
 def _bundle(given: Mapping[str, float]) -> Resources:
     if not isinstance(given, Mapping):
-        raise TypeError(f"a bundle is a dictionary of amounts, not {given!r}")
+        raise TypeError(f"bundles: each is a dictionary of amounts, not {given!r:.80}")
     units = {name: to_units(f"bundle[{name!r}]", amount) for name, amount in given.items()}
     if not any(units.values()):
         raise ValueError(f"bundle {dict(given)!r} is empty: nothing to hold")
@@ -135,6 +144,8 @@ def remove_placement_group(group: PlacementGroup) -> None:
 def placement_group_table(group: PlacementGroup | None = None) -> dict[str, Any]:
     """What the cluster knows of a group, or of all by their ids: state (PENDING, CREATED, RESCHEDULING or REMOVED),
     strategy, name, bundles, and the nodes of those that are held."""
+    if group is not None and not isinstance(group, PlacementGroup):
+        raise TypeError(f"placement_group_table takes a placement group, not {group!r:.80}")
     found = {}
     for row in _rows(client()):
         row["name"] = row["name"].rpartition("\0")[2]

@@ -13,21 +13,24 @@ from types import ModuleType
 from typing import Any, Final
 
 from zmreg.api import actors, batching, functions
+from zmreg.model.errors import SerializationError
 from zmreg.model.ids import object_id
 from zmreg.services.calling import naming
 from zmreg.services.calling.acting import ActorOrder
 from zmreg.services.calling.calls import Task, Template
 from zmreg.services.calling.carrying import Carrier
+from zmreg.services.calling.submit import pack_arguments
 from zmreg.services.seat.client import Client
 from zmreg.services.seat.context import hosted, running_task
 from zmreg.services.seat.entries import Entry
+from zmreg.services.seat.seats import client
 from zmreg.services.worker import carrying
 
 
 class InterceptedCall:
     """What is known of a call."""
 
-    __slots__ = ("actor_id", "attempt", "function", "kind", "name", "task_id")
+    __slots__ = ("actor_class", "actor_id", "attempt", "function", "kind", "name", "task_id")
 
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
@@ -36,12 +39,14 @@ class InterceptedCall:
         """"f", "Counter.__init__", "Counter.add", or as its caller has said."""
         self.task_id = ""
         """Hex. When it is submitted, "" until it is; of an actor that is made, always."""
+        self.actor_class = ""
+        """"Counter"; "" for no actor's."""
         self.actor_id = ""
         """Hex; "" for none. Of an actor that is made, known when it is submitted."""
         self.attempt = 0
         """Where it runs: how often it was begun before."""
         self.function: Callable[..., Any] | None = None
-        """Where it runs: what is called."""
+        """Where it runs: what is called; the class, for an actor that is made."""
 
     def __repr__(self) -> str:
         return f"<InterceptedCall {self.kind} {self.name} {self.task_id}>"
@@ -104,12 +109,16 @@ class _Hook:
         twin = self._carrier.twin(seat, template)
         call = InterceptedCall(kind, template.name)
         if kind == carrying.METHOD:
-            call.actor_id = where[0][0].hex()
+            call.actor_id, call.actor_class = where[0][0].hex(), where[0][1]
         around = None if twin is None else self._interceptor.submitting(call)
         if around is None:
             return submit(seat, template, *where, args, kwargs)
         with around as carried:
-            task = submit(seat, twin, *where, (template.name, carried, *args), kwargs)
+            try:
+                task = submit(seat, twin, *where, (template.name, carried, *args), kwargs)
+            except SerializationError as error:
+                _blame(seat, template, args, kwargs, error)
+                raise
             call.task_id = object_id(seat.me, task.counter).hex()
             return task
 
@@ -118,6 +127,7 @@ class _Hook:
     ) -> Entry:
         """An actor, ordered by that function."""
         call = InterceptedCall(carrying.ACTOR, f"{order.class_name}.__init__")
+        call.actor_class = order.class_name
         around = self._interceptor.submitting(call)
         if around is None:
             return create(seat, cls, order, args, kwargs)
@@ -135,10 +145,18 @@ class _Hook:
         if task is not None:
             call.task_id, call.attempt = task[0].hex(), task[2]
         if host is not None:
-            call.actor_id = host.actor_id.hex()
-            if kind == carrying.ACTOR:
-                call.attempt = host.incarnation - 1
+            call.actor_id, call.actor_class = host.actor_id.hex(), host.class_name()
+            if kind == carrying.ACTOR:  # of which there is no instance yet
+                call.actor_class, call.attempt = name.removesuffix(".__init__"), host.incarnation - 1
         return self._interceptor.running(call, carried)
+
+
+def _blame(seat: Client, template: Template, args: Any, kwargs: Any, error: SerializationError) -> None:
+    """Raise what names the caller's own argument, by the place it has without ours; nothing if it is not one of his."""
+    try:
+        pack_arguments(seat, args, kwargs, template.name)
+    except SerializationError as own:
+        raise own from error.__cause__
 
 
 class _Arrival:
@@ -153,11 +171,13 @@ class _Arrival:
 
 def _arrived(interceptor: Interceptor) -> _Hook:
     with _guard:
-        if _explicit and _now is not None:  # a cluster within this process: it is here
+        shared = client().shares_process  # a cluster within this process: it is here, or was
+        if shared and _now is not None:
             return _now
-        interceptor.setup()
         hook = _Hook(interceptor)
-        _exchange(hook)
+        if not shared:
+            interceptor.setup()
+            _exchange(hook)
         return hook
 
 

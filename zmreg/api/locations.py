@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from zmreg.api.refs import ObjectRef
+from zmreg.api.refs import ObjectRef, refs_of
+from zmreg.model.arguments import check_count, check_seconds
 from zmreg.model.errors import ClusterError, GetTimeoutError
 from zmreg.services.seat.client import Client
 from zmreg.services.seat.entries import Entry, Stored
@@ -25,7 +26,7 @@ def who_has(refs: ObjectRef[Any] | Iterable[ObjectRef[Any]]) -> dict[ObjectRef[A
 
     From this node's replica of the registry: what another node has done in the last milliseconds may be missing.
     """
-    wanted = [refs] if isinstance(refs, ObjectRef) else list(refs)
+    wanted = refs_of(refs, "zmreg.who_has")
     seat = client()
     for ref in wanted:
         seat.look_at(ref._entry)
@@ -40,8 +41,7 @@ def has_what(nodes: str | Iterable[str] | None = None, limit: int = 1_000) -> di
     `who_has`; with `registry_scope="large"` or `"owner"` that is not all of it. Values that ride in messages are in no
     store. Raises ClusterError for a node that is not there, ValueError for a limit below 0.
     """
-    if limit < 0:
-        raise ValueError(f"limit={limit}: a number of rows is 0 or more")
+    limit = check_count(limit, "limit")
     seat = client()
     alive = [row["NodeID"] for row in seat.ask("nodes") or () if row["Alive"]]
     wanted = alive if nodes is None else [nodes] if isinstance(nodes, str) else list(nodes)
@@ -76,9 +76,9 @@ def replicate(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], n: int = 2, timeo
     for, `timeout` seconds at most (GetTimeoutError). Small values live with their owner and need no copies.
     Raises ValueError for n < 1, ClusterError when there are not so many nodes or one of them cannot take its copy.
     """
-    if n < 1:
-        raise ValueError(f"n={n}: an object is at one node at least")
-    wanted = [refs] if isinstance(refs, ObjectRef) else list(refs)
+    n = check_count(n, "n", 1)
+    check_seconds(timeout)
+    wanted = refs_of(refs, "zmreg.replicate")
     seat = client()
     entries = list({ref._entry.object_id: ref._entry for ref in wanted}.values())
     if not seat.wait_for(entries, len(entries), False, timeout):
@@ -143,11 +143,12 @@ def rebalance(
     from zmreg.services.seat.rebalancing import held_here
     from zmreg.services.seat.rebalancing import rebalance as move  # late: few programs do this
 
+    check_seconds(timeout)
     seat = client()
     if refs is None:
         entries = held_here(seat)
     else:
-        wanted = [refs] if isinstance(refs, ObjectRef) else list(refs)
+        wanted = refs_of(refs, "zmreg.rebalance")
         entries = list({ref._entry.object_id: ref._entry for ref in wanted}.values())
         for entry in entries:
             if entry.owner != seat.me:

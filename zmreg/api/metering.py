@@ -68,12 +68,16 @@ class Metric:
             raise TypeError(f"the value of tag {key!r} of {self._info_name!r} is text, not {type(value).__name__}")
 
     def _number(self, value: object) -> float:
+        if isinstance(value, bool):
+            raise TypeError(f"metric {self._info_name!r} takes a number as its value, not a bool")
         if not isinstance(value, (int, float)):
             try:  # numpy's and others' numbers
                 return float(value.__float__())  # type: ignore[attr-defined]
             except (AttributeError, TypeError, ValueError):
                 kind = type(value).__name__
-                raise TypeError(f"metric {self._info_name!r} takes a number, not {kind}: {value!r:.80}") from None
+                raise TypeError(
+                    f"metric {self._info_name!r} takes a number as its value, not {kind}: {value!r:.80}"
+                ) from None
         return float(value)
 
     def _arguments(self) -> tuple[Any, ...]:
@@ -103,7 +107,7 @@ class Counter(Metric):
         """Add `value`. Raises ValueError unless it is above 0, and for tags that are missing or not its own."""
         amount = self._number(value)
         if not 0 < amount < float("inf"):
-            raise ValueError(f"counter {self._info_name!r} only grows: {value} cannot be added")
+            raise ValueError(f"counter {self._info_name!r} only grows: the value {value} cannot be added")
         metering.metering().count(self._family, Meter.add, self._labels(tags), amount)
 
 

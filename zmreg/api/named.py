@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, overload
 
 from zmreg.api import cluster
 from zmreg.api.functions import RemoteFunction
+from zmreg.model.arguments import check_name
 from zmreg.model.errors import ZmregError
 from zmreg.services.seat.client import Client, Waiter
 from zmreg.services.seat.seats import client
@@ -74,6 +75,7 @@ def _own_name(target: Any) -> str:
 
 def withdraw(name: str, version: str | None = None) -> None:
     """Serve `name` no more, in that version or in any. Calls that have come are finished."""
+    check_name(name)
     serving_names.withdraw(client(), name, version)
 
 

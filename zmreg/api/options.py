@@ -78,6 +78,18 @@ METHOD_OPTIONS: dict[str, Any] = {
     "batch": None,
 }
 DEFAULT_MAX_RETRIES = 3
+_IN_GROUP = "say scheduling_strategy=zmreg.PlacementGroupSchedulingStrategy(group, index)"
+# Ray's options that have another name here, or none.
+_INSTEAD = {
+    "accelerator_type": "kinds of GPUs are labels or locs of nodes: label_selector={...} or locs={...}",
+    "enable_tensor_transport": "arrays go through the store, leave it out",
+    "fallback_strategy": "say scheduling_strategy=zmreg.NodeLabelSchedulingStrategy(soft={...})",
+    "object_store_memory": "the store is the node's, leave it out; memory= is counted for the task",
+    "placement_group": _IN_GROUP,
+    "placement_group_bundle_index": _IN_GROUP,
+    "placement_group_capture_child_tasks": _IN_GROUP,
+    "tensor_transport": "arrays go through the store, leave it out",
+}
 
 
 def check_names(given: Iterable[str], known: Mapping[str, Any], what: str) -> None:
@@ -88,6 +100,7 @@ def check_names(given: Iterable[str], known: Mapping[str, Any], what: str) -> No
 
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else "."
+            hint = f": {_INSTEAD[name]}." if name in _INSTEAD else hint
             raise ValueError(f"unknown option {name!r} for {what}{hint} Valid options: {', '.join(sorted(known))}")
 
 
@@ -150,6 +163,8 @@ def check_actor_options(options: Mapping[str, Any]) -> None:
     name = options.get("name")
     if name is not None and (not isinstance(name, str) or not name):
         raise ValueError(f"name={name!r}: an actor's name is a string that is not empty; leave it out for none")
+    if not isinstance(namespace := options.get("namespace"), (str, type(None))):
+        raise TypeError(f"namespace must be a str, not {namespace!r:.80}")
     if options.get("get_if_exists") and not name:
         raise ValueError("get_if_exists=True needs name=...")
     if options.get("lifetime") not in (None, "detached", "non_detached"):

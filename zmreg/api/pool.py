@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import itertools
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from zmreg.api.coordination import define_shared
 from zmreg.api.executor import Executor, Patient
 from zmreg.api.prepared import run_each, run_each_on
+from zmreg.model.arguments import check_count, check_seconds
 
 T = TypeVar("T")
 
@@ -155,6 +157,8 @@ class IMapIterator(Generic[T]):
 
     def next(self, timeout: float | None = None) -> T:
         """The next value. multiprocessing.TimeoutError after `timeout` seconds, StopIteration at the end."""
+        if timeout is not None:
+            check_seconds(timeout, past=True)
         while True:
             for item in self._items:
                 return item
@@ -194,10 +198,10 @@ class Pool:
 
         `options`: of all its tasks, as `@zmreg.remote` takes them. TypeError, ValueError.
         """
-        if processes is not None and processes < 1:
+        if processes is not None and (processes := check_count(processes, "processes", -sys.maxsize)) < 1:
             raise ValueError("Number of processes must be at least 1")
         if maxtasksperchild is not None:
-            if not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0:
+            if not isinstance(maxtasksperchild, int) or isinstance(maxtasksperchild, bool) or maxtasksperchild <= 0:
                 raise ValueError("maxtasksperchild must be a positive int or None")
             options["max_calls"] = maxtasksperchild
         self._executor = Executor(processes, initializer, tuple(initargs), **options)
@@ -272,7 +276,9 @@ class Pool:
     def _map(self, call: tuple[Any, Any], iterable: Iterable[Any], chunksize: Any, *callbacks: Any) -> AsyncResult[Any]:
         self._check_running()
         items = list(iterable)
-        if chunksize is None:
+        if chunksize is not None:
+            chunksize = check_count(chunksize, "chunksize", 1)
+        else:
             chunksize = max(1, -(-len(items) // (CHUNKS * self._processes)))
         run, func = call
         shared = define_shared(func) if items else func
@@ -295,8 +301,7 @@ class Pool:
         self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int, ordered: bool
     ) -> IMapIterator[T]:
         self._check_running()
-        if chunksize < 1:
-            raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
+        chunksize = check_count(chunksize, "chunksize", 1)
         items, shared = iter(iterable), define_shared(func)
         chunks = iter(lambda: list(itertools.islice(items, chunksize)), [])
         result: IMapIterator[T] = IMapIterator(self, ((run_each_on, shared, chunk) for chunk in chunks), ordered)

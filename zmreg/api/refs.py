@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
+from zmreg.model.arguments import check_seconds
 from zmreg.model.errors import ZmregError
 from zmreg.model.record import Record
 from zmreg.services.calling.submit import resubmit
@@ -68,13 +69,12 @@ class ObjectRef(EntryRef, Generic[T]):
         with `cancel_on_interrupt` it cancels what was waited for, too.
         Raises GetTimeoutError, TaskError (also an instance of the user's class), WorkerDiedError, ObjectLostError, ...
         """
+        if timeout is not None:
+            check_seconds(timeout, past=True)
         try:
             value: T = client().get_one(self._entry, timeout, copy)
         except KeyboardInterrupt:
             interrupted((self._entry,), cancel_on_interrupt)
-            raise
-        except TypeError:
-            check_seconds(timeout)
             raise
         return value
 
@@ -94,14 +94,12 @@ class ObjectRef(EntryRef, Generic[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The error `get` would raise, or None. Raises GetTimeoutError when it is not known in time."""
+        check_seconds(timeout, past=True)
         seat = client()
         try:
             seat.settled(self._entry, timeout)
         except KeyboardInterrupt:
             interrupted((self._entry,))
-            raise
-        except TypeError:
-            check_seconds(timeout)
             raise
         return seat.error_of(self._entry) if self._entry.state >= FAILED else None
 
@@ -256,12 +254,15 @@ def age_of(entry: Entry) -> float | None:
     return None if seat is None or entry.owner != seat.me else seat.ticks.age(entry.counter)
 
 
-def check_seconds(timeout: object) -> None:
-    """TypeError for what is no time to wait. Asked when a wait has met a TypeError, so that no other pays for it."""
-    import numbers
-
-    if not isinstance(timeout, numbers.Real | None):
-        raise TypeError(f"timeout={timeout!r}: a number of seconds is needed, or None to wait without end") from None
+def refs_of(refs: object, what: str) -> list[ObjectRef[Any]]:
+    """A ref or any number of them, as a list. TypeError for anything else."""
+    if isinstance(refs, ObjectRef):
+        return [refs]
+    found: list[Any] = list(refs) if isinstance(refs, Iterable) and not isinstance(refs, (str, bytes)) else [refs]
+    for each in found:
+        if not isinstance(each, ObjectRef):
+            raise TypeError(f"{what} takes refs, not {type(each).__name__}: {each!r:.80}")
+    return found
 
 
 def interrupted(entries: Iterable[Entry], cancel: bool = False) -> None:

@@ -48,18 +48,21 @@ class NodeLabelSchedulingStrategy(Wish):
 
 
 class PlacementGroupSchedulingStrategy(Wish):
-    """In a placement group: in the bundle of that index, or in any (-1).
+    """In a placement group: in the bundle of that index, or in any (-1). None: in no group, also where the caller is in
+    one that captures.
 
     `placement_group_capture_child_tasks`: what the task or actor calls and creates is in the group, too, unless it says
     otherwise.
     """
 
-    placement_group: PlacementGroup
+    placement_group: PlacementGroup | None
     placement_group_bundle_index: int = -1
     placement_group_capture_child_tasks: bool = False
 
     def __post_init__(self) -> None:
         index = self.placement_group_bundle_index
+        if self.placement_group is None:
+            return
         if not hasattr(self.placement_group, "bundle_specs"):
             raise TypeError(f"placement_group={self.placement_group!r} is none; zmreg.placement_group(...) makes one")
         if not isinstance(index, int) or not -1 <= index < len(self.placement_group.bundle_specs):

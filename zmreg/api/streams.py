@@ -168,7 +168,8 @@ def check_returns(options: Mapping[str, Any]) -> None:
     wanted = options.get("num_returns")
     if wanted is not None and wanted != "streaming":
         if not isinstance(wanted, int) or isinstance(wanted, bool):
-            raise TypeError(f"num_returns must be an int or 'streaming', not {wanted!r}")
+            old = ", Ray's old name for it" if wanted == "dynamic" else ""
+            raise TypeError(f"num_returns must be an int or 'streaming', not {wanted!r}{old}")
         if wanted < 0:
             raise ValueError(f"num_returns={wanted} is out of range; the least is 0")
     for name in (BACKPRESSURE, ACTOR_BACKPRESSURE):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from zmreg.api.actors import ActorHandle
 from zmreg.api.cluster import nodes
+from zmreg.model.arguments import check_count, check_name, check_seconds
 from zmreg.model.errors import ClusterError, GetTimeoutError
 from zmreg.services.seat.client import Waiter
 from zmreg.services.seat.seats import client
@@ -22,8 +23,8 @@ def wait_for_nodes(count: int, timeout: float | None = None) -> None:
 
     Raises GetTimeoutError when there are fewer after `timeout` seconds (0 looks once); ValueError for a count below 1.
     """
-    if count < 1:
-        raise ValueError(f"count={count}: a cluster has at least one node")
+    count = check_count(count, "count", 1)
+    check_seconds(timeout)
     deadline = None if timeout is None else time.monotonic() + timeout
     seat, pause = client(), _ASK_S
     while (alive := sum(node["Alive"] for node in nodes())) < count:
@@ -51,11 +52,12 @@ def wait_for_actors(handles: Iterable[ActorHandle[Any]] | None = None, timeout: 
     from zmreg.services.calling.reviving import Given, Own  # late, as below
     from zmreg.services.calling.reviving import wait_for_actors as wait
 
+    check_seconds(timeout)
     if handles is not None:
-        handles = list(handles)
+        handles = list(handles) if isinstance(handles, Iterable) else [handles]
         for each in handles:
             if not isinstance(each, ActorHandle):
-                raise TypeError(f"zmreg.wait_for_actors takes actor handles, not {type(each).__name__}")
+                raise TypeError(f"zmreg.wait_for_actors takes actor handles, not {type(each).__name__}: {each!r:.80}")
     seat = client()
     actors = Own(seat) if handles is None else Given(seat, [each._facts[:3] for each in handles])
     wait(seat, actors, timeout)
@@ -71,12 +73,15 @@ def drain_node(node_id: str, timeout: float | None = None, *, grace: float | Non
     HeadUnavailableError when it is silent and there is no head that could say whether it is dead; ValueError for this
     program's own node; GetTimeoutError after `timeout` seconds, and the drain goes on.
     """
+    check_name(node_id, "node_id")
+    check_seconds(timeout)
+    check_seconds(grace, "grace")
     seat = client()
     if node_id == seat.node.hex():
         raise ValueError(
             f"node {node_id} is where this program has its seat; drain it from elsewhere, or `zmreg drain`"
         )
-    if grace is not None and not 0 <= grace < float("inf"):
+    if grace == float("inf"):
         raise ValueError(f"grace={grace}: seconds are needed, from 0")
     deadline = None if timeout is None else time.monotonic() + timeout
     if node_id not in {row["NodeID"] for row in nodes()}:
@@ -124,4 +129,5 @@ def restart(timeout: float = 30.0) -> None:
     """
     from zmreg.services.calling.starting_over import restart as start_over  # late: most programs never do this
 
+    check_seconds(timeout, needed=True)
     start_over(client(), timeout)

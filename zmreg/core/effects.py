@@ -155,6 +155,8 @@ class ActorRefused(Record):
     taken_by: bytes = b""
 
 
-LeaseEffect = StartWorker | StartLodger | StopWorker | Granted | Recall | Hosted | Infeasible | CannotStart | AtCap | GroupUnknown
+LeaseEffect = (
+    StartWorker | StartLodger | StopWorker | Granted | Recall | Hosted | Infeasible | CannotStart | AtCap | GroupUnknown
+)
 ActorEffect = HostActor | UnhostActor | Construct | RetireActor | KillWorker | TellActor | ActorCreated | ActorRefused
 Effect = LeaseEffect | ActorEffect

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NoReturn
 
 from zmreg.core.binding import Names, Reader, Template
+from zmreg.model.arguments import is_number
 from zmreg.model.errors import CycleError, DuplicateStepError, GraphError
 from zmreg.model.graphs import Path, Step, StepLike
 from zmreg.model.record import Record
@@ -107,9 +108,9 @@ def _step(given: StepLike, number: int) -> Step:
     many = isinstance(locs, Collection) and not isinstance(locs, str)
     if locs and not (many and all(isinstance(loc, str) for loc in locs)):
         raise GraphError(f"{where} has locs={locs!r}: write a set of names")
-    if step.timeout is not None and not (isinstance(step.timeout, int | float) and step.timeout >= 0):
+    if step.timeout is not None and not (is_number(step.timeout) and step.timeout >= 0):
         raise GraphError(f"{where} has timeout={step.timeout!r}: write seconds, or None for no limit")
-    if not isinstance(step.retries, int) or step.retries < 0:
+    if not isinstance(step.retries, int) or isinstance(step.retries, bool) or step.retries < 0:
         raise GraphError(f"{where} has retries={step.retries!r}: write 0 or more")
     if step.policy is not None:
         said = step.policy.said(where, ("timeout", "retries"))

@@ -1,8 +1,8 @@
 """Processes with a name (`process=`): one for each name, environment and node, that its tasks and actors share.
 
 Its first worker is the *house*: it is lent like any other, to one owner at a time, for the tasks of that name. Actors
-are its *lodgers*: workers of their own in the same process, each with a seat, an id and a claim, so that whoever places,
-calls or kills one sees no difference. A house is there for what its process keeps between calls, so it outlasts leases,
+are its *lodgers*: workers of their own in the same process, each with a seat, an id and a claim, so that whoever
+places, calls or kills one sees no difference. A house is there for what its process keeps between calls, so it outlasts leases,
 owners and idle times. It ends with its program, and where the cap on workers leaves no room, if nobody lodges in it.
 
 Invariants: at most one house that is not stopping for each name; a lodger's house is never stopped before it, but the

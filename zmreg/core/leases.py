@@ -180,10 +180,12 @@ class LeaseBook(Holdings):
             return []
         claim, house = seat.claim, seat.house
         self._seats.remove(seat)
-        if claim is not None:
-            self._queue.update(claim)
+        left = self._leave_house(house)
+        if claim is None:  # nobody waits for it any more
+            return left + self._settle()
+        self._queue.update(claim)
         self._starting += 1  # it was none of them, and is taken off below
-        return self._leave_house(house) + self.worker_start_failed(reason)
+        return left + self.worker_start_failed(reason)
 
     def worker_died(self, worker: bytes) -> list[LeaseEffect]:
         """The process is gone, for whatever reason. What was wanted of it is still wanted, except by an actor."""

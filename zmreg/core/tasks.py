@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from typing import Final, Literal, assert_never
 
@@ -74,6 +75,8 @@ class RetryPolicy(Record):
 
     def retries(self, error: BaseException | None) -> bool:
         """Whether a user's `error` is one to retry; one that could not be unpacked (None) only under True."""
+        if is_quit(error):
+            return False
         if isinstance(self.retry_exceptions, bool):
             return self.retry_exceptions and (error is None or isinstance(error, Exception))
         return error is not None and isinstance(error, self.retry_exceptions)
@@ -121,6 +124,12 @@ class RetryPolicy(Record):
                 reason = f"{reason}; {_tell_deaths(deaths)}"
             return Fail(reason, quarantined=len(deaths) > 1, deaths=tuple(deaths))
         return Retry(attempts_used)
+
+
+def is_quit(error: BaseException | None) -> bool:
+    """Whether somebody has left a debugger by `q`: they would stand there again. Who has such an error knows bdb."""
+    bdb = sys.modules.get("bdb")
+    return bdb is not None and isinstance(error, bdb.BdbQuit)
 
 
 def _tell_deaths(deaths: Sequence[Death]) -> str:

@@ -35,6 +35,7 @@ from zmreg.model.group_messages import GroupWord
 from zmreg.model.head_messages import ForHead, HeadChanged, HeadKept, Inventory, JobStarted
 from zmreg.model.job_messages import JobNoted
 from zmreg.model.kit_messages import RanHere, RunHere, SetPlugin
+from zmreg.model.lodging_messages import LodgingWord
 from zmreg.model.look_messages import Look, Looked, Measured
 from zmreg.model.memory_messages import AskRepeatable, Repeatable
 from zmreg.model.mesh_messages import (
@@ -363,7 +364,7 @@ class NeedDefinition(Sentence):
 
 
 class Steal(Sentence):
-    """owner -> worker: give back up to `count` unstarted tasks, newest first; `riders`: also those on a call of yours."""
+    """owner -> worker: give back up to `count` unstarted tasks, newest first; `riders`: also such on a call of yours."""
 
     KIND: ClassVar[int] = 32
     count: int
@@ -442,6 +443,7 @@ Message = (
     | EndWorkers | WorkersEnded | AskRepeatable | Repeatable
     | Subscribe | Unsubscribe | WatchPatterns | PatternNews | Events | EventsTaken | StreamCredit | StreamClosed
     | RunHere | RanHere | SetPlugin | TidyUp | GroupWord | Look | Looked | Measured | DebugWord
+    | LodgingWord
 )  # fmt: skip
 
 CALLS_KIND = 100

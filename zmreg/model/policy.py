@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from zmreg.model.arguments import is_number
 from zmreg.model.record import Wish
 
 # No pause before another try is longer than this, however often it has failed.
@@ -68,7 +69,7 @@ def check(terms: object, where: str, error: type[Exception] = ValueError) -> Non
         number = getattr(terms, field, None)
         if number is None:
             continue
-        if not isinstance(number, int | float) or number < 0 or (open_end and number == 0):
+        if not is_number(number) or number < 0 or (open_end and number == 0):
             raise error(f"{where}: {field}={number!r}: a number{' above 0' if open_end else ' from 0 on'}")
     on_error = getattr(terms, "on_error", None)
     if on_error is not None and on_error not in ON_ERROR:

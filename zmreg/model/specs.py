@@ -67,9 +67,9 @@ def to_units(name: str, amount: object) -> int:
 
     Raises TypeError for something that is no number, ValueError for a negative, infinite or too fine one.
     """
-    if isinstance(amount, int):
+    if isinstance(amount, int) and not isinstance(amount, bool):
         scaled = amount * UNIT
-    elif not isinstance(amount, Real):
+    elif not isinstance(amount, Real) or isinstance(amount, bool):
         raise TypeError(f"{name} must be a number, not {type(amount).__name__} ({amount!r})")
     else:
         exact = float(amount) * UNIT

@@ -15,6 +15,7 @@ from zmreg.api.context import get_runtime_context
 from zmreg.api.strategies import NodeAffinitySchedulingStrategy
 from zmreg.api.watching import head_node
 from zmreg.flows.jobs.infos import NAMESPACE, JobInfo, JobStatus, info_of
+from zmreg.model.arguments import check_seconds
 from zmreg.model.errors import ActorDiedError, ClusterError, GetTimeoutError
 
 STOP_GRACE_S: Final = 5.0
@@ -109,6 +110,7 @@ class JobClient:
 
     def wait_job(self, job_id: str, timeout: float | None = None) -> JobInfo:
         """Wait until the job is over. GetTimeoutError after `timeout` seconds, and it goes on; ValueError as above."""
+        check_seconds(timeout)
         deadline, pause = None if timeout is None else time.monotonic() + timeout, _FIRST_PAUSE_S
         while not (info := self.get_job_info(job_id)).status.is_terminal():
             left = pause if deadline is None else deadline - time.monotonic()
@@ -167,8 +169,7 @@ class JobClient:
         Returns at once (see `wait_job`): whether it was not over before. One that has not begun never does.
         ValueError as `get_job_info`, and for a grace below 0.
         """
-        if grace < 0:
-            raise ValueError(f"stop_job(grace={grace}): seconds from 0")
+        check_seconds(grace, "grace", needed=True)
         row = self._row(job_id)
         if info_of(row).status.is_terminal():
             return False

@@ -13,6 +13,7 @@ from zmreg.api.cluster import get, init, nodes, put
 from zmreg.api.functions import RemoteFunction
 from zmreg.api.refs import ObjectRef
 from zmreg.api.strategies import NodeAffinitySchedulingStrategy
+from zmreg.model.arguments import check_count, check_seconds
 from zmreg.model.errors import ActorDiedError, ClusterError, EngineError, GetTimeoutError, TaskError
 
 # On a machine with many CPUs; more by hand would be a task's business.
@@ -304,8 +305,9 @@ def engines(
     seconds for each call of the view, which may be changed there. Raises ValueError for n < 1, ClusterError when no
     node may have any.
     """
-    if n is not None and n < 1:
-        raise ValueError(f"n={n}: at least one engine is needed")
+    if n is not None:
+        n = check_count(n, "n", 1)
+    check_seconds(timeout)
     wanted = None if nodes is None else frozenset([nodes] if isinstance(nodes, str) else nodes)
     group = _Group(n, wanted, frozenset(locs))
     group.renew()

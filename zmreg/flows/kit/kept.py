@@ -13,6 +13,7 @@ from zmreg.api.refs import ObjectRef
 from zmreg.api.strategies import NodeAffinitySchedulingStrategy
 from zmreg.api.watching import head_node, process_id
 from zmreg.flows.kit.system import MOST_WAITING, NAMESPACE, Way
+from zmreg.model.arguments import check_count, check_name, check_seconds
 from zmreg.model.errors import ActorDiedError, ClusterError, ObjectLostError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class KeptResult:
 
         KeyError when there is none of that name, ObjectLostError when its keeper has died; GetTimeoutError.
         """
+        check_seconds(timeout, past=True)
         return self.ref().get(timeout)
 
     def ref(self) -> ObjectRef[Any]:
@@ -149,6 +151,7 @@ def list_results() -> list[dict[str, Any]]:
 
 def forget_result(name: str) -> None:
     """Keep it no more; a call under way is cancelled. KeyError when there is none of that name."""
+    check_name(name)
     if not _way.ask("forget", name):
         raise KeyError(f"there is no result {name!r} to forget; zmreg.list_results() has those that there are")
 
@@ -156,15 +159,16 @@ def forget_result(name: str) -> None:
 def limit_results(max_bytes: int) -> None:
     """How many bytes of results the cluster keeps: when there are more, the oldest go. By default a quarter of all
     stores. The youngest stays, were it larger alone. ValueError below 1."""
-    if max_bytes < 1:
-        raise ValueError(f"max_bytes={max_bytes}: a number of bytes from 1 is needed")
-    _way.ask("limit", max_bytes)
+    _way.ask("limit", check_count(max_bytes, "max_bytes", 1))
 
 
 def _submit(
     function: Any, values: tuple[Any, ...], named: tuple[str, ...], name: str, ttl: float, replace: bool
 ) -> KeptResult:
     kept = KeptResult(name)
+    check_seconds(ttl, "ttl", needed=True)
+    if function is not None and not callable(getattr(function, "_function", function)):
+        raise TypeError(f"function={function!r:.80}: zmreg.submit_detached calls it, so give a function")
     if not ttl > 0:
         raise ValueError(f"ttl={ttl}: a number of seconds above 0 is needed")
     if not any(row["Address"] for row in nodes()):

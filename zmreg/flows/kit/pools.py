@@ -13,6 +13,7 @@ from zmreg.api.actors import ActorHandle
 from zmreg.api.cluster import get, wait
 from zmreg.api.refs import ObjectRef
 from zmreg.api.upkeep import wait_for_actors
+from zmreg.model.arguments import check_seconds
 from zmreg.model.errors import ActorDiedError, ClusterError, GetTimeoutError
 
 Actor = ActorHandle[Any]
@@ -42,6 +43,12 @@ class _Work:
         return self.future is not None and all(ref.done() for ref in self.refs())
 
 
+def _checked(actor: Actor) -> Actor:
+    if not isinstance(actor, ActorHandle):
+        raise TypeError(f"zmreg.ActorPool takes handles of actors, not {type(actor).__name__}: {actor!r:.80}")
+    return actor
+
+
 class ActorPool:
     """Actors that take calls in turn: `submit` and `get_next`, or `map`.
 
@@ -51,7 +58,9 @@ class ActorPool:
 
     def __init__(self, actors: Iterable[Actor]) -> None:
         self._guard = threading.RLock()
-        self._idle: deque[Actor] = deque(actors)
+        self._idle: deque[Actor] = deque()
+        for actor in actors if isinstance(actors, Iterable) else [actors]:
+            self._idle.append(_checked(actor))
         self._busy: list[_Work] = []
         self._unsent: deque[_Work] = deque()
         self._results: dict[int, _Work] = {}
@@ -117,6 +126,7 @@ class ActorPool:
         return self._take(timeout, ignore_if_timedout, True)
 
     def _take(self, timeout: float | None, ignore: bool, any_order: bool) -> Any:
+        check_seconds(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._guard:
@@ -170,6 +180,7 @@ class ActorPool:
         """One more actor. ValueError when it is in the pool already."""
         with self._guard:
             self._settle()
+            _checked(actor)
             if actor in self._idle or any(work.actor == actor for work in self._busy):
                 raise ValueError(f"{actor!r} is in the pool already")
             self._idle.append(actor)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import queue
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar
 
 from zmreg.api.actors import ActorClass, ActorHandle, close, kill
 from zmreg.api.refs import ObjectRef
 from zmreg.api.watching import process_id
+from zmreg.model.arguments import check_count, check_seconds
 
 if TYPE_CHECKING:
     from zmreg.flows.kit.queue_actor import QueueActor
@@ -31,6 +33,7 @@ class Queue(Generic[T]):
             raise no_argument("Queue", unknown, ("maxsize", "actor_options"))
         from zmreg.flows.kit.queue_actor import QueueActor  # late: it brings asyncio
 
+        maxsize = check_count(maxsize, "maxsize", -sys.maxsize)  # below 0: any number, as in the standard library
         options = {"num_cpus": 0, "max_concurrency": 100_000, **(actor_options or {})}
         made: ActorClass[QueueActor] = ActorClass(QueueActor, {}).options(**options)
         self.maxsize = maxsize
@@ -112,11 +115,7 @@ class Queue(Generic[T]):
 
     def get_nowait_batch(self, num_items: int) -> list[T]:
         """The oldest `num_items`, or none: queue.Empty when there are fewer."""
-        if not isinstance(num_items, int):
-            raise TypeError(f"num_items must be an int, not {num_items!r}")
-        if num_items < 0:
-            raise ValueError(f"num_items={num_items}: a number from 0 is needed")
-        found = self.actor.get_batch.remote(num_items).get()
+        found = self.actor.get_batch.remote(check_count(num_items, "num_items")).get()
         if found is None:
             raise queue.Empty(f"there are fewer than {num_items} items")
         items: list[T] = found
@@ -135,6 +134,7 @@ class Queue(Generic[T]):
 
     def shutdown(self, force: bool = False, grace_period_s: float = 5.0) -> None:
         """End the actor, and the queue: whoever waits gets ActorDiedError. `force`: at once."""
+        check_seconds(grace_period_s, "grace_period_s")
         if force:
             kill(self.actor)
         else:
@@ -154,8 +154,7 @@ def _same(maxsize: int, actor: ActorHandle[Any]) -> Queue[Any]:
 
 
 def _patience(block: bool, timeout: float | None) -> float | None:
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"'timeout' must be a non-negative number, not {timeout!r}")
+    check_seconds(timeout)
     return timeout if block else 0.0
 
 

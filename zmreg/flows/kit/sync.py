@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from zmreg.flows.kit.leases import Held, Keeper, LeaseLostError, keeper
 from zmreg.flows.kit.variables import Variable
+from zmreg.model.arguments import check_count, check_seconds
 from zmreg.model.errors import GetTimeoutError
 
 
@@ -27,8 +28,7 @@ def _check_name(name: object, what: str) -> None:
 
 
 def _seconds(timeout: float | None) -> float | None:
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"timeout={timeout}: seconds from 0 are needed, or None to wait as long as it takes")
+    check_seconds(timeout)
     return None if timeout == math.inf else timeout
 
 
@@ -195,9 +195,7 @@ class Semaphore(_Leased):
     _what = "Semaphore"
 
     def __init__(self, name: str, limit: int = 1) -> None:
-        if not isinstance(limit, int) or limit < 1:
-            raise ValueError(f"limit={limit!r}: a semaphore is held by one at a time at least")
-        super().__init__((name,), limit, "semaphore")
+        super().__init__((name,), check_count(limit, "limit", 1), "semaphore")
 
     def holders(self) -> int:
         """How many times it is held now, by anybody."""
@@ -278,10 +276,8 @@ class Barrier:
 
     def __init__(self, name: str, parties: int) -> None:
         _check_name(name, "Barrier")
-        if not isinstance(parties, int) or parties < 1:
-            raise ValueError(f"parties={parties!r}: a number from 1 is needed")
         self.name = name
-        self.parties = parties
+        self.parties = check_count(parties, "parties", 1)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the others; which one this was, from 0 in the order of arrival.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmreg.api.refs import ObjectRef
 from zmreg.flows.kit.system import Way
+from zmreg.model.arguments import check_name, check_seconds
 from zmreg.model.errors import GetTimeoutError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Variable:
 
     def get(self, timeout: float | None = None) -> Any:
         """What it is; waits until somebody has set it. GetTimeoutError after `timeout` seconds (0 does not wait)."""
+        check_seconds(timeout)
         ref = _way.call("get", self.name, timeout != 0)
         try:
             return self._found(ref.get(timeout or None)).get()
@@ -53,6 +55,7 @@ class Variable:
 
     async def get_async(self, timeout: float | None = None) -> Any:
         """`get` in an event loop."""
+        check_seconds(timeout)
         try:
             return await self._found(await _way.ask_async("get", self.name, timeout != 0, timeout=timeout or None))
         except GetTimeoutError:
@@ -91,6 +94,7 @@ def publish_dataset(name: str, value: Any, *, replace: bool = False) -> None:
 
 def get_dataset(name: str) -> ObjectRef[Any]:
     """A ref to a published value: it stays good as long as it is held. KeyError when there is none of that name."""
+    check_name(name)
     refs: list[ObjectRef[Any]] = _way.ask("dataset", name)
     if not refs:
         known = ", ".join(list_datasets()) or "none at all"
@@ -106,5 +110,6 @@ def list_datasets() -> list[str]:
 
 def unpublish_dataset(name: str) -> None:
     """Keep it no more. KeyError when there is none of that name."""
+    check_name(name)
     if not _way.ask("unpublish", name):
         raise KeyError(f"there is no dataset {name!r} to forget; zmreg.list_datasets() has those that there are")

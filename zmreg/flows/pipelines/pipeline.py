@@ -9,6 +9,7 @@ from zmreg.core.pipelines import PipelineInfo, Topology, topology
 from zmreg.flows.pipelines.channel import Channel
 from zmreg.flows.pipelines.pipeline_run import PipelineRun, PipelineSession, Plan, start
 from zmreg.flows.pipelines.stages import SOURCE, Stage, StageSpec, stage
+from zmreg.model.arguments import check_count
 from zmreg.model.errors import DuplicateStepError, GraphError
 
 _BUFFER: Final = 16
@@ -98,8 +99,7 @@ class Pipeline:
 
     def plan(self, buffer: int = _BUFFER, fuse: bool = True) -> Plan:
         """How it would be run: what shares a process, and whether it is this one. Raises GraphError."""
-        if buffer < 1:
-            raise ValueError(f"buffer={buffer}: at least one item has to fit")
+        buffer = check_count(buffer, "buffer", 1)
         plan = self._plans.get((buffer, fuse))
         if plan is None:
             shape = topology(self._specs, self._edges)

@@ -51,6 +51,8 @@ class Graph:
         local: dict[str, RemoteFunction[..., Any]] = {}
         for each in _inputs_first(call):
             remote = each._function
+            if not isinstance(remote, RemoteFunction):
+                raise GraphError(f"{remote._name} is bound to an actor: call .remote() or .execute() on it instead")
             if remote._options.get("num_returns") not in (None, 1):
                 raise GraphError(f"{remote._name} returns several values: a step has one")
             own = _free(remote._name, local)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypedDict, cast
 
 from zmreg.flows.requests.trace import LevelRecord
+from zmreg.model.arguments import check_seconds
 from zmreg.model.record import Record
 
 DETAILS: Final = ("values", "refs", "summary")
@@ -92,6 +93,5 @@ def options_of(given: RequestOptions, kept: bool = False) -> Options:
         raise ValueError(f"detail={options.detail!r}: write one of {', '.join(map(repr, DETAILS))}")
     for name in ("timeout", "bind_timeout", "queue_until"):
         seconds = getattr(options, name)
-        if seconds is not None and not (isinstance(seconds, int | float) and seconds >= 0):
-            raise ValueError(f"{name}={seconds!r}: write seconds")
+        check_seconds(seconds, name)
     return options

@@ -14,6 +14,7 @@ from zmreg.flows.requests.driving import Drive
 from zmreg.flows.requests.lowering import Graph, lowered
 from zmreg.flows.requests.options import Options, RequestOptions, options_of
 from zmreg.flows.requests.trace import NOTHING, ExecutionSummary, LevelRecord, Trace
+from zmreg.model.arguments import check_seconds
 from zmreg.model.errors import GetTimeoutError
 from zmreg.model.graphs import StepLike
 
@@ -176,6 +177,7 @@ class Run(Views):
 
     def result(self, timeout: float | None = None) -> GraphResult:
         """As `request` returns or raises; waits for it, at most `timeout` seconds, then GetTimeoutError."""
+        check_seconds(timeout, past=True)
         if not self._over.wait(timeout):
             raise GetTimeoutError(f"request {self.request_id} was not done within {timeout} s; it goes on", timeout)
         if isinstance(self._outcome, GraphResult):

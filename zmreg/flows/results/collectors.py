@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zmreg.api.actors import ActorClass, ActorHandle
 from zmreg.api.refs import ObjectRef
 from zmreg.api.watching import process_id
+from zmreg.model.arguments import check_count, check_seconds
 
 if TYPE_CHECKING:
     from zmreg.flows.results.collector_actor import CollectorActor
@@ -34,9 +35,8 @@ class DistributedResultCollector:
 
     def __init__(self, workflow_id: str, num_sources: int, queue_size: int = 1000) -> None:
         """ValueError for a number of sources or a size below 1."""
-        for name, value in (("num_sources", num_sources), ("queue_size", queue_size)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: at least 1 is needed")
+        num_sources = check_count(num_sources, "num_sources", 1)
+        queue_size = check_count(queue_size, "queue_size", 1)
         from zmreg.flows.results.collector_actor import CollectorActor  # late: it brings asyncio
 
         made: ActorClass[CollectorActor] = ActorClass(CollectorActor, {"num_cpus": 0, "max_concurrency": 100_000})
@@ -57,6 +57,7 @@ class DistributedResultCollector:
 
         Raises ValueError when there is no such source or it has ended; GetTimeoutError: it may still be taken, then.
         """
+        check_seconds(timeout, past=True)
         self._send(source, result).get(timeout)
 
     async def asend(self, source: int, result: Any) -> None:

@@ -22,6 +22,7 @@ from zmreg.flows.results.formats import Format
 from zmreg.flows.results.recorder import Terms, key_of
 from zmreg.flows.results.result_dirs import MANIFEST, read_manifest, read_rows
 from zmreg.flows.results.sink_lane import COUNTED, drain_here, lane_of
+from zmreg.model.arguments import check_count, check_seconds
 from zmreg.model.errors import ActorDiedError
 
 if TYPE_CHECKING:
@@ -373,13 +374,12 @@ def _start(path: Path, terms: Terms, interval: float | None) -> ActorHandle[Sink
 
 
 def _check(buffer_size: int, interval: float | None, given: Mapping[str, Any]) -> None:
-    if buffer_size < 1:
-        raise ValueError(f"buffer_size={buffer_size}: at least one row goes into a flush")
+    check_count(buffer_size, "buffer_size", 1)
+    check_seconds(interval, "flush_interval")
     if interval is not None and not interval > 0:
         raise ValueError(f"flush_interval={interval}: seconds above 0 are needed, or None")
     for name in ("part_bytes", "keep_last", "max_age", "max_bytes"):
-        if given.get(name) is not None and not given[name] >= 0:
-            raise ValueError(f"{name}={given[name]}: a number from 0 is needed")
+        check_seconds(given.get(name), name)
 
 
 def _key(given: Any) -> str | tuple[str, ...] | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import zmreg
+from zmreg.integrations.ray._absent import absent
 
 
 def late(name: str, path: str) -> Any:
     """A public name of zmreg. AttributeError, in Ray's words, when this version has none."""
     if name in zmreg.__all__:
         return getattr(zmreg, name)
-    raise AttributeError(f"this version of zmreg has no counterpart of {path}.{name}")
+    raise AttributeError(absent(f"{path}.{name}".removeprefix("ray.")))

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
+from zmreg.model.arguments import check_seconds
 from zmreg.model.errors import ObjectLostError, OutOfMemoryError, UnschedulableError, WorkerDiedError, ZmregError
 from zmreg.model.ids import node_of, short
 from zmreg.model.messages import CancelCall, CancelObject, KillOverdue, PartReady
@@ -224,7 +225,8 @@ def check_grace(force: bool, grace_s: float | None) -> None:
     """Raises ValueError."""
     if grace_s is None:
         return
-    if not 0 <= grace_s < float("inf"):
+    check_seconds(grace_s, "grace")
+    if grace_s == float("inf"):
         raise ValueError(f"grace={grace_s}: seconds are needed, from 0; None never kills")
     if force:
         raise ValueError("force=True kills at once and grace waits first: give one of them")

@@ -59,24 +59,27 @@ def reason(seat: Station, counter: int) -> dict[str, Any] | None:
 
 
 def queued(seat: Station, most: int) -> dict[str, Any]:
-    """Plain: `UnderWay`, how many calls of ours are not over; `Rows`, the `most` oldest of these that no worker was sent
-    yet, `Info` as in history.py with the `Text` of why; `Pending`, {actor (hex): how many of our calls it has not
-    answered}, of `most` actors at most. Takes the client's lock for what is short."""
+    """Plain: `UnderWay`, how many calls of ours are not over; `Rows`, the `most` oldest of these that no worker was
+    sent yet, as `info` in history.py with the `Text` of why; `Sent`, {id (hex): function} of others; `Pending`, {actor
+    (hex): how many of our calls it has not answered}; `most` of each. Takes the client's lock for what is short."""
     with seat.lock:
         tasks = list(seat.tasks.live.values())
         backlogs = ((peer.actor_id.hex(), peer.backlog()) for peer in list(seat.tasks.peers.values()))
         pending = dict(islice((each for each in backlogs if each[1]), most))
     rows: list[dict[str, Any]] = []
+    sent: dict[str, str] = {}
     for task in tasks[:_LOOKED]:
         lane = task.lane
         if lane is not None and task.counter in lane.outstanding:
+            if len(sent) < most:
+                sent[object_id(seat.me, task.counter).hex()] = task.template.name
             continue
         with seat.lock:
             if seat.tasks.live.get(task.counter) is task:
                 rows.append({**living(seat, task, time.monotonic()), "Text": _waits(seat, task)["Text"]})
         if len(rows) >= most:
             break
-    return {"UnderWay": len(tasks), "Rows": rows, "Pending": pending}
+    return {"UnderWay": len(tasks), "Rows": rows, "Sent": sent, "Pending": pending}
 
 
 def _waits(seat: Station, task: Task) -> dict[str, Any]:

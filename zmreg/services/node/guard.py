@@ -128,16 +128,22 @@ class Guard:
         for worker in [each for each in self._doing if each not in children]:
             del self._doing[worker]
         for worker, child in children.items():
+            if child.house:  # its memory is that of its process, and ends with that
+                continue
             what = _LIFE if child.is_actor else showing(self._session / f"{worker.hex()}.now")
             before = self._doing.get(worker)
             if before is None or before.what != what:
                 # Between two tasks it has only such as have not begun: they go elsewhere, at no charge.
-                again = child.restarts if child.is_actor else None if what else True
+                again = child.restarts if child.is_actor else None if what else self._spares_lodgers(worker)
                 self._doing[worker] = _Doing(what, now, again)
                 if again is None:
                     asked = True
                     self._node.post(owner_of(what), AskRepeatable(worker, counter_of(what)))
         return asked
+
+    def _spares_lodgers(self, house: bytes) -> bool:
+        """Whether all who live in a process come back when it ends."""
+        return all(child.restarts for child in self._node.nursery.children.values() if child.house == house)
 
     def _relieve(self, reading: minds.Reading, now: float) -> None:
         worker, until = self._ending
@@ -176,7 +182,7 @@ class Guard:
     def _largest(self) -> list[tuple[str, int]]:
         """Who has most here: workers, programs, and this node."""
         children: list[Child] = list(self._node.nursery.children.values())
-        named = [(child.label(), own_bytes(child.pid)) for child in children if child.pid]
+        named = [(child.label(), own_bytes(child.pid)) for child in children if child.pid and not child.house]
         drivers = [hello.pid for hello in self._node.clients.values() if hello.role == "driver"]
         named += [(f"driver pid={pid}", own_bytes(pid, with_children=False)) for pid in drivers]
         named.append(("the object store", self._node.store.used_bytes()))

@@ -24,6 +24,7 @@ from zmreg.services.machine.memory import own_bytes
 from zmreg.services.machine.usage import usage_of
 from zmreg.services.node import on_demand
 from zmreg.services.seat.looked import mapped
+from zmreg.services.seat.stopped import STOPPED
 from zmreg.store.board import described, showing
 from zmreg.store.objects import some
 from zmreg.wire import batches
@@ -41,7 +42,7 @@ METRICS: Final = "metrics"
 CALLS: Final = "calls"
 WHY: Final = "why"
 QUEUED: Final = "queued"
-_OF_CALLS: Final = (CALLS, WHY, QUEUED)
+_OF_CALLS: Final = (CALLS, WHY, QUEUED, STOPPED)
 # A process that runs, and lets others run, answers in milliseconds; then the signal is tried.
 ANSWER_S: Final = 1.0
 SIGNAL_S: Final = 1.0
@@ -124,7 +125,7 @@ class Looks:
 
     def _usage(self, pids: dict[bytes, int]) -> dict[str, tuple[float, float, float]]:
         nursery = self._node.nursery
-        workers = [pid for process, pid in pids.items() if process in nursery.children]
+        workers = {pid for process, pid in pids.items() if process in nursery.children}  # one may have lodgers
         return usage_of(nursery.zygote_pid, workers)
 
     def _signal(self, question: _Question, process: bytes, pid: int, patience_s: float) -> None:

@@ -44,7 +44,10 @@ class Mourning:
         node, worker = self._node, death.worker
         node.spoken.last_words(death.name, death.pid, death.output)
         if not death.was_ready:
-            node.perform(node.leases.worker_start_failed(f"{death.reason}\n{death.log_tail}".strip()))
+            text = f"{death.reason}\n{death.log_tail}".strip()
+            leases = node.leases
+            failed = leases.lodger_failed(worker, text) if death.house else leases.worker_start_failed(text)
+            node.perform(failed)
             return
         if death.exit_code == 0 and not node.stopping:  # at our own end nothing follows from it
             self._hear_out(worker)

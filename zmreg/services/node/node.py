@@ -123,6 +123,7 @@ class Node(Loop):
         self.mourning = Mourning(self)
         ends.far = self.mourning.nobody_there
         self.nursery = self.nursery_kind(*nursery, config, self.mourning.worker_died)
+        self.nursery.post = self.post
         self.spoken = Spoken(self, int(settings.log_bytes_per_s * TICK_S) if settings.log_to_driver else 0)
         self.total = totals(self.settings)
         cpus = max(1, int(self.settings.num_cpus))

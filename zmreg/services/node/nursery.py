@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from zmreg.model.ids import worker_id
+from zmreg.model.lodging_messages import Evict, Lodge, LodgerGone
 from zmreg.services.node import zygote as zygotes
 from zmreg.services.node.printed import Output, Printed
 from zmreg.store.board import LastWords, read_board
@@ -43,6 +44,10 @@ class Child:
     is_actor: bool = False
     restarts: bool = False
     """It is an actor that may be restarted."""
+    house: bytes = b""
+    """The worker in whose process it is a lodger (core/houses.py)."""
+    evicted_at: float = 0.0
+    """A lodger's house was told then to end it."""
 
     def label(self) -> str:
         """How it is called in front of what it prints."""
@@ -65,6 +70,7 @@ class Death:
     pid: int
     memory_bytes: int = 0
     """As in Child."""
+    house: bytes = b""
 
 
 class Nursery:
@@ -88,6 +94,8 @@ class Nursery:
         """Zygotes that died one after the other without having forked."""
         self._unsent: deque[bytes] = deque()
         """Requests the channel has no room for now. Never wait for that room: the zygote may be waiting for us."""
+        self.post: Callable[[bytes, Lodge | Evict], object] = lambda worker, message: None
+        """Say something to a worker."""
 
     def start(self) -> None:
         """Ask for one more worker."""
@@ -96,6 +104,18 @@ class Nursery:
         self.children[worker] = Child(worker)
         self.printed.begin(worker)
         self._tell({"fork": worker.hex()})
+
+    def lodge(self, worker: bytes, house: bytes) -> None:
+        """Have one more worker made, in the process of another."""
+        home = self.children.get(house)
+        self.children[worker] = Child(worker, home.pid if home is not None else 0, house=house)
+        self.post(house, Lodge(worker))
+
+    def lodger_gone(self, house: bytes, message: LodgerGone) -> None:
+        """It has ended, and its house has not."""
+        child = self.children.get(message.worker)
+        if child is not None and child.house == house:
+            self._gone(message.worker, message.status, message.reason)
 
     def _tell(self, request: dict[str, Any]) -> None:
         self._unsent.append(json.dumps(request).encode())
@@ -154,7 +174,10 @@ class Nursery:
             self.channel, self._unborn = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._retry_at = time.monotonic() + ZYGOTE_PAUSE_S
         # Actors last: one that restarts must not be given a worker that is about to be declared dead as well.
-        for worker, child in sorted(self.children.items(), key=lambda item: item[1].is_actor):
+        houses = {child.house for child in self.children.values()}
+        for worker, child in sorted(self.children.items(), key=lambda item: item[1].is_actor or item[0] in houses):
+            if child.house:  # gone with that
+                continue
             if child.pid:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(child.pid, signal.SIGKILL)  # what it forked itself: the kernel ends only the worker
@@ -198,15 +221,17 @@ class Nursery:
             exit_code = os.waitstatus_to_exitcode(status)
             why = why or f"exited with code {exit_code}"
         words = read_board(self._session / f"{worker.hex()}.now")
-        tail = self.printed.tail(worker)
-        output = self.printed.end(worker)
+        tail = self.printed.tail(child.house or worker)
+        output = self.printed.end(worker) if not child.house else []
         (self._session / worker.hex()).unlink(missing_ok=True)
         self._died(
             Death(
                 worker, child.ready, exit_code, sig, words, child.killed or why, tail, output, child.name,
-                child.pid, child.memory_bytes,
+                child.pid, child.memory_bytes, child.house,
             )
         )  # fmt: skip
+        for lodger in [each.worker for each in self.children.values() if each.house == worker]:
+            self._gone(lodger, status, why)
 
     def end(self, worker: bytes, now: float, tell: Callable[[bytes], None]) -> None:
         """Ask a worker to end; kill it when it has not within END_GRACE_S."""
@@ -222,12 +247,15 @@ class Nursery:
             child.kill_at = float("inf")
 
     def kill(self, worker: bytes, why: str) -> None:
-        """Kill -9, with everything it forked."""
+        """Kill -9, with everything it forked; a lodger is ended by its house."""
         child = self.children.get(worker)
         if child is not None:
             child.killed = child.killed or why
             child.kill_at = 0
-            if child.pid:
+            if child.house:
+                child.evicted_at = child.evicted_at or time.monotonic()
+                self.post(child.house, Evict(worker))
+            elif child.pid:
                 self._tell({"kill": child.pid})
 
     def tick(self, now: float) -> None:
@@ -239,6 +267,9 @@ class Nursery:
         for child in list(self.children.values()):
             if 0 < child.kill_at <= now:
                 self.kill(child.worker, "it was asked to end and did not in time")
+            late = child.evicted_at and now >= child.evicted_at + END_GRACE_S
+            if child.house and (late or child.house not in self.children):
+                self._gone(child.worker, int(signal.SIGKILL), "")
 
     def close(self) -> None:
         """Let the zygote end (it kills what is left) and wait for it; then for whatever is below us."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zmreg.model.group_messages import GROUP_WORDS
+from zmreg.model.lodging_messages import LodgerGone
 from zmreg.model.look_messages import Looked, Measured
 from zmreg.model.messages import Demote, Message, SetPlugin
 from zmreg.services.seat import storing
@@ -81,6 +82,9 @@ def hears(node: Node, sender: bytes, message: Message) -> bool:
     """A word about a restart, placement groups, looks into processes or values that move; False for any other."""
     if isinstance(message, Demote):
         storing.demote(node, sender, message)
+        return True
+    if isinstance(message, LodgerGone):
+        node.nursery.lodger_gone(sender, message)
         return True
     if isinstance(message, Measured):
         metered(node).hear(sender, message)

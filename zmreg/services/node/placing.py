@@ -173,6 +173,8 @@ class Placing:
                 case fx.StartWorker():
                     if not self._node.stopping:
                         self._node.nursery.start()
+                case fx.StartLodger(worker, house):
+                    self._node.nursery.lodge(worker, house)
                 case fx.StopWorker(worker, reason):
                     if reason:
                         self._node.nursery.kill(worker, reason)

@@ -48,9 +48,9 @@ WORKERS = "workers"
 OUTPUT = "output"
 JOB_LOG = "job_log"
 # Asked of the node that the key begins with, if it does; else of the one that is asked.
-NODE_TOPICS = frozenset({DRAIN, WORKERS, OUTPUT, JOB_LOG, "calls", "queued", "why"})
+NODE_TOPICS = frozenset({DRAIN, WORKERS, OUTPUT, JOB_LOG, "calls", "queued", "stopped", "why"})
 # These are answered later, when the processes here have answered (services/node/looks.py).
-LOOK_TOPICS = frozenset({"calls", "memory", "metrics", "queued", "stacks", "why"})
+LOOK_TOPICS = frozenset({"calls", "memory", "metrics", "queued", "stacks", "stopped", "why"})
 
 
 def hear(node: Node, sender: bytes, question: Ask) -> None:
@@ -223,6 +223,7 @@ def _workers(node: Node) -> list[dict[str, Any]]:
             "WorkerID": child.worker.hex(), "NodeID": node.me.hex(), "Pid": child.pid, "Name": child.name,
             "Ready": child.ready, "State": node.leases.use_of(child.worker) or "starting",
             "IdleSeconds": node.leases.idle_for(child.worker), "Assigned": node.leases.assigned(child.worker),
+            "HouseID": child.house.hex(),
         }
         for child in node.nursery.children.values()
     ]  # fmt: skip

@@ -38,6 +38,8 @@ class Client(Station):
     """Events, when the first is published or subscribed to."""
     environment: Environment = PLAIN
     """What this job runs in, or this worker is in: calls from here are made in the same, or in more."""
+    house: Client | None = None
+    """The seat in whose process this one is a guest (services/worker/lodging.py)."""
     packages: dict[str, Entry] | None = None
     """Zip files that were packed here, by digest: kept as long as this process."""
 
@@ -340,6 +342,13 @@ def seat_by_thread(find: Callable[[], Client | None] | None) -> None:
     _of_thread = find or _nobody
 
 
+def share_process(find: Callable[[], Client]) -> None:
+    """As `seat_by_thread`, in a process whose seat goes on, and is no longer the only one."""
+    global _of_thread, _current
+    _of_thread = find
+    _current = None
+
+
 def set_current(client: Client | None) -> None:
     """Make `client` this process's seat."""
     global _current
@@ -350,10 +359,11 @@ def set_current(client: Client | None) -> None:
 
 def _forked() -> None:
     """After a fork, in the child: our threads are gone, locks may be held for ever, the sockets are the parent's."""
-    if _current is not None:
-        _current.forked = True
-        _current.lock = threading.RLock()
-        _current.ends.abandon()
+    seat = current()
+    if seat is not None:
+        seat.forked = True
+        seat.lock = threading.RLock()
+        seat.ends.abandon()
 
 
 os.register_at_fork(after_in_child=_forked)

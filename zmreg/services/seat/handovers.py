@@ -52,6 +52,10 @@ class HandOvers:
         if entry.owner == self._me:
             self._shown[entry.counter] = entry
 
+    def knows(self, entry: Entry) -> bool:
+        """Whether this very entry is of this seat: a process may have several (services/worker/lodging.py)."""
+        return entry.owner == self._me or self._borrowed.get(entry.object_id) is entry
+
     def entry_for(self, object_id: bytes) -> Entry:
         """The entry of a ref that arrived here; a new `Borrowed` the first time."""
         if owner_of(object_id) == self._me:

@@ -61,6 +61,7 @@ def asked_how_it_is(seat: Station, _node: bytes, message: Look) -> None:
         return answer(seat, message)
     from zmreg.services.seat.looked import look  # late: few are ever asked
     from zmreg.services.seat.remembered import tell
+    from zmreg.services.seat.stopped import tell as tell_stopped
 
-    if not tell(seat, message):
+    if not (tell(seat, message) or tell_stopped(seat, message)):
         look(seat, message)

@@ -1,8 +1,8 @@
-"""What zmreg's few pages over HTTP have in common, each served by a process of its own: read only, so many at once, each
-with so many seconds, and nobody who was led here by another name's address.
+"""What zmreg's few pages over HTTP have in common, each served by a process of its own: read only, so many at once,
+each with so many seconds, and nobody who was led here by another name's address.
 
-The standard library's server is enough: answers are whole, there are no sessions, and whoever floods it floods a process
-that nobody else depends on.
+The standard library's server is enough: answers are whole, there are no sessions, and whoever floods it floods a
+process that nobody else depends on.
 """
 
 from __future__ import annotations

@@ -46,7 +46,10 @@ def worker_here() -> Worker | None:
 
 def hold(seat: Client, error: BaseException, name: str) -> None:
     """A call has raised: with post-mortem wanted, returns when somebody has looked at it, or nobody within the time."""
-    seconds = hold_s(os.environ.get(POST_MORTEM, ""))
+    try:
+        seconds = hold_s(os.environ.get(POST_MORTEM, ""))
+    except ValueError:  # the program that has set it was told (api/cluster.py); a task may have set anything
+        seconds = 0.0
     worker = worker_here()
     if not seconds or worker is not seat or worker is None or not isinstance(error, Exception):
         return

@@ -11,7 +11,6 @@ import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractContextManager
-from functools import partial
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, Protocol, cast
 
@@ -71,7 +70,7 @@ class _Construction:
 
     def __call__(self, create: Callable[..., None], cls: type, args: Any, kwargs: dict[str, Any]) -> None:
         """Create an instance by `create`."""
-        around = self._hook.around(ACTOR, self._name, cls.__init__, self._carried)
+        around = self._hook.around(ACTOR, self._name, cls, self._carried)
         _run(around, create, (cls, args, kwargs), {})
 
 
@@ -106,34 +105,50 @@ def method_of(
 _UNSET: Final = object()
 
 
+class _Inside:
+    """A context, and the manager that was entered in it."""
+
+    __slots__ = ("_around", "context")
+
+    def __init__(self, around: AbstractContextManager[object]) -> None:
+        self.context = contextvars.copy_context()
+        self.context.run(around.__enter__)
+        self._around: AbstractContextManager[object] | None = around
+
+    def leave(self, error: BaseException | None) -> None:
+        """Who ends its actor, or a generator that nobody reads on, has not failed."""
+        around, self._around = self._around, None
+        if around is None:
+            return
+        if error is None or isinstance(error, ActorExit | GeneratorExit):
+            self.context.run(around.__exit__, None, None, None)
+        else:
+            self.context.run(around.__exit__, type(error), error, error.__traceback__)
+
+    def __del__(self) -> None:
+        """A generator that was dropped before its first step runs nothing, not even its `finally`."""
+        if getattr(self, "_around", None) is not None:
+            self.leave(None)
+
+
 def _run(
     around: AbstractContextManager[object] | None, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
 ) -> Any:
     if around is None:
         return function(*args, **kwargs)
-    context = contextvars.copy_context()
-    leave = partial(_leave, context, around)
-    context.run(around.__enter__)
+    inside = _Inside(around)
     try:
-        result = context.run(function, *args, **kwargs)
+        result = inside.context.run(function, *args, **kwargs)
     except BaseException as error:
-        leave(error)
-        _keep(context)
+        inside.leave(error)
+        _keep(inside.context)
         raise
     goes_on = _GOES_ON.get(type(result))
     if goes_on is not None:
-        return goes_on(result, context, leave)
-    leave(None)
-    _keep(context)
+        return goes_on(result, inside)
+    inside.leave(None)
+    _keep(inside.context)
     return result
-
-
-def _leave(context: contextvars.Context, around: AbstractContextManager[object], error: BaseException | None) -> None:
-    """Who ends its actor, or a generator that nobody reads on, has not failed."""
-    if error is None or isinstance(error, ActorExit | GeneratorExit):
-        context.run(around.__exit__, None, None, None)
-    else:
-        context.run(around.__exit__, type(error), error, error.__traceback__)
 
 
 def _keep(context: contextvars.Context) -> None:
@@ -141,9 +156,6 @@ def _keep(context: contextvars.Context) -> None:
     for variable, value in context.items():
         if variable.get(_UNSET) is not value:
             variable.set(value)
-
-
-Leave = Callable[[BaseException | None], None]
 
 
 def _stepped(inner: Any, context: contextvars.Context) -> Generator[Any, Any, Any]:
@@ -173,43 +185,43 @@ class _Awaited:
         return _stepped(self._inner, self._context)
 
 
-def _iterated(inner: Any, context: contextvars.Context, leave: Leave) -> Generator[Any, Any, Any]:
+def _iterated(inner: Any, inside: _Inside) -> Generator[Any, Any, Any]:
     try:
-        value = yield from _stepped(inner, context)
+        value = yield from _stepped(inner, inside.context)
     except BaseException as error:
-        leave(error)
+        inside.leave(error)
         raise
-    leave(None)
+    inside.leave(None)
     return value
 
 
-async def _completed(inner: Any, context: contextvars.Context, leave: Leave) -> Any:
+async def _completed(inner: Any, inside: _Inside) -> Any:
     try:
-        value = await _Awaited(inner, context)
+        value = await _Awaited(inner, inside.context)
     except BaseException as error:
-        leave(error)
+        inside.leave(error)
         raise
-    leave(None)
+    inside.leave(None)
     return value
 
 
-async def _iterated_async(inner: Any, context: contextvars.Context, leave: Leave) -> AsyncGenerator[Any, None]:
+async def _iterated_async(inner: Any, inside: _Inside) -> AsyncGenerator[Any, None]:
     try:
         try:
             while True:
                 try:
-                    item = await _Awaited(inner.__anext__(), context)
+                    item = await _Awaited(inner.__anext__(), inside.context)
                 except StopAsyncIteration:
                     break
                 yield item
         finally:
-            await _Awaited(inner.aclose(), context)
+            await _Awaited(inner.aclose(), inside.context)
     except BaseException as error:
-        leave(error)
+        inside.leave(error)
         raise
-    leave(None)
+    inside.leave(None)
 
 
-_GOES_ON: Final[dict[type, Callable[[Any, contextvars.Context, Leave], Any]]] = {
+_GOES_ON: Final[dict[type, Callable[[Any, _Inside], Any]]] = {
     CoroutineType: _completed, GeneratorType: _iterated, AsyncGeneratorType: _iterated_async,
 }  # fmt: skip

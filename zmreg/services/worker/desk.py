@@ -97,7 +97,9 @@ class Desk:
         """Hand each call to a thread or to the loop."""
         for row in rows:
             call = (caller, row, object_id(caller, row[0]))
-            function = self._functions.get(row[1]) or self._functions.get(row[1].replace(CARRIES, "", 1))
+            function = self._functions.get(row[1])
+            if function is None:
+                function = self._functions.get(row[1].replace(CARRIES, "", 1))
             if function is None:
                 self._answer(caller, row, self._refusal(row), 0.0)
                 continue

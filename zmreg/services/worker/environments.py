@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zmreg.model.errors import RuntimeEnvSetupError, ZmregError
 from zmreg.model.record import Record, Resources
 
+if TYPE_CHECKING:
+    from zmreg.services.seat.client import Client
+
 DIRECTORY = "packages"
 """Of the session, where they are unpacked."""
+_entering = threading.Lock()
 
 
 class Package(Record):
@@ -102,11 +107,20 @@ def enter(environment: Environment) -> None:
     seat = current()
     if seat is None or seat.on_wait is None or seat.environment.key == environment.key:
         return
-    if seat.environment.key:
+    with _entering:
+        _enter(seat, environment)
+
+
+def _enter(seat: Client, environment: Environment) -> None:
+    home = seat.house or seat
+    if seat.environment.key or home.environment.key not in ("", environment.key):
         raise RuntimeEnvSetupError(
-            f"worker pid {os.getpid()} is in the environment {seat.environment.key} for good, and was sent a call in "
+            f"worker pid {os.getpid()} is in the environment {home.environment.key} for good, and was sent a call in "
             f"{environment.key}; please report this"
         )
+    if home.environment.key:  # another one in this process has been the first
+        seat.environment = environment
+        return
     try:
         packages = [each for each in (environment.working_dir, *environment.modules) if each is not None]
         if seat.shares_process and (packages or environment.variables):
@@ -118,7 +132,7 @@ def enter(environment: Environment) -> None:
         raise RuntimeEnvSetupError(f"runtime_env could not be set up (pid {os.getpid()}): {error}") from error
     sys.path[:0] = [str(place) for place in places]
     os.environ.update(environment.variables)
-    seat.environment = environment
+    home.environment = seat.environment = environment
 
 
 def _unpacked(session: Path, package: Package) -> Path:

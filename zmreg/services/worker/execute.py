@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -20,6 +21,7 @@ from zmreg.services.seat import arrivals
 from zmreg.services.seat.client import Client
 from zmreg.services.seat.entries import Entry
 from zmreg.services.seat.shelf import PinTicket
+from zmreg.services.worker import breaking
 from zmreg.wire import batches, payload
 from zmreg.wire.packed import Packed
 
@@ -364,6 +366,8 @@ def failure_of(error: BaseException, name: str, client: Client) -> bytes:
         return error.failure
     if isinstance(error, InputLost):
         return payload.pack_failure(error.error)
+    if breaking.POST_MORTEM in os.environ:
+        breaking.hold(client, error, name)
     return payload.pack_failure(error, name, node_id=client.node.hex())
 
 

@@ -240,7 +240,9 @@ class SyncHost:
             return self.method(plain)
         if behind + kind == RELEASE:  # it goes on behind each `yield`, and so does what is around it
             return self._special(name + CARRIES, RELEASE)
-        return method_of(self.method(plain), NAMED if behind and behind + kind != BATCH else METHOD)
+        if behind + kind == BATCH:
+            return method_of(self.method(plain), METHOD, self.method(name))
+        return method_of(self.method(plain), NAMED if behind else METHOD)
 
     def _special(self, name: str, kind: str) -> Callable[..., Any]:
         """A method that is called in another way than plainly."""

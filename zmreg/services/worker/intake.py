@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zmreg.model.ask_messages import WhoseCalls
 from zmreg.model.ids import ProcessId, object_id
+from zmreg.model.lodging_messages import Evict, Lodge
 from zmreg.model.messages import (
     CancelCall,
     Construct,
@@ -46,6 +48,9 @@ from zmreg.services.worker.interrupts import WorkerInterrupts
 from zmreg.services.worker.tidying import tidy_up
 from zmreg.services.worker.yielding import Yielding
 from zmreg.wire import batches
+
+if TYPE_CHECKING:
+    from zmreg.services.worker.lodging import Lodgers
 
 ANSWER_ROWS = 64
 # A tombstone of a call that was over before it was cancelled is never used up.
@@ -82,6 +87,8 @@ class Intake(Client):
         self.blocked = False
         self.devices: tuple[str, ...] = ()
         """Ids of the GPUs that belong to what runs here."""
+        self.lodgers: Lodgers | None = None
+        """Who else lives in this process."""
         self.by_hand = 0
         """Number of the call that waits in the inbox to be run by this worker inside a wait
         (services/worker/helping.py)."""
@@ -104,6 +111,8 @@ class Intake(Client):
             StreamCredit: self.yielding.on_credit,
             StreamClosed: self.yielding.on_closed,
             RunHere: self._on_run_here,
+            Lodge: lambda _, m: self._on_lodging(m),
+            Evict: lambda _, m: self._on_lodging(m),
             TidyUp: lambda _, m: tidy_up(),
             WhoseCalls: partial(tell_callers, self),
             ProcessDied: self._on_death(self.handlers[ProcessDied]),
@@ -219,6 +228,11 @@ class Intake(Client):
 
         run_here(self, sender, message)
 
+    def _on_lodging(self, message: Lodge | Evict) -> None:
+        from zmreg.services.worker import lodging  # late: few share their process
+
+        lodging.hear(self, message)
+
     def drop_call(self, caller: bytes, counter: int) -> None:
         """Cancel a call, at once."""
         self._on_cancel(caller, CancelCall(counter, False, True, None))
@@ -248,7 +262,10 @@ class Intake(Client):
     def _on_devices(self, devices: tuple[str, ...]) -> None:
         """What comes behind this on the same way, and is not even unpickled yet, has these."""
         self.devices = devices
-        accelerators.expose(devices)
+        if self.lodgers is None:
+            accelerators.expose(devices)
+        else:
+            self.lodgers.show_devices()
 
     def _on_retire(self, moves: bool) -> None:
         self.moving = moves

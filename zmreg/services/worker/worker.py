@@ -38,7 +38,7 @@ from zmreg.services.seat import arrivals
 from zmreg.services.seat.bequest import bequeath
 from zmreg.services.seat.client import set_current
 from zmreg.services.seat.running import running
-from zmreg.services.worker import execute
+from zmreg.services.worker import breaking, execute
 from zmreg.services.worker.execute import ActorExit, InputMissing, Recent, Unserved
 from zmreg.services.worker.helping import Helping
 from zmreg.services.worker.hosting import make_host
@@ -52,6 +52,8 @@ from zmreg.wire import batches, payload
 
 if TYPE_CHECKING:
     import asyncio
+
+    from zmreg.services.worker.stopping import Stops
 
 ANSWER_S = 0.0005
 # Definitions kept unpickled; an evicted one is asked for again.
@@ -101,6 +103,7 @@ class Worker(Intake):
         self.on_await = self._on_await
         self.looping = Looping()
         self.speech: Speech | None = None
+        self.stops: Stops | None = None  # once a call of its has met a breakpoint
 
     # -- the main thread --------------------------------------------------------------------------------------------
 
@@ -368,6 +371,8 @@ class Worker(Intake):
         """End in peace: atexit functions run, answers go out, objects that others still hold go to the node."""
         if self.host is not None:
             self.host.finish()
+        if self.lodgers is not None:
+            self.lodgers.wait()
         atexit._run_exitfuncs()
         if not self.heirless:
             with contextlib.suppress(ClusterError):  # the node is gone: nobody inherits
@@ -388,6 +393,7 @@ def main(session: str, me: bytes, node: bytes) -> None:
     worker = Worker(Path(session), ProcessId(me), ProcessId(node))
     set_current(worker)
     worker.speech = give_voice(worker)
+    breaking.set_up()
     code = 0
     try:
         if plugins := worker.connect("worker", timeout=30).plugins:

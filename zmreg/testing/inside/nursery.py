@@ -15,7 +15,7 @@ from typing import Any
 from zmreg.model.ids import ProcessId, worker_id
 from zmreg.services.node.node import Node
 from zmreg.services.node.nursery import Child, Death, Nursery
-from zmreg.testing.inside import threads
+from zmreg.services.worker import threads
 from zmreg.testing.inside.workers import ThreadWorker
 
 # Threads that were killed end with their next step of Python code; one that waits in C is left behind.
@@ -69,9 +69,16 @@ class ThreadNursery(Nursery):
     def start(self) -> None:
         """One more worker."""
         self._born += 1
-        worker = worker_id(self._node, self._born)
-        self.children[worker] = Child(worker, os.getpid())
-        self.printed.begin(worker)
+        self._begin(worker_id(self._node, self._born))
+
+    def lodge(self, worker: bytes, house: bytes) -> None:
+        """The same: there is but one process."""
+        self._begin(worker, house)
+
+    def _begin(self, worker: bytes, house: bytes = b"") -> None:
+        self.children[worker] = Child(worker, os.getpid(), house=house)
+        if not house:
+            self.printed.begin(worker)
         thread = threading.Thread(
             target=self._live, args=(worker,), name=f"zmreg-worker-{worker[-4:].hex()}", daemon=True
         )
@@ -106,6 +113,11 @@ class ThreadNursery(Nursery):
             worker, status = self._facts.popleft()
             self._gone(worker, status, "")
         return True
+
+    def _gone(self, worker: bytes, status: int | None, why: str) -> None:
+        for lodger in [each.worker for each in self.children.values() if each.house == worker]:
+            self.kill(lodger, why)
+        super()._gone(worker, status, why)
 
     def kill(self, worker: bytes, why: str) -> None:
         """As kill -9 would."""

@@ -25,6 +25,8 @@ COMMANDS: Final = {
     "call": "zmreg.tools.cli.calling",
     "clusters": "zmreg.tools.cli.running",
     "config": "zmreg.tools.cli.config",
+    "dashboard": "zmreg.tools.cli.dashboard",
+    "debug": "zmreg.tools.cli.debugging",
     "demo": "zmreg.tools.cli.demo",
     "describe": "zmreg.tools.cli.calling",
     "doctor": "zmreg.tools.cli.doctor",

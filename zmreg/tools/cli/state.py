@@ -129,7 +129,9 @@ def list_(kind: str, filters: tuple[str, ...], limit: int, address: str | None, 
     """
     wanted = dict(_pair(each) for each in filters)
     with asking(address, key) as observer:
-        rows = _rows(observer, kind, limit)
+        from zmreg.services.setup.listing import listed  # late: it loads what a visit needs
+
+        rows = listed(observer, kind, limit)
     for name in wanted:
         if rows and not any(name.lower() == column.lower() for column in rows[0]):
             raise click.UsageError(f"{kind} have no {name!r}; they have {', '.join(rows[0])}")
@@ -152,32 +154,6 @@ def _fits(row: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
         if text.lower() != value.lower() and not (is_id and (text.startswith(value) or text.endswith(value))):
             return False
     return True
-
-
-def _rows(observer: Observer, kind: str, limit: int) -> list[dict[str, Any]]:
-    if kind == "nodes":
-        return nodes_of(observer)
-    if kind == "actors":
-        return list(observer.ask("actors") or ())
-    answers = observer.ask_all(observer.alive(), kind, str(limit) if kind == "objects" else "")
-    rows: list[dict[str, Any]] = []
-    for node, found in answers.items():
-        if kind == "objects":
-            found = [_object(node, row) for row in found or ()]
-        rows += found or ()
-    if kind == "objects":
-        rows.sort(key=lambda row: -int(row["Bytes"]))
-    return rows
-
-
-def _object(node: str, row: Sequence[Any]) -> dict[str, Any]:
-    object_id, size, state, pins = row
-    from zmreg.model.ids import owner_of
-
-    return {
-        "ObjectID": object_id.hex(), "Bytes": size, "State": state, "Pins": pins, "NodeID": node,
-        "OwnerID": owner_of(object_id).hex(),
-    }  # fmt: skip
 
 
 def _show(rows: list[dict[str, Any]], kind: str, as_json: bool) -> None:

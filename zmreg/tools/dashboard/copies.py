@@ -37,7 +37,7 @@ class Copies:
     def __init__(self, every: Mapping[str, float], always: Mapping[str, float]) -> None:
         """{source: seconds from one question to the next}, while somebody looks and (`always`) while nobody does."""
         self._every = every
-        self._always = {(name,): seconds for name, seconds in always.items()}
+        self._always: dict[Key, float] = {(name,): seconds for name, seconds in always.items()}
         self._until: dict[Key, float] = {}
         self._pause: dict[Key, float] = {}
         self._begun: dict[Key, float] = {}

@@ -30,8 +30,9 @@ from zmreg.tools.dashboard.copies import Copy, Key
 from zmreg.tools.dashboard.views import VIEWS, document
 from zmreg.tools.dashboard.watch import Busy, Watch
 
-# For the first copies of a page that nobody has looked at.
+# For the first copies of a page that nobody has looked at: what it is about, and the rest.
 PATIENCE_S: Final = 5.0
+REST_S: Final = 0.6
 _API: Final = "/api/"
 _ID: Final = re.compile(r"[0-9a-f]{16}")
 _TASK: Final = re.compile(r"[0-9a-f]{32}")
@@ -144,7 +145,7 @@ def told(watch: Watch, name: str, query: str) -> Answer:
     if isinstance(keys, str):
         return (404 if name not in (*VIEWS, *_CLICKS) else 400), {"Error": keys}
     try:
-        copies = watch.read(keys, PATIENCE_S)
+        copies = watch.read(keys, PATIENCE_S, REST_S)
     except Busy:
         return 503, {"Error": "too many different things are asked for at this moment; ask again in some seconds"}
     return 200, {"State": watch.state(), **make(copies)}

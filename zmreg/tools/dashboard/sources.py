@@ -59,7 +59,7 @@ class Sources:
             "nodes": self._nodes, "stats": self._stats, "health": self._health, "actors": _actors,
             "workers": self._workers, "tasks": self._tasks, "queued": self._queued, "calls": self._calls,
             "metrics": self._metrics, "memory": self._memory, "functions": _functions, "jobs": _jobs,
-            "runs": self._summaries, "log": _log, "why": _why,
+            "runs": self._summaries, "log": self._log, "why": self._why,
         }  # fmt: skip
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class Sources:
         told = observer.ask_much(self._there(observer), "calls", f" {MOST_CALLS}", ANSWER_S)
         now = time.monotonic()
         found = gather(lambda node, topic, key: told.get(node), told, MOST_CALLS)
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "TaskID": f"{each.owner.hex()}{fact.counter:016x}", "Name": fact.name, "State": fact.state,
                 "RunSeconds": fact.run_us * 1e-6, "WaitSeconds": fact.waited_s, "AgeSeconds": now - fact.answered,
@@ -137,6 +137,39 @@ class Sources:
 
         found = [summary_of(folder) for folder in _latest(runs_folder(self._runs), MOST_RUNS)]
         return [_run(each) for each in found if each is not None]
+
+    # -- by a click ----------------------------------------------------------------------------------------------------
+
+    def _log(self, observer: Observer, node: str, name: str) -> dict[str, Any]:
+        """The end of a log. `node`: an id, hex; `name`: a worker's id, or `node`."""
+        page = None
+        if node in self._there(observer):
+            page = observer.ask_all([node], "log", f"{name} {-LOG_BYTES}", ANSWER_S).get(node)
+        if page is None:
+            raise ClusterError(f"there is no log of {name!r} at node {node[:8]}, or that does not answer")
+        data: bytes = page["data"]
+        if page["start"] > 0:  # it begins in the midst of a line
+            data = data[data.find(b"\n") + 1 :]
+        return {"Text": data.decode(errors="replace"), "Bytes": page["size"], "Whole": page["start"] == 0}
+
+    def _why(self, observer: Observer, task: str) -> dict[str, Any]:
+        """What is known of a call: what it waits for, its facts, and its story. `task`: its id, 32 hex digits."""
+        from zmreg.services.seat.remembered import chain, made_by
+
+        told: dict[tuple[str, str], Any] = {}
+        there = self._there(observer)
+        deadline = time.monotonic() + ANSWER_S  # of all its links together: others wait meanwhile
+
+        def ask(node: str, topic: str, key: str) -> list[dict[str, Any]] | None:
+            if (node, key) not in told and node in there:
+                left = max(0.0, deadline - time.monotonic())
+                told[node, key] = observer.ask_much([node], topic, f"{node} {key}", left).get(node)
+            found: list[dict[str, Any]] | None = told.get((node, key))
+            return found
+
+        lines = chain(ask, observer.ask("nodes"), task)
+        made: Mapping[str, Any] = made_by(ask, task) or {"Info": None, "Story": []}
+        return {"Lines": lines, "Info": made["Info"], "Story": [list(line) for line in made["Story"]]}
 
 
 def _latest(folder: Path, most: int) -> list[Path]:
@@ -186,36 +219,3 @@ def _jobs(observer: Observer) -> list[dict[str, Any]]:
         start = page["next"]
         if not start:
             return rows
-
-
-# -- by a click --------------------------------------------------------------------------------------------------------
-
-
-def _log(observer: Observer, node: str, name: str) -> dict[str, Any]:
-    """The end of a log. `node`: an id, hex; `name`: a worker's id, or `node`."""
-    page = observer.ask_all([node], "log", f"{name} {-LOG_BYTES}", ANSWER_S).get(node)
-    if page is None:
-        raise ClusterError(f"there is no log of {name!r} at node {node[:8]}, or that does not answer")
-    data: bytes = page["data"]
-    if page["start"] > 0:  # it begins in the midst of a line
-        data = data[data.find(b"\n") + 1 :]
-    return {"Text": data.decode(errors="replace"), "Bytes": page["size"], "Whole": page["start"] == 0}
-
-
-def _why(observer: Observer, task: str) -> dict[str, Any]:
-    """What is known of a call: what it waits for, its facts, and its story. `task`: its id, 32 hex digits."""
-    from zmreg.services.seat.remembered import chain, made_by
-
-    told: dict[tuple[str, str], Any] = {}
-    deadline = time.monotonic() + ANSWER_S  # of all its links together: others wait meanwhile
-
-    def ask(node: str, topic: str, key: str) -> list[dict[str, Any]] | None:
-        if (node, key) not in told:
-            left = max(0.0, deadline - time.monotonic())
-            told[node, key] = observer.ask_much([node], topic, f"{node} {key}", left).get(node)
-        found: list[dict[str, Any]] | None = told[node, key]
-        return found
-
-    lines = chain(ask, observer.ask("nodes"), task)
-    made: Mapping[str, Any] = made_by(ask, task) or {"Info": None, "Story": []}
-    return {"Lines": lines, "Info": made["Info"], "Story": [list(line) for line in made["Story"]]}

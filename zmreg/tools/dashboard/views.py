@@ -91,7 +91,7 @@ def _used(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
 
 def _level(families: Iterable[Mapping[str, Any]], name: str, state: str) -> float:
     return sum(
-        sample["value"]
+        float(sample["value"])
         for family in families
         if family["name"] == name
         for sample in family["samples"]
@@ -130,34 +130,32 @@ def _node_names(facts: Facts) -> dict[str, str]:
 def tasks(facts: Facts, contains: str, now: float) -> Document:
     """Calls that run, that wait (each with why), and that have ended lately."""
     names = _node_names(facts)
+    told = [row["Told"] for row in facts.get("queued", []) if row["Told"] is not None]
+    sent = {task: name for each in told for task, name in each["Sent"].items()}  # a node knows no function's name
     running = [
         {
-            "TaskID": row["TaskID"], "State": row["State"], "Type": row["Type"], "Name": row["Name"],
+            "TaskID": row["TaskID"], "State": row["State"], "Type": row["Type"],
+            "Name": sent.get(row["TaskID"], row["Name"]),
             "Node": names.get(row["NodeID"], row["NodeID"][:8]), "NodeID": row["NodeID"], "Pid": row["Pid"],
             "WorkerID": row["WorkerID"],
         }
         for row in facts.get("tasks", [])
     ]  # fmt: skip
-    queued: list[Document] = []
-    under_way = 0
-    for process in facts.get("queued", []):
-        if (told := process["Told"]) is None:
-            continue
-        under_way += told["UnderWay"]
-        queued += [
-            {
-                "TaskID": row["TaskID"], "Name": row["Name"], "State": row["State"], "AgeSeconds": row["Submitted"],
-                "Owner": f"{process['Name']} pid={process['Pid']}", "Why": row["Text"],
-            }
-            for row in told["Rows"]
-        ]  # fmt: skip
+    queued: list[Document] = [
+        {
+            "TaskID": row["TaskID"], "Name": row["Name"], "State": row["State"], "AgeSeconds": row["Submitted"],
+            "Owner": f"{process['Name']} pid={process['Pid']}", "Why": row["Text"],
+        }
+        for process in facts.get("queued", [])
+        for row in (process["Told"] or {"Rows": ()})["Rows"]
+    ]  # fmt: skip
+    queued.sort(key=lambda row: -round(row["AgeSeconds"] or 0.0))  # each process has its own in their order
     calls = facts.get("calls", {"Recent": [], "ByFunction": [], "Silent": []})
-    queued.sort(key=lambda row: -(row["AgeSeconds"] or 0.0))
     families = facts.get("metrics", {}).get("Families", [])
     waiting = int(_level(families, "zmreg_tasks", "queued"))
     return {
         "Running": bounded(running, contains), "Queued": bounded(queued, contains, total=waiting if queued else 0),
-        "UnderWay": under_way, "Recent": bounded(calls["Recent"], contains),
+        "UnderWay": sum(each["UnderWay"] for each in told), "Recent": bounded(calls["Recent"], contains),
         "ByFunction": bounded(calls["ByFunction"], contains), "Silent": calls["Silent"][:20],
     }  # fmt: skip
 
@@ -290,7 +288,9 @@ VIEWS: Final[Mapping[str, tuple[View, tuple[str, ...]]]] = {
 """{page: (what makes it, the sources that it is made of)}."""
 
 
-def document(name: str, copies: Mapping[Key, Copy], contains: str, clock: Callable[[], tuple[float, float]]) -> Document:
+def document(
+    name: str, copies: Mapping[Key, Copy], contains: str, clock: Callable[[], tuple[float, float]]
+) -> Document:
     """A page's facts, with how old they are, and what could not be asked. `clock`: (the copies' time, Unix time)."""
     view, sources = VIEWS[name]
     monotonic, wall = clock()

@@ -1,4 +1,4 @@
-"""Who asks the cluster: one thread with one seat, for all who look on. When the cluster goes away it tries to come back.
+"""Who asks the cluster: one thread with one seat, for all who look on. When the cluster goes away it looks for it.
 
 Whoever reads gets the last copy at once, and waits only while there is none yet.
 """
@@ -55,17 +55,19 @@ class Watch:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def read(self, keys: Iterable[Key], patience_s: float) -> dict[Key, Copy]:
-        """The copies that there are; of those that nobody has read for long, within so many seconds. Raises Busy."""
+    def read(self, keys: Iterable[Key], patience_s: float, rest_s: float) -> dict[Key, Copy]:
+        """The copies that there are. Of what nobody has read for long there is none yet: the first is waited for so
+        many seconds, and the others `rest_s`. Raises Busy."""
         wanted = list(keys)
-        deadline = time.monotonic() + patience_s
+        now = time.monotonic()
+        deadline, rest = now + patience_s, now + rest_s
         with self._changed:
-            if not all([self._copies.want(key, time.monotonic()) for key in wanted]):
+            if not all(self._copies.want(key, now) for key in wanted):
                 raise Busy
             self._changed.notify_all()
             while True:
                 found = {key: copy for key in wanted if (copy := self._copies.of(key)) is not None}
-                left = deadline - time.monotonic()
+                left = (rest if wanted[0] in found else deadline) - time.monotonic()
                 if len(found) == len(wanted) or left <= 0 or self._trouble:
                     return found
                 self._changed.wait(left)

@@ -6,8 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import zmreg
+from zmreg.integrations.ray._absent import absent
 from zmreg.integrations.ray._late import late
 from zmreg.integrations.ray.util import actor_pool, metrics, placement_group, queue, scheduling_strategies
+from zmreg.integrations.ray.util.check_serialize import inspect_serializability
+from zmreg.integrations.ray.util.debug import disable_log_once_globally, enable_periodic_logging, log_once
+from zmreg.integrations.ray.util.serialization import deregister_serializer, register_serializer
 
 _GROUPS = placement_group
 # As in Ray, `ray.util.placement_group` is the function, and `from ray.util.placement_group import ...` the module.
@@ -42,6 +46,15 @@ def get_node_ip_address() -> str:
     return "127.0.0.1"
 
 
+def list_named_actors(all_namespaces: bool = False) -> list[Any]:
+    """Names of living actors in this namespace; of all: `{"namespace": ..., "name": ...}` each."""
+    rows = [row for row in zmreg.listing("actors") if row["Name"] and row["State"] != "DEAD"]
+    if all_namespaces:
+        return [{"namespace": row["Namespace"], "name": row["Name"]} for row in rows]
+    own = zmreg.get_runtime_context().namespace
+    return [row["Name"] for row in rows if row["Namespace"] == own]
+
+
 def __getattr__(name: str) -> Any:
     if name == "ActorPool":
         return late(name, "ray.util")
@@ -52,16 +65,23 @@ def __getattr__(name: str) -> Any:
         "get_current_placement_group",
     ):
         return getattr(_GROUPS, name)
-    raise AttributeError(f"zmreg has no counterpart of ray.util.{name}")
+    raise AttributeError(absent(f"util.{name}"))
 
 
 __all__ = [
     "actor_pool",
     "as_completed",
+    "deregister_serializer",
+    "disable_log_once_globally",
+    "enable_periodic_logging",
     "get_node_ip_address",
+    "inspect_serializability",
+    "list_named_actors",
+    "log_once",
     "map_unordered",
     "metrics",
     "placement_group",
     "queue",
+    "register_serializer",
     "scheduling_strategies",
 ]

@@ -1,0 +1,423 @@
+"""Row 75, the debugger: breakpoint() in tasks and actors, `zmreg debug`, and errors that are held."""
+
+from __future__ import annotations
+
+import bdb
+import os
+import signal
+import sys
+
+import pytest
+
+import zmreg
+from tests.processes.terminals import Terminal, stopped, until
+from zmreg.api.environments import with_post_mortem
+from zmreg.services.seat.client import current
+from zmreg.services.worker.breaking import POST_MORTEM, hold_s
+
+T = 40
+pytestmark = pytest.mark.timeout(120)
+
+
+@zmreg.remote
+def outer(x: int) -> int:
+    def inner(y: int) -> int:
+        z = y * 2
+        breakpoint()
+        z += 1
+        return z
+
+    return inner(x + 1) + 100
+
+
+@zmreg.remote
+def stops(x: int = 7) -> int:
+    breakpoint()
+    return x
+
+
+@zmreg.remote
+def add(x: int) -> int:
+    return x + 1
+
+
+@zmreg.remote
+def fails(x: int) -> float:
+    kept = x
+    return 1 / kept
+
+
+@zmreg.remote
+class Counter:
+    def __init__(self) -> None:
+        self.n = 1
+
+    def stops(self) -> int:
+        breakpoint()
+        return self.n
+
+    def value(self) -> int:
+        return self.n
+
+
+@zmreg.remote
+class Waiting:
+    async def stops(self, x: int) -> int:
+        breakpoint()
+        y = await self.more(x)
+        return y + 1
+
+    async def more(self, x: int) -> int:
+        import asyncio
+
+        await asyncio.sleep(0)
+        return x * 10
+
+
+@zmreg.remote
+class Threads:
+    def stops(self, x: int) -> int:
+        breakpoint()
+        return x
+
+
+def holding(**options):
+    """A call that is held when it raises."""
+    return fails.options(runtime_env={"env_vars": {POST_MORTEM: "600"}}, **options)
+
+
+def runs_a_command(ref) -> bool:
+    return any(file == "<stdin>" for file, _, _ in zmreg.call_stack(ref))
+
+
+# -- a session ---------------------------------------------------------------------------------------------------------
+
+
+def test_row_75_debugger_says_where_a_call_is_stopped_and_pdb_drives_it_by_pipes(cluster, capfd):
+    ref = outer.remote(4)
+    (found,) = stopped()
+    assert (found.name, found.function, found.reason, found.state) == ("outer", "inner", "breakpoint", "open")
+    assert found.file == __file__ and found.task_id == ref.hex()
+    said = ""
+
+    def told() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return f"zmreg debug {found.id}\n" in said
+
+    until(told)
+    assert f"breakpoint: inner at {__file__}:{found.line}, node {found.node_id[:8]}, pid {found.pid}: zmreg" in said
+    with Terminal() as terminal:
+        assert f"{__file__}({found.line})inner()\n-> z += 1\n" in terminal.reads()
+        assert stopped()[0].state == "attached"
+        where = terminal.does("w")
+        assert "outer()" in where and "inner()" in where and "zmreg/services" not in where
+        assert terminal.does("p y, z") == "(5, 10)\n"
+        assert "-> return inner(x + 1) + 100" in terminal.does("up")
+        assert terminal.does("p x") == "4\n"
+        terminal.does("down")
+        assert "-> return z" in terminal.does("n")
+        terminal.does("!z = 50")
+        assert terminal.does("p z") == "50\n"
+        terminal.types("c")
+        assert terminal.rest() == (0, "the call goes on\n")
+    assert ref.get(timeout=T) == 150 and zmreg.breakpoints() == []
+
+
+def test_row_75_debugger_on_a_terminal_with_ctrl_c_and_ctrl_d(cluster):
+    ref = stops.remote(3)
+    with Terminal("--wait", "30", tty=True) as terminal:
+        terminal.reads()
+        assert "3\n" in terminal.does("p x")
+        terminal.presses(b"\x03")
+        assert "--KeyboardInterrupt--" in terminal.reads()
+        terminal.types("!while True: pass")
+        terminal.reads("pass")
+        until(lambda: runs_a_command(ref))
+        terminal.presses(b"\x03")
+        assert "KeyboardInterrupt" in terminal.reads()
+        terminal.presses(b"\x04")
+        code, text = terminal.rest()
+        assert code == 0 and "it stays stopped" in text
+    assert stopped()[0].state == "open"
+    with Terminal(tty=True) as terminal:
+        terminal.reads()
+        terminal.types("c")
+        assert terminal.rest()[0] == 0
+    assert ref.get(timeout=T) == 3
+
+
+def test_row_75_debugger_output_far_larger_than_its_window_comes_whole_and_in_order(cluster):
+    ref = stops.remote()
+    with Terminal("--wait", "30") as terminal:
+        terminal.reads()
+        numbers = range(150_000)
+        assert terminal.does(f"p list(range({len(numbers)}))") == f"{list(numbers)}\n"
+        assert terminal.does("!for i in range(30000): print(i)") == "".join(f"{i}\n" for i in range(30_000))
+        terminal.types("c")
+        assert terminal.rest()[0] == 0
+    assert ref.get(timeout=T) == 7
+
+
+def test_row_75_debugger_ctrl_c_reaches_what_is_stepped_over_and_twice_leaves(cluster):
+    @zmreg.remote
+    def busy() -> int:
+        def loops() -> int:
+            i = 0
+            while i < 10**12:
+                i += 1
+            return i
+
+        breakpoint()
+        return loops()
+
+    ref = busy.remote()
+    with Terminal("--wait", "30") as terminal:
+        terminal.reads()
+        terminal.types("n")
+        until(lambda: zmreg.call_stack(ref)[:1] and zmreg.call_stack(ref)[0][2] == "loops")
+        terminal.interrupts()
+        assert "loops()" in terminal.reads()
+        assert "busy()" in terminal.does("w")
+        terminal.does("!i = 10**12")
+        terminal.does("b loops")  # a session with breakpoints goes on with the call
+        terminal.does("clear 1") if "y" else None
+        terminal.types("!import time; [time.sleep(3600) for _ in ()]; __import__('threading').Event().wait()")
+        until(lambda: any(function == "wait" for _, _, function in zmreg.call_stack(ref)))
+        os.kill(terminal.process.pid, signal.SIGINT)
+        assert "KeyboardInterrupt" in terminal.reads()
+        terminal.types("c")
+        assert terminal.rest()[0] == 0
+    assert ref.get(timeout=T) == 10**12
+
+
+def test_row_75_debugger_leaves_and_attaches_anew_and_a_second_terminal_is_refused(cluster):
+    ref = stops.remote(5)
+    with Terminal("--wait", "30") as first:
+        first.reads()
+        first.does("!x = 6")
+        with Terminal() as second:
+            code, text = second.rest()
+            assert code == 1 and "another terminal has it" in text
+        first.ends_input()
+        assert first.rest()[0] == 0
+    with Terminal() as third:
+        assert "-> return x" in third.reads()
+        assert third.does("p x") == "6\n"
+        os.kill(third.process.pid, signal.SIGKILL)
+    until(lambda: stopped()[0].state == "open")
+    with Terminal() as fourth:
+        fourth.reads()
+        fourth.types("c")
+        assert fourth.rest()[0] == 0
+    assert ref.get(timeout=T) == 6
+
+
+def test_row_75_debugger_a_script_in_a_pipe_is_read_line_by_line(cluster):
+    ref = stops.remote(5)
+    with Terminal("--wait", "30") as terminal:
+        os.write(terminal._in, b"p x + 1\n!x = 8\nc\nnever read\n")
+        terminal.ends_input()
+        code, text = terminal.rest()
+    assert code == 0 and "(Pdb) 6\n" in text and ref.get(timeout=T) == 8
+
+
+def test_row_75_debugger_several_are_listed_and_chosen_by_id_and_their_cpus_are_free(cluster):
+    refs = [stops.remote(1), stops.remote(2)]
+    both = stopped(2)
+    assert add.remote(1).get(timeout=T) == 2  # of two CPUs both were taken
+    with Terminal() as terminal:
+        code, text = terminal.rest()
+        assert code == 2 and "say which" in text and all(each.id in text for each in both)
+    with pytest.raises(ValueError, match="say which; there are"):
+        zmreg.debug()
+    with pytest.raises(ValueError, match="no stopped call is 'x'"):
+        zmreg.debug("x")
+    for each in both:
+        with Terminal(each.id) as terminal:
+            terminal.reads()
+            terminal.types("c")
+            assert terminal.rest()[0] == 0
+    assert zmreg.get(refs, timeout=T) == [1, 2]
+    with Terminal() as terminal:
+        assert terminal.rest() == (1, "no call is stopped at a breakpoint\n")
+
+
+def test_row_75_debugger_in_this_program_by_input(cluster, monkeypatch, capsys):
+    lines = iter(["p x", "interact", "x * 3", "exit()", "c"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    ref = stops.remote(5)
+    assert zmreg.debug(timeout=30) == "goes on"
+    assert ref.get(timeout=T) == 5
+    assert "\n5\n" in (shown := capsys.readouterr().out) and "\n15\n" in shown
+
+
+# -- how it ends -------------------------------------------------------------------------------------------------------
+
+
+def test_row_75_debugger_quit_fails_the_call_for_good(cluster):
+    ref = stops.options(retry_exceptions=True, max_retries=5).remote()
+    with Terminal("--wait", "30") as terminal:
+        terminal.reads()
+        terminal.types("q")
+        code, text = terminal.rest()
+        assert code == 0 and "bdb.BdbQuit" in text
+    with pytest.raises(bdb.BdbQuit):
+        ref.get(timeout=T)
+    assert zmreg.breakpoints() == []
+
+
+def test_row_75_debugger_a_session_ends_with_its_call_and_the_next_is_not_traced(cluster):
+    @zmreg.remote
+    def state() -> object:
+        return os.getpid(), sys.gettrace() is None
+
+    ref = stops.remote(5)
+    with Terminal("--wait", "30") as terminal:
+        terminal.reads()
+        terminal.does("b 1")
+        assert "--Return--" in terminal.does("n")
+        pid = stopped()[0].pid
+        terminal.types("n")
+        assert terminal.rest()[0] == 0
+    assert ref.get(timeout=T) == 5
+    assert until(lambda: next((traced for p, traced in [state.remote().get(timeout=T)] if p == pid), None))
+
+
+def test_row_75_debugger_cancel_ends_a_stopped_task_and_its_terminal(cluster):
+    alone, attached = stops.remote(), stops.remote()
+    which = next(each for each in stopped(2) if each.task_id == attached.hex())
+    with Terminal(which.id) as terminal:
+        terminal.reads()
+        for ref in (alone, attached):
+            ref.cancel()
+            with pytest.raises(zmreg.errors.TaskCancelledError):
+                ref.get(timeout=T)
+        code, text = terminal.rest()
+        assert code == 0 and "cancelled" in text
+    assert add.remote(1).get(timeout=T) == 2 and zmreg.breakpoints() == []
+
+
+def test_row_75_debugger_a_worker_killed_is_told_at_once_to_who_is_at_its_prompt(cluster):
+    ref = stops.options(max_retries=0).remote()
+    with Terminal("--wait", "30") as terminal:
+        terminal.reads()
+        os.kill(stopped()[0].pid, signal.SIGKILL)
+        code, text = terminal.rest()
+        assert code == 1 and "has died" in text
+    with pytest.raises(zmreg.errors.WorkerDiedError):
+        ref.get(timeout=T)
+
+
+# -- actors ------------------------------------------------------------------------------------------------------------
+
+
+def test_row_75_debugger_changes_the_state_of_an_actor(cluster):
+    counter = Counter.remote()
+    ref = counter.stops.remote()
+    with Terminal("--wait", "30") as terminal:
+        terminal.reads()
+        assert terminal.does("p self.n") == "1\n"
+        terminal.does("self.n = 5")
+        terminal.types("c")
+        assert terminal.rest()[0] == 0
+    assert ref.get(timeout=T) == 5 and counter.value.remote().get(timeout=T) == 5
+    assert zmreg.get_runtime_context() is not None
+
+
+def test_row_75_debugger_steps_over_await_and_into_what_is_awaited(cluster):
+    waiting = Waiting.remote()
+    ref = waiting.stops.remote(2)
+    with Terminal("--wait", "30") as terminal:
+        assert "-> y = await self.more(x)" in terminal.reads()
+        assert "-> return y + 1" in terminal.does("n")
+        assert terminal.does("p y") == "20\n"
+        terminal.types("c")
+        assert terminal.rest()[0] == 0
+    assert ref.get(timeout=T) == 21
+
+
+@pytest.mark.parametrize("kind", ["plain", "async", "threads"])
+def test_row_75_debugger_cancel_ends_a_stopped_call_of_an_actor(cluster, kind):
+    ref = {
+        "plain": lambda: Counter.remote().stops.remote(),
+        "async": lambda: Waiting.remote().stops.remote(1),
+        "threads": lambda: Threads.options(max_concurrency=2).remote().stops.remote(1),
+    }[kind]()
+    stopped()
+    ref.cancel()
+    with pytest.raises(zmreg.errors.TaskCancelledError):
+        ref.get(timeout=T)
+    assert zmreg.breakpoints() == []
+
+
+# -- errors that are held ----------------------------------------------------------------------------------------------
+
+
+def test_row_75_debugger_post_mortem_stands_where_it_was_raised(cluster):
+    ref = holding().remote(0)
+    (found,) = stopped()
+    assert found.reason == "ZeroDivisionError: division by zero" and found.function == "fails"
+    with Terminal() as terminal:
+        assert "-> return 1 / kept" in terminal.reads()
+        assert terminal.does("p kept") == "0\n"
+        terminal.types("q")
+        assert terminal.rest()[0] == 0
+    with pytest.raises(ZeroDivisionError):
+        ref.get(timeout=T)
+
+
+def test_row_75_debugger_post_mortem_is_given_up_when_nobody_comes_and_when_it_is_cancelled(cluster):
+    with pytest.raises(ZeroDivisionError):
+        fails.options(runtime_env={"env_vars": {POST_MORTEM: "0.2"}}).remote(0).get(timeout=T)
+    ref = holding().remote(0)
+    stopped()
+    ref.cancel()
+    with pytest.raises((zmreg.errors.TaskCancelledError, ZeroDivisionError)):
+        ref.get(timeout=T)
+    assert zmreg.breakpoints() == []
+
+
+def test_row_75_debugger_post_mortem_is_asked_for(monkeypatch):
+    assert [hold_s(text) for text in ("", "0", "false", "1", "True", "30")] == [0, 0, 0, 600, 600, 30]
+    for wrong in ("soon", "-1", "inf", "nan"):
+        with pytest.raises(ValueError, match="ZMREG_POST_MORTEM"):
+            hold_s(wrong)
+    monkeypatch.delenv(POST_MORTEM, raising=False)
+    assert with_post_mortem(None, None) is None and with_post_mortem(None, False) is None
+    assert with_post_mortem(None, True) == {"env_vars": {POST_MORTEM: "True"}}
+    monkeypatch.setenv(POST_MORTEM, "1")
+    assert with_post_mortem({"env_vars": {"A": "b"}}, None) == {"env_vars": {"A": "b", POST_MORTEM: "1"}}
+    assert with_post_mortem(None, False) == {"env_vars": {POST_MORTEM: "False"}}
+
+
+# -- whose breakpoint() it is ------------------------------------------------------------------------------------------
+
+
+def test_row_75_debugger_a_setting_of_the_users_wins_and_a_worker_loads_no_pdb_before(cluster):
+    @zmreg.remote
+    def loaded() -> bool:
+        return "pdb" in sys.modules or "bdb" in sys.modules
+
+    @zmreg.remote
+    def own() -> str:
+        before, sys.breakpointhook = sys.breakpointhook, lambda: "mine"
+        try:
+            return breakpoint()
+        finally:
+            sys.breakpointhook = before
+
+    assert own.remote().get(timeout=T) == "mine"
+    off = {"env_vars": {"PYTHONBREAKPOINT": "0"}}
+    assert stops.options(runtime_env=off).remote(4).get(timeout=T) == 4
+    assert not loaded.options(runtime_env={"env_vars": {"FRESH": "1"}}).remote().get(timeout=T)
+    assert sys.breakpointhook is sys.__breakpointhook__
+    assert current() is not None
+
+
+def test_row_75_debugger_in_a_cluster_within_the_process_it_is_pythons_own():
+    from zmreg.testing import InProcess
+
+    with InProcess():
+        assert add.remote(1).get(timeout=T) == 2
+        assert sys.breakpointhook is sys.__breakpointhook__ and zmreg.breakpoints() == []
