@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -93,6 +94,13 @@ def cluster() -> Iterator[object]:
         leaks = [each for each in leaks if not each.startswith("thread 'zmreg-")]
     if leaks:
         pytest.fail("zmreg.shutdown() left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay: without this each full collection of garbage looks at them all, for a third of a second,
+    and tests that wait for the end of what they held collect again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ what a wider fixture holds (a module's cluster) is not blamed on one test.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import re
 import threading
@@ -100,16 +101,67 @@ class Footprint:
 
 def our_processes() -> set[psutil.Process]:
     """Live processes started by this test run: its children, and whoever carries its mark (orphans do)."""
-    me = os.getpid()
-    mark = f"{MARK}={os.environ.get(MARK, me)}".encode()
-    found = set(psutil.Process().children(recursive=True))
-    for pid in psutil.pids():
+    return _census.taken()
+
+
+class _Census:
+    """The processes of this machine, each looked at when it is new: twice for each of thousands of tests."""
+
+    def __init__(self) -> None:
+        self._mark = b""
+        self._began = psutil.Process().create_time()
+        self._ours: dict[int, psutil.Process] = {}
+        self._others: set[int] = set()
+        """Carry other marks or none, for good: what we start has our mark at first, whatever it becomes."""
+
+    def taken(self) -> set[psutil.Process]:
+        me = os.getpid()
+        mark = f"{MARK}={os.environ.get(MARK, me)}".encode()
+        if mark != self._mark:
+            self._mark, self._ours, self._others = mark, {}, {me}
+        pids = set(psutil.pids())
+        self._others &= pids
+        self._ours = {pid: each for pid, each in self._ours.items() if pid in pids and each.is_running()}
+        unmarked = {}
+        for pid in pids - self._others - self._ours.keys():
+            environment = environment_of(pid)
+            if mark in environment.split(b"\0"):
+                self._take(pid)
+            else:
+                unmarked[pid] = environment
+        while below := [pid for pid in unmarked if origin_of(pid)[0] in {me, *self._ours}]:
+            for pid in below:
+                self._take(pid)
+                del unmarked[pid]
+        # Nothing is said of itself by who has ended, or is about to run another program, or is the kernel's.
+        self._others |= {pid for pid, said in unmarked.items() if said or origin_of(pid)[1] < self._began}
+        return set(self._ours.values())
+
+    def _take(self, pid: int) -> None:
         try:
-            if pid != me and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                found.add(psutil.Process(pid))
-        except (OSError, psutil.NoSuchProcess):
-            continue  # gone meanwhile, another user's, or no /proc on this system: children() above still counts
-    return found
+            self._ours[pid] = psutil.Process(pid)
+        except psutil.NoSuchProcess:
+            self._others.add(pid)  # until its number is not in use
+
+
+_census = _Census()
+
+
+def environment_of(pid: int) -> bytes:
+    """As it was when the process began to run its program; empty when it is gone, or another user's."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def origin_of(pid: int) -> tuple[int, float]:
+    """(its parent's pid, when it began); (0, inf) when it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return process.ppid(), process.create_time()
+    except psutil.Error:
+        return 0, math.inf
 
 
 def segment_names() -> set[str]:

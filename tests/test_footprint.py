@@ -40,6 +40,18 @@ def test_an_orphan_is_found_by_its_mark() -> None:
     assert str(orphan) in leak
 
 
+def test_who_has_thrown_its_environment_away_is_found_by_its_parents() -> None:
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(flush=True); input()'])"
+    before = Footprint.now()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"LANG": "C"}
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"\n"
+        assert len(before._new_processes()) == len(before._new_processes()) == 2
+        child.communicate(b"\n", timeout=10)
+    assert before.leaks() == []
+
+
 def test_processes_below_a_wider_fixture_are_its_own_affair() -> None:
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(flush=True); input()'])"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as fixture:

@@ -136,7 +136,7 @@ def test_row30_constructor_error_surfaces_on_calls_with_its_traceback():
     broken = Broken.remote()
     for error in (broken.m.remote().exception(timeout=T), broken.m.remote().exception(timeout=T)):
         assert isinstance(error, ActorDiedError)
-        assert error.init_failed
+        assert error.init_failed and error.actor_init_failed  # the second is Ray's name
         assert isinstance(error.cause, KeyError)
         assert "no such thing" in str(error)
         assert 'raise KeyError("no such thing")' in str(error)

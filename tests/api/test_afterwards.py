@@ -266,3 +266,28 @@ def test_X26_what_has_ended_is_looked_up_outside_of_the_lock(nodes: list[TestNod
     infos = [zmreg.call_info(ref) for ref in refs]
     assert [each is not None and each.state for each in infos] == ["done", "done"]
     assert free == [True, True], "made sense of once, for the second value, and the lock was free"
+
+
+def test_row_74_what_the_command_lists_a_program_lists_too(nodes, gate):
+    @zmreg.remote
+    class Counter:
+        def hit(self) -> int:
+            return 1
+
+    counter = Counter.options(name="listed").remote()
+    assert counter.hit.remote().get(BOUND_S) == 1
+    ref = waits_for.options(name="lingers").remote(gate)
+    until(Path(gate + ".begun").exists)
+    [row] = [row for row in zmreg.listing("actors") if row["Name"] == "listed"]
+    assert (row["State"], row["ClassName"], row["NodeID"]) == ("ALIVE", "Counter", nodes[1].node_id)
+    [task] = [row for row in zmreg.listing("tasks") if row["Name"] == "lingers"]
+    assert (task["State"], task["NodeID"]) == ("RUNNING", nodes[1].node_id)
+    assert row["WorkerID"] in [each["WorkerID"] for each in zmreg.listing("workers")]
+    assert len(zmreg.listing("nodes")) == 2 and len(zmreg.listing("nodes", limit=1)) == 1
+    big = zmreg.put(bytes(300_000))
+    assert zmreg.listing("objects")[0]["Bytes"] >= 300_000
+    with pytest.raises(ValueError, match="there are actors, nodes, objects, tasks, workers"):
+        zmreg.listing("things")
+    Path(gate).touch()
+    assert ref.get(BOUND_S) and big.done()
+    zmreg.kill(counter)

@@ -1,7 +1,7 @@
 """Every public argument that is a time, a count or one of a few words is checked where it is given.
 
 One table over `zmreg.__all__`: each wrong value is a TypeError or a ValueError at the call, which names the parameter;
-nothing is sent, and nobody waits. `NOT_HERE` says of the other names why they have no row.
+nothing is sent, and nobody waits.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,24 +16,28 @@ import pytest
 
 import zmreg
 from zmreg import metrics, sync
+from zmreg.model.errors import GetTimeoutError, PhaseError
 from zmreg.model.policy import Policy
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
-# By kind of argument: what is wrong, and which of the two errors says so.
-NO_NUMBER = [("1", TypeError), ([], TypeError), (True, TypeError)]
-WRONG: dict[str, list[tuple[Any, type[Exception]]]] = {
-    "seconds": [*NO_NUMBER, (math.nan, ValueError), (-1, ValueError)],
-    "polls": [*NO_NUMBER, (math.nan, ValueError)],  # where a time that is over is as good as 0, as in Ray
-    "count": [*NO_NUMBER, (1.5, TypeError), (math.nan, TypeError), (-1, ValueError)],
-    "count from 1": [*NO_NUMBER, (1.5, TypeError), (0, ValueError), (-1, ValueError)],
-    "amount": [*NO_NUMBER, (math.nan, ValueError), (-1, ValueError), (math.inf, ValueError)],
-    "word": [("sometimes", ValueError)],
-    "name": [(3, (TypeError, ValueError)), ("", ValueError)],
-    "text": [(3, TypeError)],
-    "ref": [(3, TypeError), ("a", TypeError)],
-    "refs": [(3, TypeError), ("a", TypeError), ([3], TypeError)],
-    "handle": [(3, (TypeError, ValueError))],
+# By kind of argument: what is wrong.
+NO_NUMBER = ("1", [], True)
+NAN = math.nan
+WRONG: dict[str, tuple[Any, ...]] = {
+    "seconds": (*NO_NUMBER, NAN, -1),
+    "polls": (*NO_NUMBER, NAN),  # where a time that is over is as good as 0, as in Ray and concurrent.futures
+    "count": (*NO_NUMBER, 1.5, NAN, -1),
+    "count from 1": (*NO_NUMBER, 1.5, 0, -1),
+    "count or -1": (*NO_NUMBER, 1.5, -2),
+    "whole": (*NO_NUMBER, 1.5, NAN),
+    "amount": (*NO_NUMBER, NAN, -1, math.inf),
+    "number": NO_NUMBER,
+    "word": ("sometimes",),
+    "name": (3, ""),
+    "text": (3,),
+    "ref": (3, "a"),
+    "refs": (3, "a", [3]),
 }
 
 
@@ -50,6 +53,7 @@ class Held:
         self.actors.submit(lambda actor, _: actor.waits.remote(), 1)
         self.queue = zmreg.Queue()
         self.subscription = zmreg.subscribe("nothing.at.all")
+        self.run = zmreg.start_request([zmreg.Step("a", "nobody.has.it")], bind_timeout=0)
 
     def close(self) -> None:
         self.subscription.close()
@@ -117,7 +121,8 @@ ROWS: list[tuple[str, str, str, Call]] = [
     ("rebalance", "timeout", "seconds", lambda h, x: zmreg.rebalance(timeout=x)),
     ("rebalance", "refs", "refs", lambda h, x: zmreg.rebalance(x)),
     ("who_has", "refs", "refs", lambda h, x: zmreg.who_has(x)),
-    ("has_what", "limit", "count from 1", lambda h, x: zmreg.has_what(limit=x)),
+    ("has_what", "limit", "count", lambda h, x: zmreg.has_what(limit=x)),
+    ("listing", "limit", "count", lambda h, x: zmreg.listing("nodes", x)),
     ("cancel", "grace", "seconds", lambda h, x: zmreg.cancel(h.pending, grace=x)),
     ("cancel", "ref", "ref", lambda h, x: zmreg.cancel(x)),
     ("interrupt", "grace", "seconds", lambda h, x: zmreg.interrupt(x)),
@@ -142,30 +147,30 @@ ROWS: list[tuple[str, str, str, Call]] = [
     ("publish", "topic", "name", lambda h, x: zmreg.publish(x)),
     # actors
     ("ActorHandle", "timeout", "seconds", lambda h, x: h.slow.close(x)),
-    ("kill", "handle", "handle", lambda h, x: zmreg.kill(x)),
-    ("typed", "handle", "handle", lambda h, x: zmreg.typed(x)),
+    ("kill", "handle", "ref", lambda h, x: zmreg.kill(x)),
+    ("typed", "handle", "ref", lambda h, x: zmreg.typed(x)),
     ("get_actor", "name", "name", lambda h, x: zmreg.get_actor(x)),
     ("get_actor", "namespace", "text", lambda h, x: zmreg.get_actor("a", x)),
-    ("remote", "max_retries", "count", lambda h, x: adds.options(max_retries=-2 if x == -1 else x)),
+    ("remote", "max_retries", "count or -1", lambda h, x: adds.options(max_retries=x)),
     ("remote", "num_returns", "count", lambda h, x: adds.options(num_returns=x)),
     ("remote", "num_cpus", "amount", lambda h, x: adds.options(num_cpus=x)),
     ("remote", "num_gpus", "amount", lambda h, x: adds.options(num_gpus=x)),
     ("remote", "memory", "amount", lambda h, x: adds.options(memory=x)),
     ("remote", "max_calls", "count", lambda h, x: zmreg.remote(max_calls=x)(abs)),
-    ("ActorClass", "max_restarts", "count", lambda h, x: Waits.options(max_restarts=-2 if x == -1 else x)),
+    ("ActorClass", "max_restarts", "count or -1", lambda h, x: Waits.options(max_restarts=x)),
     ("ActorClass", "max_concurrency", "count from 1", lambda h, x: Waits.options(max_concurrency=x)),
     ("ActorClass", "lifetime", "word", lambda h, x: Waits.options(lifetime=x)),
     ("ActorClass", "name", "name", lambda h, x: Waits.options(name=x)),
     ("ActorClass", "namespace", "text", lambda h, x: Waits.options(namespace=x)),
     ("method", "num_returns", "count", lambda h, x: zmreg.method(num_returns=x)),
-    ("annotate", "priority", "text", lambda h, x: zmreg.annotate(priority="1")),
-    ("annotate", "retries", "count", lambda h, x: zmreg.annotate(retries=-2 if x == -1 else x)),
+    ("annotate", "priority", "whole", lambda h, x: zmreg.annotate(priority=x)),
+    ("annotate", "retries", "count or -1", lambda h, x: zmreg.annotate(retries=x)),
     # pools and executors
     ("ActorPool", "timeout", "seconds", lambda h, x: h.actors.get_next(x)),
     ("ActorPool", "timeout", "seconds", lambda h, x: h.actors.get_next_unordered(x)),
     ("ActorPool", "actors", "refs", lambda h, x: zmreg.ActorPool(x)),
     ("Executor", "max_workers", "count from 1", lambda h, x: zmreg.Executor(x)),
-    ("Executor", "timeout", "seconds", lambda h, x: zmreg.Executor(1).map(abs, [1], timeout=x)),
+    ("Executor", "timeout", "polls", lambda h, x: zmreg.Executor(1).map(abs, [1], timeout=x)),
     ("Executor", "chunksize", "count from 1", lambda h, x: zmreg.Executor(1).map(abs, [1], chunksize=x)),
     ("Executor", "buffersize", "count from 1", lambda h, x: zmreg.Executor(1).map(abs, [1], buffersize=x)),
     ("executor", "max_workers", "count from 1", lambda h, x: zmreg.executor(x)),
@@ -178,7 +183,7 @@ ROWS: list[tuple[str, str, str, Call]] = [
     ("Pool", "timeout", "polls", lambda h, x: h.pool.apply_async(abs, (1,)).wait(x)),
     ("Pool", "timeout", "polls", lambda h, x: h.pool.imap(abs, [1]).next(x)),
     # kit
-    ("Queue", "maxsize", "count", lambda h, x: zmreg.Queue(x)),
+    ("Queue", "maxsize", "whole", lambda h, x: zmreg.Queue(x)),
     ("Queue", "timeout", "seconds", lambda h, x: h.queue.get(timeout=x)),
     ("Queue", "timeout", "seconds", lambda h, x: h.queue.put(1, timeout=x)),
     ("Queue", "timeout", "seconds", lambda h, x: run(h.queue.get_async(timeout=x))),
@@ -234,6 +239,9 @@ ROWS: list[tuple[str, str, str, Call]] = [
     ("request", "timeout", "seconds", lambda h, x: zmreg.request([zmreg.Step("a", "f")], timeout=x)),
     ("start_request", "timeout", "seconds", lambda h, x: zmreg.start_request([zmreg.Step("a", "f")], timeout=x)),
     ("arequest", "timeout", "seconds", lambda h, x: run(zmreg.arequest([zmreg.Step("a", "f")], timeout=x))),
+    ("Run", "timeout", "polls", lambda h, x: h.run.result(x)),
+    ("JobClient", "timeout", "seconds", lambda h, x: zmreg.JobClient.wait_job(None, "a", x)),
+    ("JobClient", "grace", "seconds", lambda h, x: zmreg.JobClient.stop_job(None, "a", x)),
     ("stage", "concurrency", "count from 1", lambda h, x: zmreg.stage(abs, concurrency=x)),
     ("stage", "timeout", "seconds", lambda h, x: zmreg.stage(abs, timeout=x)),
     ("stage", "retries", "count", lambda h, x: zmreg.stage(abs, retries=x)),
@@ -253,11 +261,12 @@ ROWS: list[tuple[str, str, str, Call]] = [
     ("Sink", "buffer_size", "count from 1", lambda h, x: zmreg.Sink("/nowhere", buffer_size=x)),
     ("Sink", "format", "word", lambda h, x: zmreg.Sink("/nowhere", format=x)),
     ("ResultStreamer", "buffer_size", "count from 1", lambda h, x: zmreg.ResultStreamer("a", "/no", buffer_size=x)),
-    ("DistributedResultCollector", "num_sources", "count from 1", lambda h, x: zmreg.DistributedResultCollector("a", x)),
+    ("DistributedResultCollector", "num_sources", "count from 1",
+     lambda h, x: zmreg.DistributedResultCollector("a", x)),
     ("DistributedResultCollector", "queue_size", "count from 1",
      lambda h, x: zmreg.DistributedResultCollector("a", 1, x)),
     # metrics
-    ("metrics", "value", "polls", lambda h, x: metrics.Gauge("arguments_gauge").set(x)),
+    ("metrics", "value", "number", lambda h, x: metrics.Gauge("arguments_gauge").set(x)),
     ("metrics", "value", "amount", lambda h, x: metrics.Counter("arguments_total").inc(x)),
     ("metrics", "name", "name", lambda h, x: metrics.Counter(x)),
     ("call_info", "ref", "ref", lambda h, x: zmreg.call_info(x)),
@@ -270,3 +279,49 @@ ROWS: list[tuple[str, str, str, Call]] = [
 @zmreg.remote
 def numbers():
     yield 1
+
+
+@pytest.mark.timeout(100)
+def test_experience_4_1_a_wrong_argument_is_refused_at_once_and_by_its_name(held: Held):
+    complaints = []
+    for place, (name, parameter, kind, call) in enumerate(ROWS):
+        for value in WRONG[kind]:
+            try:
+                got = call(held, value)
+                complaints.append(f"{place} {name}({parameter}={value!r}) gave {got!r:.60}")
+            except (TypeError, ValueError, PhaseError) as error:
+                if parameter.lower() not in str(error).lower():
+                    complaints.append(f"{place} {name}: {error!r:.200} does not name {parameter}")
+            except Exception as error:  # noqa: BLE001  all that is found is told at once
+                complaints.append(f"{place} {name}({parameter}={value!r}) raised {error!r:.200}")
+    assert not complaints, "\n".join(complaints)
+
+
+def test_experience_4_1_numbers_of_other_libraries_and_times_without_end_are_good(held: Held):
+    numpy = pytest.importorskip("numpy")
+    ref = adds.remote(1)
+    for endless in (math.inf, 1e12, numpy.float32(1e3), numpy.int64(1_000)):
+        assert adds.remote(1).get(endless) == 2 and zmreg.get([ref], timeout=endless) == [2]
+        assert zmreg.wait([adds.remote(1)], num_returns=numpy.int64(1), timeout=endless)[1] == []
+        assert [each.get() for each in zmreg.as_completed([adds.remote(1)], timeout=endless)] == [2]
+        assert list(zmreg.map(abs, [-1], chunk=numpy.int64(1), timeout=endless)) == [1]
+        assert held.pool.apply_async(abs, (-1,)).get(endless) == 1
+        assert sync.Lock("other numbers").acquire(endless)
+        assert zmreg.gather([adds.remote(1)], endless, errors="skip") == [2]
+    with pytest.raises(GetTimeoutError):
+        held.pending.get(timeout=numpy.float64(0.01))
+
+
+TIMES_AND_COUNTS = {
+    "backlog", "backoff", "count", "grace", "limit", "n", "num_returns", "retries", "timeout", "timeout_s", "ttl",
+}  # fmt: skip
+
+
+def test_experience_4_1_whatever_public_takes_a_time_or_a_count_has_a_row():
+    covered = {name for name, *_ in ROWS}
+    for name in set(zmreg.__all__) - covered:
+        value = getattr(zmreg, name)
+        methods = list(vars(value).values()) if inspect.isclass(value) else [value]
+        for each in filter(inspect.isfunction, methods):
+            takes = TIMES_AND_COUNTS & set(inspect.signature(each).parameters)
+            assert not takes or each.__name__.startswith("_"), f"{name}: {each.__name__} takes {takes}; give it a row"

@@ -121,6 +121,22 @@ def test_row62_slots_arrive():
     assert caught(Slotted, raises.remote(Slotted, 3)).level == 3
 
 
+def test_row62_slots_and_pickles_of_a_class_that_a_function_defines():
+    class Local(Exception):
+        __slots__ = ("level",)
+
+    @zmreg.remote
+    def fails():
+        error = Local("here")
+        error.level = 3
+        raise error
+
+    error = caught(Local, fails.remote())
+    assert error.level == 3 and isinstance(copy.deepcopy(error), Local)
+    twin = pickle.loads(pickle.dumps(error))  # by plain pickle, which finds no class within a function
+    assert type(twin) is errors.TaskError and str(twin) == str(error) and twin.type_name.endswith("Local")
+
+
 def test_row62_own_reduce():
     assert caught(Reduces, raises.remote(Reduces, "a", "b")).pair == "ab"
 

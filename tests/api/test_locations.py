@@ -294,6 +294,12 @@ def test_X5_scatter_spreads_values_or_puts_them_everywhere(nodes: list[TestNode]
     assert zmreg.who_has(everywhere[0])[everywhere[0]][0] == head.node_id
     assert len(zmreg.who_has(everywhere[0])[everywhere[0]]) == 3
     assert everywhere[1].get() == 7
+    named = zmreg.scatter({"large": bytes(MB), "small": 7}, broadcast=True)
+    assert list(named) == ["large", "small"] and zmreg.gather(named)["small"] == 7
+    assert len(zmreg.who_has(named["large"])[named["large"]]) == 3
+    for no_values in ("text", b"bytes", 5):
+        with pytest.raises(TypeError, match="several values"):
+            zmreg.scatter(no_values)  # type: ignore[arg-type]
 
 
 def test_X5_rebalance_moves_what_fills_one_node_to_empty_ones(nodes: list[TestNode]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import gc
 import itertools
+import logging
 import os
 import sys
 import threading
@@ -174,6 +176,18 @@ def test_C2_slow_items_are_not_lumped_together():
     assert zmreg.stats()["tasks"]["finished"] - calls >= 15
 
 
+def test_X2_a_map_that_has_failed_is_told_of_once(caplog):
+    def fail(number: int) -> int:
+        raise LookupError(number)
+
+    with caplog.at_level(logging.ERROR, "zmreg"):
+        with pytest.raises(LookupError):
+            list(zmreg.map(fail, range(20), chunk=1))
+        gc.collect()
+        assert len(list(zmreg.map(abs, range(20), chunk=1))) == 20  # some turns of the pump
+    assert "nobody read" not in caplog.text
+
+
 # -- as_completed: X1 -------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +215,23 @@ def test_X1_takes_more_while_iterating():
             if value == 3:
                 done.update([after.remote(0, 0), after.remote(0, 0)])
     assert sorted(seen) == [0, 0, 0, 1, 2, 3]
+
+
+def test_X1_with_results_gives_pairs_and_goes_on_behind_an_error():
+    good, bad = after.remote(0, 1), fails.remote("no")
+    good.get(timeout=20)
+    bad.exception(timeout=20)
+    done = zmreg.as_completed([good], 20, with_results=True)
+    assert next(done) == (good, 1)
+    done.update([bad, good])
+    with pytest.raises(ValueError, match="no"):
+        next(done)
+    assert list(done) == [(good, 1)]
+
+    async def pairs() -> list[object]:
+        return [value async for _, value in zmreg.as_completed([good, good], 20, with_results=True)]
+
+    assert asyncio.run(pairs()) == [1, 1]
 
 
 def test_X1_failed_refs_come_too():

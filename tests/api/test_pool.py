@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import multiprocessing
 import multiprocessing.managers
 import os
@@ -152,6 +153,36 @@ def test_row52_initializer_and_maxtasksperchild():
         zmreg.Pool(maxtasksperchild=0)
     with pytest.raises(ValueError, match="at least 1"):
         zmreg.Pool(0)
+
+
+def test_row52_X3_globals_that_an_initializer_sets_are_there_for_functions_that_travel_by_value():
+    def fill(word):  # as functions of a program's main module: each travels with globals of its own
+        global PREPARED
+        PREPARED = [word]
+
+    def read(_=None):
+        return PREPARED[0]
+
+    class Reader:
+        def __call__(self, _=None):
+            return PREPARED[0]
+
+    with zmreg.Pool(1, fill, ("well",)) as pool:
+        assert pool.map(read, range(3)) == ["well"] * 3
+        assert pool.apply(lambda: PREPARED[0]) == "well"
+        assert list(pool.imap(Reader(), range(2))) == ["well"] * 2
+    with zmreg.Executor(1, initializer=fill, initargs=("good",)) as executor:
+        assert executor.submit(read).result(20) == "good"
+        assert executor.submit(lambda: PREPARED[0]).result(20) == "good"
+        assert executor.submit(functools.partial(read, 1)).result(20) == "good"
+        assert list(executor.map(read, range(4), chunksize=2)) == ["good"] * 4
+
+
+def test_X3_what_process_pools_are_given_is_taken():
+    with zmreg.Executor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as executor:
+        assert executor.submit(_pid, 0).result(20) != executor.submit(_pid, 0).result(20)
+    with pytest.raises(ValueError, match="max_tasks_per_child"):
+        zmreg.Executor(1, max_tasks_per_child=0)
 
 
 def _pid(_):

@@ -111,7 +111,7 @@ def by_way(made: list[Any]) -> dict[Any, list[Any]]:
 
 
 @settings(
-    max_examples=examples(15), deadline=None, database=None, suppress_health_check=list(HealthCheck),
+    max_examples=examples(8), deadline=None, database=None, suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(drawn=pipelines(), items=st.lists(st.integers(0, 99), max_size=24), buffer=st.sampled_from([1, 1, 2, 16]))
 def test_P3_P4_P5_P6_P11_any_shape_of_real_stages_gives_what_its_plain_evaluation_gives(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
+
 import pytest
 
 import zmreg
 import zmreg.integrations.ray as ray
+import zmreg.integrations.ray.util.state
 from zmreg.integrations.ray.exceptions import RayActorError, RayTaskError
 from zmreg.integrations.ray.util.multiprocessing import Pool
 from zmreg.integrations.ray.util.queue import Empty, Full
 from zmreg.integrations.ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from zmreg.model.specs import Shape
+from zmreg.services.calling.leasing import of_a_node
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -78,16 +84,150 @@ def test_names_that_came_late_are_the_public_ones():
     with pytest.raises(AttributeError, match="no counterpart of ray.util.tracing"):
         _ = ray.util.tracing
     with pytest.raises(AttributeError, match="coming-from-ray"):
-        _ = ray.cross_language
+        _ = ray.something_of_tomorrow
 
 
 def test_rays_init_keywords():
     found = ray.init(ignore_reinit_error=True, include_dashboard=False, logging_level="info", log_to_driver=None)
-    assert found.node_id
+    assert found.node_id == found["node_id"] == found.address_info["node_id"]
+    assert found.get("nothing", 3) == 3 and set(found.keys()) > {"address", "node_ip_address", "session_dir"}
     with pytest.raises(ValueError, match="local_mode"):
         ray.init(local_mode=True)
+    with pytest.raises(ValueError, match="no Ray Client here.*'HOST:PORT', key="):
+        ray.init("ray://head:10001")
     with pytest.raises(RuntimeError, match="object_store_bytes"):
         ray.init(object_store_memory=1 << 30)
+    with pytest.warns(UserWarning, match=r"_temp_dir=\.\.\.\) is not used: sessions are below"):
+        ray.init(ignore_reinit_error=True, _temp_dir="/tmp/ray", _metrics_export_port=8080)
+    logging = ray.LoggingConfig(encoding="JSON", log_level="DEBUG")
+    assert ray.init(ignore_reinit_error=True, logging_config=logging).ray_version == zmreg.__version__
+
+
+@pytest.mark.parametrize(
+    "statement, advice",
+    [
+        ("import zmreg.integrations.ray.data", "ray.data: .*zmreg.Pipeline"),
+        ("from zmreg.integrations.ray import tune", "ray.tune: .*zmreg.map"),
+        ("from zmreg.integrations.ray.tune import Tuner", "ray.tune: .*zmreg.run"),
+        ("from zmreg.integrations.ray.dag.input_node import InputNode", "ray.dag: .*zmreg.Graph"),
+        ("from zmreg.integrations.ray import DynamicObjectRefGenerator", "num_returns='dynamic' is deprecated"),
+        ("from zmreg.integrations.ray.util import collective", "ray.util.collective: .*refs"),
+        ("import zmreg.integrations.ray.util.nothing", "ray.util.nothing: docs/guides/coming-from-ray.md"),
+    ],
+)
+def test_imports_of_what_is_rays_alone_say_what_to_use(statement, advice):
+    with pytest.raises(ModuleNotFoundError, match=advice):
+        exec(statement)
+
+
+def test_names_of_rays_alone_say_what_to_use():
+    assert not hasattr(ray, "serve") and not hasattr(zmreg, "exceptions")
+    with pytest.raises(AttributeError, match="zmreg.register and zmreg.serve"):
+        _ = ray.serve
+    with pytest.raises(AttributeError, match="Python alone"):
+        _ = ray.java_function
+    with pytest.raises(AttributeError, match="list_workers"):
+        _ = ray.util.state.list_runtime_envs
+    with pytest.raises(AttributeError, match="modules are below zmreg.integrations.ray"):
+        _ = zmreg.util
+    with pytest.raises(ValueError, match="let a method of it return it"):
+        ray.put(1, _owner=object())
+
+
+@pytest.mark.parametrize(
+    "options, advice",
+    [
+        ({"placement_group": None}, "zmreg.PlacementGroupSchedulingStrategy"),
+        ({"accelerator_type": "A100"}, "label_selector"),
+        ({"num_retrun": 2}, "did you mean num_returns"),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",
+)
+def test_options_of_rays_alone_say_what_to_use(options, advice):
+    function = ray.remote(abs)
+    with pytest.raises(ValueError, match=advice):
+        function.options(**options)
+
+
+def test_a_resource_called_by_an_address_says_what_to_use():
+    assert "zmreg.NodeAffinitySchedulingStrategy" in of_a_node(Shape.of(resources={"node:10.0.0.1": 0.01}))
+    assert of_a_node(Shape.of(num_cpus=1, resources={"licence": 1})) == ""
+
+
+def test_rays_older_names_in_the_runtime_context():
+    @ray.remote
+    class Actor:
+        def ids(self):
+            context = ray.get_runtime_context()
+            return context.actor_id.hex(), context.get_actor_id(), context.task_id, context.get_task_id(), context.get()
+
+    context = ray.get_runtime_context()
+    assert context.node_id.hex() == context.get_node_id() and context.node_id.binary().hex() == context.node_id
+    assert (context.task_id, context.actor_id, context.current_placement_group_id) == (None, None, None)
+    assert context.job_id == context.get_job_id() and context.get_node_labels() == {}
+    actor, again, task, same, found = ray.get(Actor.remote().ids.remote())
+    assert (actor, task) == (again, same) == (found["actor_id"], found["task_id"])
+
+
+def test_row_74_lists_of_what_there_is():
+    from zmreg.integrations.ray.util.state import get_actor, list_actors, list_tasks, summarize_tasks
+
+    @ray.remote
+    class Listed:
+        def ping(self):
+            return 1
+
+    @ray.remote
+    def fails():
+        raise ValueError
+
+    actor = Listed.options(name="rays-listed").remote()
+    Listed.options(name="rays-other", namespace="fruits", lifetime="detached").remote()
+    ray.get([actor.ping.remote() for _ in range(3)])
+    with pytest.raises(ValueError):
+        ray.get(fails.options(name="rays-failure").remote())
+    [row] = list_actors(filters=[("class_name", "=", "Listed"), ("name", "!=", "rays-other")])
+    assert row.state == row["state"] == "ALIVE" and row.get("pid") > 0
+    assert get_actor(row.actor_id).asdict() == row.asdict() and get_actor("") is None
+    assert [each.state for each in list_tasks(filters=[("name", "=", "rays-failure")])] == ["FAILED"]
+    counts = summarize_tasks()["cluster"]["summary"]["Listed.ping"]
+    assert counts["type"] == "ACTOR_TASK" and sum(counts["state_counts"].values()) >= 3
+    assert "rays-listed" in ray.util.list_named_actors() and "rays-other" not in ray.util.list_named_actors()
+    assert {"namespace": "fruits", "name": "rays-other"} in ray.util.list_named_actors(all_namespaces=True)
+    with pytest.raises(ValueError, match="there are actor_id, class_name"):
+        list_actors(filters=[("nonsense", "=", 1)])
+    ray.kill(ray.get_actor("rays-other", namespace="fruits"))
+
+
+def test_rays_ways_with_what_cannot_be_sent(capsys):
+    lock = threading.Lock()
+
+    class Open:
+        def __init__(self, x):
+            self.x, self.lock = x, threading.Lock()
+
+    fine, parts = ray.util.inspect_serializability(lambda: lock, name="test")
+    assert not fine and [part.name for part in parts] == ["lock"] and "'test' cannot be sent" in capsys.readouterr().out
+    assert ray.util.inspect_serializability(abs)[0]
+    ray.util.register_serializer(Open, serializer=lambda value: value.x, deserializer=lambda x: Open(x))
+    assert ray.get(ray.put(Open(3))).x == 3
+    ray.util.deregister_serializer(Open)
+    with pytest.raises(TypeError):
+        ray.put(Open(3))
+    assert ray.get(ray.cloudpickle.loads(ray.cloudpickle.dumps(ray.put(5)))) == 5
+    assert [ray.util.log_once("a key of ours") for _ in range(2)] == [True, False]
+
+
+def test_rays_conditions_on_labels():
+    from zmreg.integrations.ray.util.scheduling_strategies import In, NodeLabelSchedulingStrategy, NotIn
+
+    strategy = NodeLabelSchedulingStrategy(hard={"zone": In("west", "north")}, soft={"kind": NotIn("spot")})
+    assert (strategy.hard, strategy.soft) == ({"zone": "in(west, north)"}, {"kind": "!in(spot)"})
+
+
+def test_rays_bars():
+    tqdm = pytest.importorskip("tqdm").tqdm
+    assert importlib.import_module("zmreg.integrations.ray.experimental.tqdm_ray").tqdm is tqdm
 
 
 def test_every_name_for_an_error_is_an_error_of_ours():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import os
 import random
+import sys
 import time
 from collections import Counter
 from types import ModuleType
@@ -389,4 +392,353 @@ def test_a_placement_group():
     assert group.bundle_specs == [{"CPU": 1.0}, {"CPU": 1.0}]
     for trainer in trainers:
         ray.kill(trainer)
+    remove_placement_group(group)
+
+
+def test_a_mix_of_generators_and_refs_is_waited_for(ray: ModuleType):
+    @ray.remote
+    def items(n):
+        yield from range(n)
+
+    @ray.remote
+    def plain():
+        return "plain"
+
+    pending, found = [items.remote(3), plain.remote()], []
+    while pending:
+        ready, pending = ray.wait(pending)
+        for each in ready:
+            if isinstance(each, ray.ObjectRefGenerator):
+                with contextlib.suppress(StopIteration):
+                    found.append(ray.get(next(each)))
+                    pending.append(each)
+            else:
+                found.append(ray.get(each))
+    assert sorted(map(str, found)) == ["0", "1", "2", "plain"]
+
+    async def reads():
+        return [await ref async for ref in items.remote(3)]
+
+    async def both():
+        return await asyncio.gather(reads(), reads())
+
+    assert asyncio.run(both()) == [[0, 1, 2]] * 2
+
+
+def test_idle_actors_get_the_next_piece(ray: ModuleType):
+    @ray.remote(num_cpus=0.25)
+    class Predictor:
+        def __init__(self, model):
+            self.model = model
+
+        def predict(self, shard):
+            return sum(self.model[n % 3] for n in shard)
+
+    model = ray.put([1, 10, 100])
+    idle, shards = [Predictor.remote(model) for _ in range(2)], [range(n, n + 5) for n in range(6)]
+    busy, total = {}, 0
+    while shards or busy:
+        while idle and shards:
+            actor = idle.pop()
+            busy[actor.predict.remote(shards.pop())] = actor
+        [ready], _ = ray.wait(list(busy), num_returns=1)
+        idle.append(busy.pop(ready))
+        total += ray.get(ready)
+    assert total == sum([1, 10, 100][n % 3] for start in range(6) for n in range(start, start + 5))
+
+
+def test_a_controller_that_replaces_a_worker_that_crashes(ray: ModuleType):
+    @ray.remote(num_cpus=0)
+    class Worker:
+        def __init__(self, state):
+            self.state = state
+
+        def step(self, crash):
+            if crash:
+                sys.exit(1)
+            self.state += 1
+            return self.state
+
+    died = ray.exceptions.RayActorError if hasattr(ray, "exceptions") else ray.errors.ActorError
+    worker, state, crashes = Worker.remote(0), 0, 0
+    for attempt in range(6):
+        try:
+            state = ray.get(worker.step.remote(crash=attempt % 3 == 1))
+        except died:
+            crashes += 1
+            worker = Worker.remote(state)
+    assert (state, crashes) == (4, 2)
+
+
+def test_a_bar_that_an_actor_keeps(ray: ModuleType):
+    @ray.remote
+    class Bar:
+        def __init__(self):
+            self.done = self.delta = 0
+            self.event = asyncio.Event()
+
+        def update(self, n):
+            self.done += n
+            self.delta += n
+            self.event.set()
+
+        async def wait_for_update(self):
+            await self.event.wait()
+            self.event.clear()
+            delta, self.delta = self.delta, 0
+            return delta, self.done
+
+    @ray.remote
+    def work(i, bar):
+        bar.update.remote(1)
+        return i
+
+    bar = Bar.remote()
+    refs, seen, done = [work.remote(i, bar) for i in range(6)], 0, 0
+    while done < 6:
+        delta, done = ray.get(bar.wait_for_update.remote())
+        seen += delta
+    assert (seen, ray.get(refs)) == (6, list(range(6)))
+
+
+def test_actors_that_hold_actors_count_words_piece_by_piece(ray: ModuleType):
+    @ray.remote(num_cpus=0)
+    class Mapper:
+        def __init__(self, texts):
+            self.texts, self.counts = iter(texts), []
+
+        def get_range(self, index, first, last):
+            while len(self.counts) <= index:
+                self.counts.append(Counter(next(self.texts).split()))
+            return [(word, n) for word, n in self.counts[index].items() if first <= word[0] <= last]
+
+    @ray.remote(num_cpus=0)
+    class Reducer:
+        def __init__(self, keys, *mappers):
+            self.keys, self.mappers = keys, mappers
+
+        def next_result(self, index):
+            total: Counter[str] = Counter()
+            pending = [mapper.get_range.remote(index, *self.keys) for mapper in self.mappers]
+            while pending:
+                [ready], pending = ray.wait(pending)
+                for word, n in ray.get(ready):
+                    total[word] += n
+            return total
+
+    texts = [f"ray counts words {i % 2} and {i}" for i in range(6)]
+    mappers = [Mapper.remote(texts[i::2]) for i in range(2)]
+    reducers = [Reducer.remote(keys, *mappers) for keys in ("0i", "jz")]
+    total = Counter()
+    for index in range(3):
+        for counts in ray.get([reducer.next_result.remote(index) for reducer in reducers]):
+            total += counts
+    assert total == Counter(" ".join(texts).split())
+
+
+def test_the_users_own_exceptions_with_what_they_carry(ray: ModuleType):
+    class WithCode(Exception):
+        def __init__(self, code, text):
+            super().__init__(code, text)
+            self.code = code
+
+    class Final(Exception):
+        def __init_subclass__(cls, **_):
+            raise TypeError("no subclass of this one")
+
+    @ray.remote
+    def fails(error):
+        raise error
+
+    @ray.remote
+    class Broken:
+        def __init__(self):
+            raise ValueError("no constructor")
+
+        def f(self):
+            pass
+
+    task_error = ray.exceptions.RayTaskError if hasattr(ray, "exceptions") else ray.errors.TaskError
+    with pytest.raises(WithCode) as caught:
+        ray.get(fails.remote(WithCode(7, "seven")))
+    assert caught.value.code == 7 and isinstance(caught.value, task_error)
+    with pytest.raises(task_error) as kept:
+        ray.get(fails.remote(Final("x")))
+    assert isinstance(kept.value.cause, Final) and not isinstance(kept.value, Final)
+    with pytest.raises(ray.exceptions.RayActorError if hasattr(ray, "exceptions") else ray.errors.ActorError) as made:
+        ray.get(Broken.remote().f.remote())
+    assert "no constructor" in str(made.value)
+
+
+def test_retries_of_chosen_errors_alone(ray: ModuleType, tmp_path):
+    @ray.remote(max_retries=2, retry_exceptions=[OSError])
+    def reads(path, error):
+        if not path.exists():
+            path.touch()
+            raise error
+        return "read"
+
+    assert ray.get(reads.remote(tmp_path / "a", OSError("disk"))) == "read"
+    with pytest.raises(ValueError, match="wrong"):
+        ray.get(reads.remote(tmp_path / "b", ValueError("wrong")))
+
+
+def test_futures_of_both_kinds(ray: ModuleType):
+    @ray.remote
+    def double(n):
+        return 2 * n
+
+    futures = [double.remote(n).future() for n in range(4)]
+    assert sorted(each.result() for each in concurrent.futures.as_completed(futures)) == [0, 2, 4, 6]
+
+    async def main():
+        done, late = await asyncio.wait([asyncio.wrap_future(double.remote(3).future())], timeout=20)
+        return [each.result() for each in done], late, await asyncio.wait_for(double.remote(4), timeout=20)
+
+    assert asyncio.run(main()) == ([6], set(), 8)
+
+
+def test_a_class_with_everything_a_class_can_have(ray: ModuleType):
+    class Base:
+        def __init__(self, x):
+            self.x = x
+
+        def get(self):
+            return self.x
+
+        @classmethod
+        def name(cls):
+            return cls.__name__
+
+        @staticmethod
+        def plus_one(n):
+            return n + 1
+
+    @ray.remote
+    class Child(Base):
+        def __init__(self, x, *, y=2, **rest):
+            super().__init__(x)
+            self.more = y, rest
+
+        def both(self):
+            return self.x, *self.more
+
+        def __call__(self, n):
+            return n * 10
+
+        def me(self):
+            return ray.get_runtime_context().current_actor
+
+    child = Child.remote(1, y=3, z=4)
+    assert ray.get(child.__ray_ready__.remote()) is True
+    assert ray.get([child.get.remote(), child.plus_one.remote(1), child.__call__.remote(2)]) == [1, 2, 20]
+    assert ray.get(child.both.remote()) == (1, 3, {"z": 4}) and ray.get(child.name.remote()) == "Child"
+    assert ray.get(child.me.remote()) == child and len({child, child}) == 1
+
+
+def test_bound_calls_of_functions_and_of_actors(ray: ModuleType):
+    @ray.remote
+    def plus(a, b=1):
+        return a + b
+
+    @ray.remote
+    class Sum:
+        def __init__(self):
+            self.total = 0
+
+        def add(self, n):
+            self.total += n
+            return self.total
+
+    first = plus.bind(1, b=2)
+    assert ray.get(plus.bind(plus.bind(first, b=3), b=first).execute()) == 9
+    total = Sum.remote()
+    assert ray.get(plus.bind(total.add.bind(first)).execute()) == 4 and ray.get(total.add.remote(0)) == 3
+    with pytest.raises(TypeError, match="zmreg.Graph"):
+        first.execute(3)
+    with pytest.raises(AttributeError, match="bind its methods"):
+        Sum.bind()
+
+
+def test_blocks_that_swap_their_edges_in_step(ray: ModuleType):
+    @ray.remote(num_cpus=0)
+    class Block:
+        def __init__(self, grid):
+            self.grid = np.array(grid)
+
+        def edge(self, row):
+            return self.grid[row].copy()
+
+        def step(self, above, below):
+            self.grid = life(np.vstack([above, self.grid, below]))[1:-1]
+
+        def cells(self):
+            return self.grid
+
+    def life(grid):
+        near = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+        count = sum(np.roll(np.roll(grid, dy, 0), dx, 1) for dy, dx in near)
+        return ((count == 3) | ((grid == 1) & (count == 2))).astype(np.int8)
+
+    grid = (np.random.default_rng(0).random((12, 20)) < 0.3).astype(np.int8)
+    blocks = [Block.remote(part) for part in np.split(grid, 2)]
+    for _ in range(4):
+        bottoms, tops = ([block.edge.remote(row) for block in blocks] for row in (-1, 0))
+        ray.get([block.step.remote(bottoms[i - 1], tops[i - 1]) for i, block in enumerate(blocks)])
+        grid = life(grid)
+    assert np.array_equal(np.vstack(ray.get([block.cells.remote() for block in blocks])), grid)
+
+
+def test_variables_of_tasks_and_actors(ray: ModuleType):
+    @ray.remote
+    def variable(name):
+        return os.environ.get(name)
+
+    @ray.remote(runtime_env={"env_vars": {"FROM_RAY": "actor"}})
+    class Actor:
+        def variable(self, name):
+            return os.environ.get(name)
+
+    assert ray.get(variable.remote("FROM_RAY")) is None
+    given = zmreg.integrations.ray.runtime_env.RuntimeEnv(env_vars={"FROM_RAY": "task"}, working_dir=None)
+    assert ray.get(variable.options(runtime_env=given).remote("FROM_RAY")) == "task"
+    assert ray.get(Actor.remote().variable.remote("FROM_RAY")) == "actor"
+
+
+def test_an_actor_that_ends_a_loop_by_stop_iteration():
+    ray = zmreg.integrations.ray
+
+    @ray.remote
+    class Reader:
+        def __init__(self, n):
+            self.items = iter(range(n))
+
+        def next(self):
+            return next(self.items)
+
+    reader, found = Reader.remote(3), []
+    with contextlib.suppress(StopIteration):
+        while True:
+            found.append(ray.get(reader.next.remote()))
+    assert found == [0, 1, 2]
+    with pytest.raises(ray.exceptions.RayTaskError, match="StopIteration"):
+        ray.get([reader.next.remote()])
+
+
+def test_a_child_outside_of_its_parents_group():
+    ray = zmreg.integrations.ray
+
+    @ray.remote(num_cpus=1)
+    def child():
+        return ray.util.get_current_placement_group() is not None
+
+    @ray.remote(num_cpus=1)
+    def parent():
+        outside = child.options(scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=None))
+        return ray.get([child.remote(), outside.remote()])
+
+    group = placement_group([{"CPU": 1}])
+    captured = PlacementGroupSchedulingStrategy(placement_group=group, placement_group_capture_child_tasks=True)
+    assert ray.get(parent.options(scheduling_strategy=captured).remote(), timeout=30) == [True, False]
+    assert not group.is_empty
     remove_placement_group(group)

@@ -9,7 +9,9 @@ from typing import ClassVar
 import pytest
 
 from zmreg.model import messages
+from zmreg.model.debug_messages import DebugWord
 from zmreg.model.group_messages import GroupWord
+from zmreg.model.lodging_messages import LodgingWord
 from zmreg.model.messages import Goodbye, Hello, Message, WantLeases
 from zmreg.model.record import Record, Wish
 from zmreg.wire import codec
@@ -48,7 +50,8 @@ def test_frozen_and_without_a_dict() -> None:
 
 def test_all_messages_are_named_in_one_place() -> None:
     kinds = typing.get_args(Message)
-    by_themselves = {kind.__name__ for kind in typing.get_args(GroupWord)}  # a closed union, named where it is
+    closed = (GroupWord, DebugWord, LodgingWord)  # unions that are named where they are
+    by_themselves = {kind.__name__ for words in closed for kind in typing.get_args(words)}
     assert {kind.__name__ for kind in kinds} - by_themselves <= set(messages.__all__)
     assert len({kind.KIND for kind in kinds}) == len(kinds)
     assert list(codec.kinds()) == sorted(kind.KIND for kind in kinds)

@@ -17,7 +17,7 @@ import zmreg
 
 T = TypeVar("T")
 
-PATIENCE_S = 40.0
+PATIENCE_S = 15.0
 PROMPT = "(Pdb) "
 # Ctrl-C is for those whose terminal it is.
 _ON_A_TERMINAL = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"

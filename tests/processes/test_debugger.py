@@ -5,8 +5,11 @@ from __future__ import annotations
 import bdb
 import os
 import signal
+import subprocess
 import sys
+import threading
 
+import psutil
 import pytest
 
 import zmreg
@@ -81,9 +84,28 @@ class Threads:
         return x
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_stopped(request):
+    """One test that fails is to be one test that fails."""
+    yield
+    if "cluster" in request.fixturenames:
+        for each in zmreg.breakpoints():
+            os.kill(each.pid, signal.SIGKILL)
+
+
 def holding(**options):
     """A call that is held when it raises."""
     return fails.options(runtime_env={"env_vars": {POST_MORTEM: "600"}}, **options)
+
+
+def is_in(ref, function: str) -> bool:
+    return any(each == function for _, _, each in zmreg.call_stack(ref))
+
+
+def goes_up(terminal: Terminal) -> str:
+    """Out of the function."""
+    terminal.does("r")
+    return terminal.does("n")
 
 
 def runs_a_command(ref) -> bool:
@@ -159,36 +181,43 @@ def test_row_75_debugger_output_far_larger_than_its_window_comes_whole_and_in_or
     assert ref.get(timeout=T) == 7
 
 
-def test_row_75_debugger_ctrl_c_reaches_what_is_stepped_over_and_twice_leaves(cluster):
+def test_row_75_debugger_ctrl_c_reaches_commands_and_what_is_stepped_over_and_twice_leaves(cluster):
     @zmreg.remote
-    def busy() -> int:
-        def loops() -> int:
+    def busy() -> None:
+        def loops() -> None:
             i = 0
-            while i < 10**12:
+            while i >= 0:
                 i += 1
-            return i
 
         breakpoint()
-        return loops()
+        loops()
+        threading.Event().wait()
 
     ref = busy.remote()
     with Terminal("--wait", "30") as terminal:
         terminal.reads()
         terminal.types("n")
-        until(lambda: zmreg.call_stack(ref)[:1] and zmreg.call_stack(ref)[0][2] == "loops")
+        until(lambda: is_in(ref, "loops"))
         terminal.interrupts()
         assert "loops()" in terminal.reads()
         assert "busy()" in terminal.does("w")
-        terminal.does("!i = 10**12")
-        terminal.does("b loops")  # a session with breakpoints goes on with the call
-        terminal.does("clear 1") if "y" else None
-        terminal.types("!import time; [time.sleep(3600) for _ in ()]; __import__('threading').Event().wait()")
-        until(lambda: any(function == "wait" for _, _, function in zmreg.call_stack(ref)))
-        os.kill(terminal.process.pid, signal.SIGINT)
+        terminal.types("!threading.Event().wait()")
+        until(lambda: is_in(ref, "wait"))
+        terminal.interrupts()
         assert "KeyboardInterrupt" in terminal.reads()
-        terminal.types("c")
-        assert terminal.rest()[0] == 0
-    assert ref.get(timeout=T) == 10**12
+        terminal.does("!i = -10")
+        assert "-> threading.Event().wait()" in goes_up(terminal)
+        terminal.types("n")
+        until(lambda: is_in(ref, "wait"))
+        terminal.interrupts()
+        terminal.reads("once more leaves\n")
+        terminal.interrupts()
+        code, text = terminal.rest()
+        assert code == 0 and "it was left" in text
+    assert stopped()[0].state == "open"
+    ref.cancel()
+    with pytest.raises(zmreg.errors.TaskCancelledError):
+        ref.get(timeout=T)
 
 
 def test_row_75_debugger_leaves_and_attaches_anew_and_a_second_terminal_is_refused(cluster):
@@ -418,6 +447,61 @@ def test_row_75_debugger_a_setting_of_the_users_wins_and_a_worker_loads_no_pdb_b
 def test_row_75_debugger_in_a_cluster_within_the_process_it_is_pythons_own():
     from zmreg.testing import InProcess
 
+    zmreg.shutdown()  # the module's
     with InProcess():
         assert add.remote(1).get(timeout=T) == 2
         assert sys.breakpointhook is sys.__breakpointhook__ and zmreg.breakpoints() == []
+
+
+# -- several nodes -----------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys, zmreg
+zmreg.init(sys.argv[1])
+@zmreg.remote(locs={"far"})
+def orphan():
+    breakpoint()
+print(orphan.remote().hex(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_row_75_debugger_on_another_node_and_what_ends_there():
+    from zmreg.testing import LocalCluster
+
+    zmreg.shutdown()  # the module's
+    with LocalCluster(nodes=[{"num_cpus": 0}, {"num_cpus": 2, "locs": {"far"}}]) as nodes:
+        zmreg.init(nodes.address)
+        far = next(row["NodeID"] for row in zmreg.nodes() if "far" in row["Locs"])
+        ref = outer.remote(4)
+        with Terminal("--wait", "30", "--address", nodes.address) as terminal:
+            terminal.reads()
+            (found,) = stopped()
+            assert found.node_id == far and found.state == "attached"
+            assert terminal.does("p z") == "10\n"
+            assert terminal.does("p 'x' * 600_000") == f"{'x' * 600_000!r}\n"
+            os.kill(terminal.process.pid, signal.SIGKILL)
+        until(lambda: stopped()[0].state == "open")
+        with Terminal("--address", nodes.address) as terminal:
+            assert "-> z += 1" in terminal.reads()
+            terminal.types("c")
+            assert terminal.rest()[0] == 0
+        assert ref.get(timeout=T) == 111
+        program = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, nodes.address], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        with Terminal("--wait", "30", "--address", nodes.address) as terminal:
+            terminal.reads()
+            (found,) = stopped()
+            program.kill()
+            program.communicate()
+            code, text = terminal.rest()
+            assert code == 1 and "has died" in text
+        assert until(lambda: not psutil.pid_exists(found.pid)) and zmreg.breakpoints() == []
+        ref = stops.remote()
+        with Terminal("--wait", "30", "--address", nodes.address) as terminal:
+            terminal.reads()
+            nodes.kill_node(far)
+            code, text = terminal.rest()
+            assert code == 1 and "node is gone" in text
+        zmreg.shutdown()

@@ -26,6 +26,7 @@ def churn(seconds: float) -> int:
     while time.monotonic() < ends:
         kept.append(zmreg.put(bytes(70_000)))
         count += 1
+        time.sleep(0.002)
         if len(kept) > 50:
             del kept[:40]
     return count
@@ -35,7 +36,7 @@ def churn(seconds: float) -> int:
 def test_fault29_a_subscriber_that_stands_still_for_ten_seconds_is_equal_afterwards(monkeypatch: pytest.MonkeyPatch):
     """With a longer patience than usual, so that it is not declared dead meanwhile; and some of what it missed is lost.
 
-    The rate is what two workers make of it here, a few thousand changes a second.
+    Two workers make a thousand changes a second.
     """
     monkeypatch.setenv(failpoints.VARIABLE, "delta.drop:0.2")
     patient = {"dead_after_s": 40.0}
@@ -52,7 +53,7 @@ def test_fault29_a_subscriber_that_stands_still_for_ten_seconds_is_equal_afterwa
             assert time.monotonic() - began >= PAUSE_S
         finally:
             cluster.signal_node(late.node_id, signal.SIGCONT)
-        assert sum(counts) > 1_000
+        assert sum(counts) > 2_000
         found = until_agreed(cluster)
         assert found[late.node_id]["Replica"]["gaps"] > 0, "the fault has not bitten"
         assert set(states(cluster.nodes[0]).values()) == {"ALIVE"}

@@ -295,6 +295,10 @@ class ActorClass(Generic[T_co]):
         def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
             raise TypeError(f"{self.__name__} is an actor class: create one with {self.__name__}.remote(...)")
 
+        def __getattr__(self, name: str) -> Any:
+            more = ": create an actor with .remote(...), and bind its methods" if name == "bind" else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{more}")
+
     def __mro_entries__(self, _bases: tuple[Any, ...]) -> tuple[type, ...]:
         raise TypeError(
             f"{self.__name__} is an actor class and cannot be subclassed; subclass the plain class and decorate that: "

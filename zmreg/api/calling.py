@@ -122,7 +122,7 @@ class _Call:
             raise TypeError(f"locs must be a set of names, not the one string {terms.locs!r}; write {{{terms.locs!r}}}")
         if type(name) is not str or not name:
             check_name(name)
-        if terms.retries:
+        if terms.retries != 0:
             check_count(terms.retries, "retries")
         check_seconds(terms.timeout)
         check_seconds(terms.queue_until, "queue_until", past=True)

@@ -98,6 +98,7 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
         "log_to_driver": log_to_driver, "address": address, "key": key and os.fspath(key),
         "runtime_env": with_post_mortem(of_program(runtime_env), post_mortem), **more,
     }  # fmt: skip
+    _check(wanted)
     with _guard:
         seat = seats.current()
         if seat is not None and seat.pid == os.getpid() and seat.closed is None:
@@ -129,7 +130,6 @@ def _come(wanted: Mapping[str, Any]) -> Embedded | Attached:
     from zmreg.services.setup.finding import find
     from zmreg.services.setup.sessions import Word
 
-    _check(wanted)
     known = config.values()
     found = find(wanted["address"], wanted["key"], known)
     given = {name: value for name, value in wanted.items() if value is not None and name not in _OF_A_DRIVER}
@@ -172,23 +172,28 @@ _OF_A_DRIVER = ("address", "key", "log_to_driver", "log_dedup_s", "runtime_env")
 
 
 def _check(wanted: Mapping[str, Any]) -> None:
-    import numbers
+    from zmreg.model.specs import to_units
 
     fields = _fields()
-    for name in wanted:
+    for name, value in wanted.items():
         if name not in fields and name not in _OF_A_DRIVER:
             raise TypeError(f"init() got an unexpected keyword argument {name!r}; it takes {', '.join(sorted(fields))}")
-    for name in ("num_cpus", "num_gpus", "object_store_bytes"):
-        if not isinstance(wanted[name], numbers.Real | None):
-            raise TypeError(f"{name}={wanted[name]!r} is no number")
-        if (wanted[name] or 0) < 0:
-            raise ValueError(f"{name}={wanted[name]} is negative")
+        kind = fields.get(name)
+        if value is None or kind not in ("int", "float"):
+            continue
+        if kind == "int":
+            check_count(value, name)
+        elif name.endswith("_s"):
+            check_seconds(value, name)
+        elif name.startswith("num_"):
+            to_units(name, value)
 
 
-def _fields() -> set[str]:
+def _fields() -> dict[str, Any]:
+    """{name: its type, as text} of what a node has settings for."""
     from zmreg.model.settings import Settings  # late, as in all that begins here: it takes milliseconds to define
 
-    return set(Settings.__dataclass_fields__)
+    return {name: field.type for name, field in Settings.__dataclass_fields__.items()}
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:

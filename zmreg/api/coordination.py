@@ -11,7 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from operator import methodcaller
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from zmreg.api.cluster import get
 from zmreg.api.functions import RemoteFunction
@@ -34,10 +34,29 @@ AHEAD_PER_CPU = 4
 
 
 class as_completed(Generic[T]):
-    """Iterate over refs as they finish; `add`/`update` take more while iterating. Also `async for`."""
+    """Iterate over refs as they finish; `add`/`update` take more while iterating. Also `async for`.
 
-    def __init__(self, refs: Iterable[ObjectRef[T]] = (), timeout: float | None = None) -> None:
-        """GetTimeoutError from the iteration when not all are done `timeout` seconds from now."""
+    GetTimeoutError from the iteration when not all are done `timeout` seconds from now. `with_results`: over pairs of a
+    ref and its value; the error of one that has failed is raised, and the iteration may go on.
+    """
+
+    @overload
+    def __new__(
+        cls, refs: Iterable[ObjectRef[T]] = ..., timeout: float | None = ..., with_results: Literal[False] = ...
+    ) -> as_completed[T]: ...
+    @overload
+    def __new__(
+        cls, refs: Iterable[ObjectRef[T]] = ..., timeout: float | None = ..., *, with_results: Literal[True]
+    ) -> _WithResults[T]: ...
+    def __new__(
+        cls, refs: Iterable[ObjectRef[T]] = (), timeout: float | None = None, with_results: bool = False
+    ) -> as_completed[T]:
+        """All that there is to making one: a class of its own goes over pairs."""
+        self = super().__new__(_WithResults if with_results else cls)
+        self._begin(refs, timeout)
+        return self
+
+    def _begin(self, refs: Iterable[ObjectRef[T]], timeout: float | None) -> None:
         check_seconds(timeout)
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._timeout = timeout
@@ -99,6 +118,24 @@ class as_completed(Generic[T]):
         if self._done.empty():
             await notified(self._listen, None if self._deadline is None else self._deadline - time.monotonic())
         return self._next()
+
+
+class _WithResults(as_completed[T]):
+    """As `as_completed`, over pairs of a ref and its value."""
+
+    def __iter__(self) -> Iterator[tuple[ObjectRef[T], T]]:  # type: ignore[override]
+        return self
+
+    def __next__(self) -> tuple[ObjectRef[T], T]:  # type: ignore[override]
+        ref = super().__next__()
+        return ref, ref.get()
+
+    def __aiter__(self) -> _WithResults[T]:
+        return self
+
+    async def __anext__(self) -> tuple[ObjectRef[T], T]:  # type: ignore[override]
+        ref = await super().__anext__()
+        return ref, await ref
 
 
 def _nothing() -> None:
@@ -218,6 +255,7 @@ class _Chunks:
             raise GetTimeoutError(f"the values of the map were not there within {timeout} s", timeout) from None
         finally:
             for ref, _ in self._under_way:
+                ref._entry.see()  # an error there is nobody's any more: one was raised, or nobody wants the rest
                 ref.cancel()
 
     def _send_ahead(self) -> None:

@@ -114,69 +114,107 @@ def attach(seat: Client, which: Breakpoint) -> str:
 
 
 class Terminal:
-    """input() and stdout on one side, a visit on the other."""
+    """input() and stdout on one side, a visit on the other.
+
+    Ctrl-C is noted by a handler of ours, and raised only while we wait: it may come at any time, also twice, and
+    nothing that was received is to get lost with it.
+    """
 
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._prompt: str | None = None
         """The other side waits for a line."""
         self._answered = False
+        self._pressed = False
+        """Ctrl-C was."""
         self._interrupted = False
-        self._reads = False
+        """And passed on, and nothing has come since."""
+        self._waits = self._reads = False
         visit.when_over = self._ends_read
 
     def run(self) -> str:
         """Until it is over, or left; how."""
+        if threading.current_thread() is not threading.main_thread():
+            return self._run()
+        before = signal.signal(signal.SIGINT, self._on_signal)
+        try:
+            return self._run()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _run(self) -> str:
         while True:
             try:
-                outcome = self._hear() if self._prompt is None else self._read()
+                if self._pressed:
+                    outcome = self._on_interrupt()
+                else:
+                    outcome = self._hear() if self._prompt is None else self._read(self._prompt)
             except KeyboardInterrupt:
-                outcome = self._on_interrupt()
+                continue
             if outcome:
                 return outcome
 
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self._pressed = True
+        if self._waits:
+            self._waits = False
+            raise KeyboardInterrupt
+
+    def _begin_wait(self) -> None:
+        self._waits = True
+        if self._pressed:
+            self._waits = False
+            raise KeyboardInterrupt
+
     def _hear(self) -> str:
-        found = self._visit.next(None if self._answered else ANSWER_S)
-        self._answered = True
-        if isinstance(found, DebugOver):
+        found = self._visit.poll()
+        if found is None:
+            try:
+                self._begin_wait()
+                self._visit.wait(None if self._answered else ANSWER_S)
+            finally:
+                self._waits = False
+        elif isinstance(found, DebugOver):
             if found.how == "refused":
                 raise RuntimeError(f"it cannot be attached to: {found.text}")
             _show(f"{found.text}\n")
             return found.how
-        self._on_text(found)
+        else:
+            self._on_text(found)
         return ""
 
     def _on_text(self, found: DebugText) -> None:
-        self._interrupted = False
+        self._answered, self._interrupted = True, False
         if found.asks:
             self._prompt = found.text
-            return
-        _show(found.text)
-        self._visit.took(found.text)
+        else:
+            _show(found.text)
+            self._visit.took(found.text)
 
-    def _read(self) -> str:
-        prompt = self._prompt or ""
-        self._reads = threading.current_thread() is threading.main_thread()
+    def _read(self, prompt: str) -> str:
+        if self._visit.is_over:
+            self._prompt = None
+            return ""
         try:
-            if self._visit.is_over:
-                self._prompt = None
-                return ""
+            self._reads = threading.current_thread() is threading.main_thread()
+            self._begin_wait()
             line = input(prompt)
         except EOFError:
             _show("\nit stays stopped\n")
             return LEFT
         finally:
-            self._reads = False
+            self._waits = self._reads = False
         try:
             self._visit.answer(line)
         except ValueError as error:
             _show(f"*** {error}\n")
-            return ""
-        self._prompt = None
+        else:
+            self._prompt = None
         return ""
 
     def _on_interrupt(self) -> str:
         """At the prompt as pdb does it; else it is for the command that runs, and the second one for us."""
+        self._pressed = False
         if self._visit.is_over:
             self._prompt = None
         elif self._prompt is not None:
@@ -187,6 +225,7 @@ class Terminal:
         else:
             self._interrupted = True
             self._visit.interrupt()
+            _show("\ninterrupting it; Ctrl-C once more leaves\n")
         return ""
 
     def _ends_read(self) -> None:

@@ -48,6 +48,7 @@ class Patient(concurrent.futures.Future[T]):
         """Wait in the way of a worker; what is left of the timeout. A driver has nothing to give back."""
         if timeout is not None:
             check_seconds(timeout, past=True)
+            timeout = min(float(timeout), threading.TIMEOUT_MAX)
         seat = current()
         if seat is None or seat.on_wait is None or seat.closed is not None or self.done():
             return timeout
@@ -98,18 +99,25 @@ class Executor(concurrent.futures.Executor):
         max_workers: int | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        *,
+        mp_context: object = None,
+        max_tasks_per_child: int | None = None,
         **options: Any,
     ) -> None:
         """`max_workers` is how many calls this executor has under way at most; None: as the cluster allows.
 
         `initializer(*initargs)` is called once in each worker process before its first call for this executor; when it
-        raises, this call, all others and further ones fail with BrokenProcessPool. `options`: of all its tasks, as
-        `@zmreg.remote` takes them. TypeError, ValueError.
+        raises, this call, all others and further ones fail with BrokenProcessPool. `max_tasks_per_child`: calls of one
+        function after which a process ends. `mp_context` is for those who pass one, and not used. `options`: of all its
+        tasks, as `@zmreg.remote` takes them. TypeError, ValueError.
         """
+        del mp_context
         if max_workers is not None and (max_workers := check_count(max_workers, "max_workers", _ANY)) <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None:
+            options["max_calls"] = check_count(max_tasks_per_child, "max_tasks_per_child", 1)
         options = opts.with_policy(options)
         opts.check_task_options(options)
         self._limit = max_workers

@@ -224,6 +224,13 @@ class BoundCall:
             )
         return self.remote()
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            compiled = ": graphs are not compiled; a zmreg.Pipeline keeps its actors and a line between them"
+            more = compiled if name == "experimental_compile" else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{more}")
+
     def _inputs(self) -> list[BoundCall]:
         return [arg for arg in (*self._args, *self._kwargs.values()) if isinstance(arg, BoundCall)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zmreg.model.arguments import check_count
 from zmreg.services.seat.seats import client
 
 
@@ -22,5 +23,6 @@ def listing(kind: str, limit: int = 10_000) -> list[dict[str, Any]]:
 
     if kind not in KINDS:
         raise ValueError(f"listing({kind!r}): there are {', '.join(KINDS)}")
+    limit = check_count(limit, "limit")
     with Observer(read_word(client().session)) as observer:
         return listed(observer, kind, limit)[:limit]

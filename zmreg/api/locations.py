@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from zmreg.api.refs import ObjectRef, refs_of
 from zmreg.model.arguments import check_count, check_seconds
@@ -12,6 +12,7 @@ from zmreg.services.seat.client import Client
 from zmreg.services.seat.entries import Entry, Stored
 from zmreg.services.seat.seats import client
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 # Ids in one question: 33 bytes each, far below what one message may hold.
@@ -176,12 +177,27 @@ def _stores(seat: Client, nodes: str | Iterable[str] | None) -> dict[bytes, tupl
     }
 
 
-def scatter(values: Iterable[T], broadcast: bool = False) -> list[ObjectRef[T]]:
+@overload
+def scatter(  # type: ignore[overload-overlap]
+    values: Mapping[K, T], broadcast: bool = ...
+) -> dict[K, ObjectRef[T]]: ...
+@overload
+def scatter(values: Iterable[T], broadcast: bool = ...) -> list[ObjectRef[T]]: ...
+def scatter(values: Iterable[Any], broadcast: bool = False) -> Any:
     """`put` each value, and have copies at the nodes one after the other; with `broadcast` at every node.
 
-    Returns when the copies are there. This node keeps its own, so that nothing is lost with one of the others.
-    Raises what `put` and `replicate` raise.
+    Refs in a list, or, of a dictionary's values, under its keys. Returns when the copies are there. This node keeps its
+    own, so that nothing is lost with one of the others. Raises what `put` and `replicate` raise, TypeError for a text
+    or bytes, whose letters nobody wants apart.
     """
+    if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Iterable):
+        raise TypeError(f"zmreg.scatter takes several values, in a list or a dictionary, not {values!r:.80}")
+    if isinstance(values, Mapping):
+        return dict(zip(values, _scattered(values.values(), broadcast), strict=True))
+    return _scattered(values, broadcast)
+
+
+def _scattered(values: Iterable[T], broadcast: bool) -> list[ObjectRef[T]]:
     seat = client()
     refs = [ObjectRef[T](seat.put(value)) for value in values]
     others = sorted(node for node in _free_bytes(seat) if node != seat.node)

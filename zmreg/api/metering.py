@@ -74,10 +74,8 @@ class Metric:
             try:  # numpy's and others' numbers
                 return float(value.__float__())  # type: ignore[attr-defined]
             except (AttributeError, TypeError, ValueError):
-                kind = type(value).__name__
-                raise TypeError(
-                    f"metric {self._info_name!r} takes a number as its value, not {kind}: {value!r:.80}"
-                ) from None
+                text = f"{type(value).__name__}: {value!r:.80}"
+                raise TypeError(f"metric {self._info_name!r} takes a number as its value, not {text}") from None
         return float(value)
 
     def _arguments(self) -> tuple[Any, ...]:

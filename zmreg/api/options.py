@@ -218,14 +218,14 @@ def shape_of(options: Mapping[str, Any]) -> Shape:
 
 def terms_of(options: Mapping[str, Any]) -> Terms:
     """`Shape.terms` of what few options say. ValueError, TypeError for what makes no sense."""
-    selector, priority = options.get("label_selector"), options.get("priority") or 0
+    selector, priority = options.get("label_selector"), options.get("priority")
     strategy = options.get("scheduling_strategy")
     terms = {} if strategy is None else labels_of(strategy)
     if selector is not None:
         terms |= selected(selector, LABEL, "label_selector")
+    if not isinstance(priority, int | None) or isinstance(priority, bool):
+        raise TypeError(f"priority must be an int, not {priority!r:.80}")
     if priority:
-        if not isinstance(priority, int) or isinstance(priority, bool):
-            raise TypeError(f"priority must be an int, not {priority!r}")
         terms[PRIORITY] = str(priority)
     return tuple(sorted(terms.items()))
 

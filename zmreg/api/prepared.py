@@ -5,6 +5,8 @@ Apart from them, because a worker needs neither concurrent.futures nor multiproc
 
 from __future__ import annotations
 
+import functools
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -28,6 +30,10 @@ class Setup(NamedTuple):
 
 # What became of each initializer in this process: "" or the traceback.
 _outcomes: dict[str, str] = {}
+# The globals that each has set, with the name of its module. Functions of a program's main module travel by value, each
+# with globals of its own: what the initializer has put into its own, the others would not see.
+_left_behind: dict[str, tuple[str, dict[str, Any]]] = {}
+_FURNISHED = "__zmreg_furnished__"
 
 
 class Prepared:
@@ -52,17 +58,44 @@ class Prepared:
             outcome = _outcomes[self.setup.token] = _run(self.setup)
         if outcome:  # a traceback
             raise InitializerError(outcome)
+        if self.setup.token in _left_behind:
+            many = self.function is run_each or self.function is run_each_on
+            _furnish(args[0] if many else self.function, self.setup.token)
         return self.function(*args, **kwargs)
 
 
 def _run(setup: Setup) -> str:
     if setup.initializer is None:
         return ""
+    names = _globals_of(setup.initializer)
+    before = dict(names)
     try:
         setup.initializer(*setup.initargs)
     except Exception:  # noqa: BLE001  whatever it was, the executor is told
         return traceback.format_exc()
+    set_by_it = {name: value for name, value in names.items() if name not in before or before[name] is not value}
+    if set_by_it:
+        _left_behind[setup.token] = str(names.get("__name__")), set_by_it
     return ""
+
+
+def _furnish(function: Callable[..., Any], token: str) -> None:
+    """Give a function of the initializer's module what that has set, if it has travelled with globals of its own."""
+    module, values = _left_behind[token]
+    names = _globals_of(function)
+    here = getattr(sys.modules.get(module), "__dict__", None)
+    if names.get("__name__") == module and names is not here and names.get(_FURNISHED) != token:
+        names.update(values)
+        names[_FURNISHED] = token
+
+
+def _globals_of(function: Callable[..., Any]) -> dict[str, Any]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    if not hasattr(function, "__globals__"):
+        function = type(function).__call__  # an object that can be called
+    return getattr(function, "__globals__", {})
 
 
 def run_each(function: Callable[..., T], items: list[tuple[Any, ...]]) -> list[T]:

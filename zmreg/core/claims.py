@@ -7,7 +7,7 @@ from typing import Final
 
 from zmreg.core import houses, labels
 from zmreg.core.devices import Devices
-from zmreg.core.effects import LeaseEffect, StopWorker
+from zmreg.core.effects import Hosted, LeaseEffect, StopWorker
 from zmreg.core.lease_plan import Queue
 from zmreg.core.racks import Racks
 from zmreg.core.seats import Claim, Seat, Seats
@@ -41,6 +41,7 @@ class Claims:
         self._actors: dict[bytes, Claim] = {}
         self._queue = Queue()
         self._shapes: dict[Shape, Shape] = {}
+        self._now = 0.0
         self.prefix = b""
         """How ids of this node's own owners begin."""
         self.tight = False
@@ -73,6 +74,35 @@ class Claims:
             return b""
         return job if len(job) == PROCESS_ID_BYTES else b""
 
+    def hosts(self) -> dict[bytes, bytes]:
+        """{actor: its worker, or b"" while it waits for one}."""
+        there = {
+            actor_id: next((each.worker for each in claim.seats.values() if not each.coming), b"")
+            for actor_id, claim in self._actors.items()
+        }
+        return there
+
+    def idle_for(self, worker: bytes) -> float:
+        """Seconds, by the ticks, that the worker has had nothing to do; 0.0 when it has, or is unknown."""
+        seat = self._seats.by_worker.get(worker)
+        return 0.0 if seat is None or seat.idle_since is None else self._now - seat.idle_since
+
+    def assigned(self, worker: bytes) -> dict[str, float]:
+        """What the worker's lease or actor holds of each resource, as users type amounts; empty for an idle one."""
+        seat = self._seats.by_worker.get(worker)
+        return {} if seat is None or seat.claim is None else seat.claim.hold.to_floats()
+
+    def use_of(self, worker: bytes) -> str:
+        """What a worker is to the book: "idle", "leased", "actor", "blocked" or "stopping"; empty if it is unknown."""
+        seat = self._seats.by_worker.get(worker)
+        if seat is None:
+            return ""
+        if seat.stopping or seat.blocked:
+            return "stopping" if seat.stopping else "blocked"
+        if seat.claim is None:
+            return "actor" if seat.lodgers else "idle"
+        return "leased" if seat.leased else "actor"
+
     def unserved(self) -> list[tuple[bytes, Shape, int]]:
         """Who waits here for leases, of what, and how many are missing: others may have room for them."""
         found = [(claim.owner, claim.place, claim.count - len(claim.seats)) for claim in self._leases.values()]
@@ -103,6 +133,11 @@ class Claims:
                 self._seats.stop(seat)
                 effects.append(StopWorker(seat.worker))
         return effects
+
+    def _has_come(self, lodger: Seat) -> list[LeaseEffect]:
+        lodger.coming = False
+        claim = lodger.claim
+        return [Hosted(claim.actor_id, lodger.worker, lodger.news())] if claim is not None and claim.actor_id else []
 
     def _leave_house(self, house: Seat | None) -> list[LeaseEffect]:
         """Somebody has left it, or its program has: it ends when it was the last one."""

@@ -2,8 +2,9 @@
 
 Its first worker is the *house*: it is lent like any other, to one owner at a time, for the tasks of that name. Actors
 are its *lodgers*: workers of their own in the same process, each with a seat, an id and a claim, so that whoever
-places, calls or kills one sees no difference. A house is there for what its process keeps between calls, so it outlasts leases,
-owners and idle times. It ends with its program, and where the cap on workers leaves no room, if nobody lodges in it.
+places, calls or kills one sees no difference. A house is there for what its process keeps between calls, so it outlasts
+leases, owners and idle times. It ends with its program, and where the cap on workers leaves no room, if nobody lodges
+in it.
 
 Invariants: at most one house that is not stopping for each name; a lodger's house is never stopped before it, but the
 process may die, and all in it; a lodger takes none of the node's processes.

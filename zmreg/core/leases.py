@@ -33,7 +33,7 @@ from zmreg.core.effects import (
 from zmreg.core.graves import Graves
 from zmreg.core.holdings import Holdings
 from zmreg.core.lease_plan import Lenders, Supply, without_hope
-from zmreg.core.seats import Claim, Seat
+from zmreg.core.seats import Claim
 from zmreg.model.specs import CPU, GPU, GROUP, Shape, to_amount
 
 # After a failed start: 0.1 s, doubled up to 5 s. A pids limit or full memory does not end within milliseconds.
@@ -80,7 +80,6 @@ class LeaseBook(Holdings):
         self._starting = 0
         self._starts = Backoff(_BACKOFF_S, _MAX_BACKOFF_S)
         self._gone = Graves()
-        self._now = 0.0
         self.draining = False
         """The node leaves (see `drain`)."""
 
@@ -119,14 +118,6 @@ class LeaseBook(Holdings):
             return []
         return self._close(claim) + self._settle()
 
-    def hosts(self) -> dict[bytes, bytes]:
-        """{actor: its worker, or b"" while it waits for one}."""
-        there = {
-            actor_id: next((each.worker for each in claim.seats.values() if not each.coming), b"")
-            for actor_id, claim in self._actors.items()
-        }
-        return there
-
     def returned(self, owner: bytes, worker: bytes) -> list[LeaseEffect]:
         """`owner` has nothing unfinished on `worker` and gives the lease back. A lease it does not hold is ignored."""
         seat = self._seats.by_worker.get(worker)
@@ -145,10 +136,12 @@ class LeaseBook(Holdings):
 
     def worker_started(self, worker: bytes) -> list[LeaseEffect]:
         known = self._seats.by_worker.get(worker)
+        if known is not None and not known.coming:
+            return []
+        self._starts.succeeded()
         if known is not None:
             return self._has_come(known)
         self._starting = max(0, self._starting - 1)
-        self._starts.succeeded()
         self._seats.admit(worker)
         return self._settle()
 
@@ -164,14 +157,6 @@ class LeaseBook(Holdings):
             refused.append(CannotStart(claim.owner, claim.actor_id, claim.place, text))
             self._drop(claim)
         return refused + self._settle()
-
-    def _has_come(self, lodger: Seat) -> list[LeaseEffect]:
-        if not lodger.coming:
-            return []
-        lodger.coming = False
-        self._starts.succeeded()
-        claim = lodger.claim
-        return [Hosted(claim.actor_id, lodger.worker, lodger.news())] if claim is not None and claim.actor_id else []
 
     def lodger_failed(self, worker: bytes, reason: str) -> list[LeaseEffect]:
         """It never came. As `worker_start_failed`: its actor still waits."""
@@ -230,27 +215,6 @@ class LeaseBook(Holdings):
         self._widen(now)
         trimmed = self._seats.trim(now, self._idle_s, self._keep_idle)
         return [*self._give_up_infeasible(), *(StopWorker(worker) for worker in trimmed), *self._settle()]
-
-    def idle_for(self, worker: bytes) -> float:
-        """Seconds, by the ticks, that the worker has had nothing to do; 0.0 when it has, or is unknown."""
-        seat = self._seats.by_worker.get(worker)
-        return 0.0 if seat is None or seat.idle_since is None else self._now - seat.idle_since
-
-    def assigned(self, worker: bytes) -> dict[str, float]:
-        """What the worker's lease or actor holds of each resource, as users type amounts; empty for an idle one."""
-        seat = self._seats.by_worker.get(worker)
-        return {} if seat is None or seat.claim is None else seat.claim.hold.to_floats()
-
-    def use_of(self, worker: bytes) -> str:
-        """What a worker is to the book: "idle", "leased", "actor", "blocked" or "stopping"; empty if it is unknown."""
-        seat = self._seats.by_worker.get(worker)
-        if seat is None:
-            return ""
-        if seat.stopping or seat.blocked:
-            return "stopping" if seat.stopping else "blocked"
-        if seat.claim is None:
-            return "actor" if seat.lodgers else "idle"
-        return "leased" if seat.leased else "actor"
 
     def statistics(self) -> LeaseStatistics:
         seats, idle = self._seats.by_worker.values(), self._seats.idle

@@ -1,4 +1,4 @@
-"""What is given as a time or a number, looked at where it is given: the error names it there, and nobody waits first."""
+"""What is given as a time or a number, looked at where it is given: the error names it, and nobody waits first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_seconds(value: object, name: str = "timeout", *, past: bool = False, n
 
 
 def check_count(value: object, name: str, least: int = 0) -> int:
-    """The whole number that it is, of whatever library. TypeError for what is none, ValueError for less than `least`."""
+    """The whole number that it is, whoever's. TypeError for what is none, ValueError for less than `least`."""
     if type(value) is not int:
         from numbers import Integral  # late, as above
 

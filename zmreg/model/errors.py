@@ -52,6 +52,7 @@ from zmreg.model.exceptions import (
     dual_class,
     fields_of,
     has_own_pickling,
+    is_importable,
     rebuild_exception,
 )
 
@@ -137,20 +138,22 @@ class TaskError(ZmregError):
         return f"{type(self).__name__}({self._origin.text!r}, function={self.function!r}, pid={self.pid})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The dual class has no importable name, so it is made anew at the far end from its two halves. `__dict__`
-        # follows as state: notes and attributes added later survive.
+        # The dual class has no importable name: it is made anew at the far end of its two halves, with `__dict__`.
         state = {name: value for name, value in self.__dict__.items() if name not in ("_origin", "_cause")}
-        cause = self._cause
+        # Of a class that no other process can find, text and attributes come: with the class nothing would.
+        cause = self._cause if is_importable(type(self._cause)) else None
         travelling = cause if cause is None or has_own_pickling(type(cause)) else Travelling(cause)
         return make_task_error, (self._origin, travelling), state
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[object, ...]:
         return self.__reduce__()  # ours, also when the user's class has a __reduce_ex__
 
-    def __copy__(self) -> TaskError:
+    def __copy__(self, _memo: object = None) -> TaskError:
         twin = make_task_error(self._origin, self._cause)
         twin.__dict__.update(self.__dict__)
         return twin
+
+    __deepcopy__ = __copy__
 
     def __setstate__(self, state: dict[str, object] | None) -> None:
         self.__dict__.update(state or {})  # past a __setattr__ that refuses (frozen dataclass as exception)
@@ -220,7 +223,7 @@ class ActorDiedError(ActorError):
     ) -> None:
         super().__init__(message or self._usual_text(cause, init_failed), actor_id)
         self.cause = cause
-        self.init_failed = init_failed
+        self.init_failed = self.actor_init_failed = init_failed  # the second is Ray's name
 
     @staticmethod
     def _usual_text(cause: BaseException | None, init_failed: bool) -> str:

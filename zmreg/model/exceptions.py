@@ -6,6 +6,7 @@ and the error that mattered is lost. Here the built-in ancestor makes the instan
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Final, TypeVar, cast
@@ -58,6 +59,14 @@ def has_own_pickling(cls: type[BaseException]) -> bool:
     return any(hook in vars(base) for base in users for hook in hooks)
 
 
+def is_importable(cls: type) -> bool:
+    """Whether plain pickle finds the class again by its name: one that a function has defined it does not."""
+    found: object = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is cls
+
+
 def rebuild_exception(cls: type[E], args: tuple[object, ...], fields: dict[str, object], state: dict[str, object]) -> E:
     """An instance of `cls` that carries `args`, `fields` (slots and fields kept in C) and `state` (its `__dict__`).
 
@@ -77,8 +86,18 @@ def rebuild_exception(cls: type[E], args: tuple[object, ...], fields: dict[str, 
             except (AttributeError, TypeError):
                 continue  # read-only: filled by the constructor above
     _ARGS.__set__(error, args)
-    error.__dict__.update(state)
+    restore_state(error, state)
     return error
+
+
+def restore_state(error: BaseException, state: dict[str, object]) -> None:
+    """Give `error` these attributes. A class that travelled by value has lost its slots where it was raised, and what
+    this one keeps in slots comes as plain attributes, which its slots would hide."""
+    error.__dict__.update(state)
+    for base in type(error).__mro__:
+        for name in state.keys() & vars(base).keys() if "__slots__" in vars(base) else ():
+            if isinstance(slot := vars(base)[name], MemberDescriptorType):
+                slot.__set__(error, error.__dict__.pop(name))
 
 
 def _descriptors(cls: type[BaseException]) -> dict[str, MemberDescriptorType | GetSetDescriptorType]:

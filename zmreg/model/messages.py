@@ -434,16 +434,14 @@ Message = (
     | RetireActor | ActorExiting | ActorInputs | DeadlockProbe
     | PlaceActor | UnplaceActor | ActorHosted | ActorUnplaceable | KillProcess | TryNodes
     | Join | Admitted | NotAdmitted | AskHead | NodeRecord | NodeGone | Leaving | Fenced
-    | NodeDrains | AskKept | Passed | TakesNothing | KnownDead
+    | NodeDrains | AskKept | Passed | TakesNothing | KnownDead | EndWorkers | WorkersEnded | AskRepeatable | Repeatable
     | Inventory | HeadChanged | ForHead | HeadKept | JobStarted | JobNoted
     | Ask | Answer | LogLines | WhoseCalls | CallersOf
     | FetchObject | FetchCredit | FetchStop | FetchRefused | FetchWait
     | Delta | Beacon | AskReplay | AskSnapshot | SnapshotPart
     | FunctionRow | RegisterFunction | WithdrawFunction | WatchFunctions | FunctionNews
-    | EndWorkers | WorkersEnded | AskRepeatable | Repeatable
     | Subscribe | Unsubscribe | WatchPatterns | PatternNews | Events | EventsTaken | StreamCredit | StreamClosed
-    | RunHere | RanHere | SetPlugin | TidyUp | GroupWord | Look | Looked | Measured | DebugWord
-    | LodgingWord
+    | RunHere | RanHere | SetPlugin | TidyUp | GroupWord | Look | Looked | Measured | DebugWord | LodgingWord
 )  # fmt: skip
 
 CALLS_KIND = 100

@@ -67,9 +67,11 @@ def to_units(name: str, amount: object) -> int:
 
     Raises TypeError for something that is no number, ValueError for a negative, infinite or too fine one.
     """
-    if isinstance(amount, int) and not isinstance(amount, bool):
+    if isinstance(amount, bool):
+        raise TypeError(f"{name} must be a number, not bool ({amount!r})")
+    if isinstance(amount, int):
         scaled = amount * UNIT
-    elif not isinstance(amount, Real) or isinstance(amount, bool):
+    elif not isinstance(amount, Real):
         raise TypeError(f"{name} must be a number, not {type(amount).__name__} ({amount!r})")
     else:
         exact = float(amount) * UNIT
@@ -126,8 +128,8 @@ class Shape(Record):
         Raises ValueError for negative or too fine amounts and for CPU, GPU or memory inside `resources`.
         """
         units = {CPU: to_units("num_cpus", 1 if num_cpus is None else num_cpus)}
-        units[GPU] = to_units("num_gpus", num_gpus or 0)
-        units[MEMORY] = to_units("memory", memory or 0)
+        units[GPU] = to_units("num_gpus", 0 if num_gpus is None else num_gpus)
+        units[MEMORY] = to_units("memory", 0 if memory is None else memory)
         for name, amount in (resources or {}).items():
             if name in _RESERVED:
                 raise ValueError(f"resources={{{name!r}: ...}} is ambiguous: use the argument {_RESERVED[name]}=")

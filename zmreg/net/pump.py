@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
+from typing import Final
 
 from zmreg.net.doorway import Doorway
 from zmreg.net.sockets import Ends
@@ -32,6 +33,8 @@ TAKE_OVER_S = 0.002
 _LOOKS_BEFORE_SLEEP = 25
 
 _monotonic = time.monotonic
+# Thirty years. More than some hundred no lock can be waited for, and math.inf is no time for any.
+_ENDLESS_S: Final = 1e9
 
 
 class Pump(Doorway):
@@ -98,7 +101,7 @@ class Pump(Doorway):
         """
         if waiter.done:
             return True
-        deadline = None if timeout is None else _monotonic() + timeout
+        deadline = None if timeout is None or timeout > _ENDLESS_S else _monotonic() + float(timeout)
         if get_ident() != self.main:
             self._wait_among_callers(waiter, deadline, None)
             return waiter.done

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Final, cast
 
 from zmreg.model.errors import TaskError, make_task_error
-from zmreg.model.exceptions import has_own_pickling, portable
+from zmreg.model.exceptions import has_own_pickling, portable, restore_state
 
 State = dict[str, object] | None
 
@@ -38,7 +38,7 @@ def restore_exception(error: BaseException, state: tuple[State, tuple[object, ..
         if own is not None:
             own(error, inner)
         else:
-            error.__dict__.update(inner)
+            restore_state(error, inner)
     # BaseException's own setters, past a __setattr__ that refuses (frozen dataclass as exception).
     for name, part in (("__cause__", cause), ("__context__", context), ("__traceback__", trace)):
         BaseException.__setattr__(error, name, part)

@@ -178,7 +178,7 @@ class Run(Views):
     def result(self, timeout: float | None = None) -> GraphResult:
         """As `request` returns or raises; waits for it, at most `timeout` seconds, then GetTimeoutError."""
         check_seconds(timeout, past=True)
-        if not self._over.wait(timeout):
+        if not self._over.wait(timeout and min(timeout, threading.TIMEOUT_MAX)):
             raise GetTimeoutError(f"request {self.request_id} was not done within {timeout} s; it goes on", timeout)
         if isinstance(self._outcome, GraphResult):
             return self._outcome

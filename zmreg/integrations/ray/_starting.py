@@ -18,7 +18,7 @@ _WITHOUT: Final = frozenset({
 })  # fmt: skip
 # What a program may count on: it is told.
 _UNUSED: Final = {
-    "_temp_dir": "sessions are where XDG_RUNTIME_DIR says; ZMREG_SPILL_DIR is where values are spilled to",
+    "_temp_dir": "sessions are below $XDG_RUNTIME_DIR",
     "_system_config": "zmreg's settings are in docs/settings.md",
     "_plasma_directory": "values lie in /dev/shm",
     "_memory": "give memory= to tasks and actors",

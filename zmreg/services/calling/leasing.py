@@ -126,7 +126,7 @@ class Leasing(Endings):
             elif message.cannot_start:
                 self.fail(task, WorkerStartError(f"{what} did not run: {message.reason}"))
             else:
-                self.fail(task, UnschedulableError(f"{what} can never run: {message.reason}"))
+                self.fail(task, UnschedulableError(f"{what} can never run: {message.reason}{of_a_node(shape)}"))
 
     def processes_on(self, prefix: bytes) -> set[bytes]:
         """The workers of a node to which there are lanes."""
@@ -136,3 +136,10 @@ class Leasing(Endings):
         """Give back leases nobody used for `idle_s` seconds."""
         for pool in list(self.pools.values()):
             pool.tick(now, idle_s)
+
+
+def of_a_node(shape: Shape) -> str:
+    """What to say to who knows nodes from Ray, where each has a resource called by its address."""
+    if not any(name.startswith("node:") for name, _ in shape.resources):
+        return ""
+    return "; to have it on one node, say scheduling_strategy=zmreg.NodeAffinitySchedulingStrategy(node_id)"

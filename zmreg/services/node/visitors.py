@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zmreg.model.look_messages import Look
+from zmreg.net.sockets import door_path
 
 if TYPE_CHECKING:
     from zmreg.services.node.looks import Looks
@@ -47,3 +49,5 @@ class Visitors:
             self._node.unwatch(fd)
             os.close(fd)
             left(visitor)
+            # It does that itself, unless it was killed: a session may outlive many that come and go.
+            door_path(Path(self._node.config["session"]), visitor).unlink(missing_ok=True)

@@ -23,7 +23,7 @@ def tell(seat: Station, message: Look) -> bool:
     if message.what.strip() != STOPPED:
         return False
     stops = getattr(seat, "stops", None)
-    rows = [stop.row() for stop in stops.open.values()] if stops is not None else []
+    rows = [stop.row() for stop in stops.open.values() if stop.place[1]] if stops is not None else []
     seat.tell_node(Looked(message.request, batches.pack_plain(rows)))
     return True
 

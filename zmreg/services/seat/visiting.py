@@ -124,23 +124,24 @@ class Visit:
             self.is_over = True
             self.when_over()
 
-    def next(self, timeout: float | None = None) -> DebugText | DebugOver:
-        """What comes next. Raises GetTimeoutError, and what has ended it: WorkerDiedError, ClusterError."""
+    def poll(self) -> DebugText | DebugOver | None:
+        """What comes next; None: nothing yet. Raises what has ended it: WorkerDiedError, ClusterError."""
         client = self._client
-        while True:
-            with client.shield(), client.lock:
-                found = self._heard.popleft() if self._heard else None
-                if found is None:
-                    self._waiter = Waiter()
-            if found is None:
-                if not client.wait(self._waiter, timeout):
-                    client.check()
-                    text = f"worker {self.worker.hex()} has not answered within {timeout} s"
-                    raise GetTimeoutError(text, timeout_s=timeout)
-            elif isinstance(found, ZmregError):
-                raise found
-            else:
-                return found
+        with client.shield(), client.lock:
+            if not self._heard:
+                self._waiter = Waiter()
+                return None
+            found = self._heard.popleft()
+        if isinstance(found, ZmregError):
+            raise found
+        return found
+
+    def wait(self, timeout: float | None = None) -> None:
+        """After a `poll` that gave nothing: until there is something. Raises GetTimeoutError, ClusterError."""
+        if not self._client.wait(self._waiter, timeout):
+            self._client.check()
+            text = f"worker {self.worker.hex()} has not answered within {timeout} s"
+            raise GetTimeoutError(text, timeout_s=timeout)
 
     def answer(self, line: str) -> None:
         """The line that was asked for. ValueError when it is too long."""

@@ -65,6 +65,8 @@ class Intake(Client):
     """The receiving and answering side of a worker."""
 
     signals_kind: type[WorkerInterrupts] = WorkerInterrupts
+    lodgers: Lodgers | None = None
+    """Who else lives in this process."""
 
     def __init__(self, session: Path, me: ProcessId, node: ProcessId) -> None:
         self.inbox: deque[Item] = deque()
@@ -87,8 +89,6 @@ class Intake(Client):
         self.blocked = False
         self.devices: tuple[str, ...] = ()
         """Ids of the GPUs that belong to what runs here."""
-        self.lodgers: Lodgers | None = None
-        """Who else lives in this process."""
         self.by_hand = 0
         """Number of the call that waits in the inbox to be run by this worker inside a wait
         (services/worker/helping.py)."""
@@ -111,8 +111,8 @@ class Intake(Client):
             StreamCredit: self.yielding.on_credit,
             StreamClosed: self.yielding.on_closed,
             RunHere: self._on_run_here,
-            Lodge: lambda _, m: self._on_lodging(m),
-            Evict: lambda _, m: self._on_lodging(m),
+            Lodge: self._on_lodging,
+            Evict: self._on_lodging,
             TidyUp: lambda _, m: tidy_up(),
             WhoseCalls: partial(tell_callers, self),
             ProcessDied: self._on_death(self.handlers[ProcessDied]),
@@ -228,7 +228,7 @@ class Intake(Client):
 
         run_here(self, sender, message)
 
-    def _on_lodging(self, message: Lodge | Evict) -> None:
+    def _on_lodging(self, _sender: bytes, message: Lodge | Evict) -> None:
         from zmreg.services.worker import lodging  # late: few share their process
 
         lodging.hear(self, message)

@@ -33,7 +33,7 @@ class LodgerEnds(Ends):
 
     def cut(self) -> None:
         """As when a process dies: nothing goes out any more, whatever its threads still do."""
-        self._send = _to_nobody  # type: ignore[method-assign]
+        self._send = _to_nobody  # type: ignore[method-assign,assignment]
 
 
 def _to_nobody(_peer: bytes, _frame: bytes, _header: bytes = b"") -> bool:

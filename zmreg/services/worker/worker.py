@@ -371,8 +371,6 @@ class Worker(Intake):
         """End in peace: atexit functions run, answers go out, objects that others still hold go to the node."""
         if self.host is not None:
             self.host.finish()
-        if self.lodgers is not None:
-            self.lodgers.wait()
         atexit._run_exitfuncs()
         if not self.heirless:
             with contextlib.suppress(ClusterError):  # the node is gone: nobody inherits
@@ -405,6 +403,8 @@ def main(session: str, me: bytes, node: bytes) -> None:
         worker.crash()
         code = exit_code_of(error)
     else:
+        if worker.lodgers is not None:
+            worker.lodgers.wait()
         worker.leave()
     sys.stdout.flush()
     sys.stderr.flush()
