@@ -235,6 +235,7 @@ CHILDS_OWN = {"zmreg.services.node.zygote": {"_preload", "_become_worker"}}
 DAEMONS = (
     "zmreg.services.node.node", "zmreg.services.head.head", "zmreg.services.setup.keys", "zmreg.services.node.daemon",
     "zmreg.services.setup.starting", "zmreg.services.setup.observer", "zmreg.services.setup.checks",
+    "zmreg.tools.dashboard.door", "zmreg.tools.dashboard.sources",
 )  # fmt: skip
 
 
@@ -369,6 +370,9 @@ TELLS_THE_TIME = {
     "services/node/views.py",
     "services/setup/checks.py",
     "tools/cli/jobs.py",
+    "tools/dashboard/door.py",  # of the page and its facts; so the two below
+    "tools/dashboard/sources.py",
+    "tools/dashboard/watch.py",
 }
 
 

@@ -123,6 +123,7 @@ ROWS: list[tuple[str, str, str, Call]] = [
     ("who_has", "refs", "refs", lambda h, x: zmreg.who_has(x)),
     ("has_what", "limit", "count", lambda h, x: zmreg.has_what(limit=x)),
     ("listing", "limit", "count", lambda h, x: zmreg.listing("nodes", x)),
+    ("debug", "timeout", "seconds", lambda h, x: zmreg.debug("none", timeout=x)),
     ("cancel", "grace", "seconds", lambda h, x: zmreg.cancel(h.pending, grace=x)),
     ("cancel", "ref", "ref", lambda h, x: zmreg.cancel(x)),
     ("interrupt", "grace", "seconds", lambda h, x: zmreg.interrupt(x)),

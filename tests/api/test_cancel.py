@@ -382,7 +382,7 @@ def test_row24_an_async_task_gets_cancelled_error(tmp_path):
 
     @zmreg.remote(num_cpus=2)
     async def waits(path):
-        Path(path, "running").touch()
+        asyncio.get_running_loop().call_soon(Path(path, "running").touch)  # when it waits: before, nobody tells it
         try:
             await asyncio.sleep(30)
         except asyncio.CancelledError:

@@ -11,7 +11,9 @@ import pytest
 
 import zmreg
 from tests.processes.drivers import eventually
+from zmreg.model.settings import Settings
 from zmreg.services.machine import accelerators
+from zmreg.services.node.node import totals
 from zmreg.testing import LocalCluster
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -230,3 +232,42 @@ def test_row70_a_list_ends_at_what_is_no_device(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(VISIBLE, text)
         assert accelerators.visible() == ids
     assert accelerators.count() == 1
+
+
+def test_row5_a_kind_of_gpus_is_found_out_by_the_driver_s_words(tmp_path: Path) -> None:
+    kinds = {
+        "NVIDIA A100-SXM4-80GB": "A100", "Tesla V100-SXM2-16GB": "V100", "Tesla T4": "T4", "NVIDIA L40S": "L40S",
+        "NVIDIA H100 80GB HBM3": "H100", "NVIDIA GeForce RTX 4090": "RTX-4090", "NVIDIA A10G": "A10G",
+        "NVIDIA GB200": "GB200", "NVIDIA GeForce GTX 1080 Ti": "GTX-1080", "Graphics Device": "",
+    }  # fmt: skip
+    assert {model: accelerators.kind_of(model) for model in kinds} == kinds
+    assert accelerators.kind(tmp_path) == ""
+    (tmp_path / "0000:01:00.0").mkdir()
+    (tmp_path / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA A100-PCIE-40GB\nIRQ:   \t\t 151\n")
+    assert accelerators.kind(tmp_path) == "A100"
+
+
+def test_row5_a_node_says_what_kind_of_gpus_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerators, "kind", lambda: "T4")
+    assert totals(Settings(num_gpus=1.0))["accelerator_type:T4"] == 10_000
+    assert "accelerator_type:T4" not in totals(Settings())
+    told = totals(Settings(num_gpus=1.0, resources={"accelerator_type:A100": 1.0}))
+    assert told["accelerator_type:A100"] == 10_000 and "accelerator_type:T4" not in told
+
+
+def test_row5_accelerator_type_is_a_resource_that_costs_next_to_nothing() -> None:
+    with zmreg.init("local", num_cpus=2, num_gpus=1, resources={"accelerator_type:A100": 1}):
+        taken = zmreg.remote(accelerator_type="A100")(zmreg.available_resources)
+        assert taken.remote().get(timeout=20)["accelerator_type:A100"] == pytest.approx(0.999)
+
+        @zmreg.remote(num_gpus=1, accelerator_type="A100")
+        class Holds:
+            def ids(self) -> list[str]:
+                return zmreg.get_gpu_ids()
+
+        assert Holds.remote().ids.remote().get(timeout=20) == ["0"]
+        with pytest.raises(zmreg.errors.UnschedulableError, match="accelerator_type:H100"):
+            taken.options(accelerator_type="H100").remote().get(timeout=20)
+    for wrong in (3, ""):
+        with pytest.raises((TypeError, ValueError), match="accelerator_type"):
+            taken.options(accelerator_type=wrong)

@@ -78,7 +78,7 @@ def test_row66_auto_without_a_cluster_is_a_connection_error(here):
 
 def test_row66_what_is_no_number_is_told_by_its_name(here):
     kind, _, text, _ = tell(here, 'print(json.dumps(typed(address="local", num_cpus="two")))')
-    assert (kind, text) == ("TypeError", "num_cpus='two' is no number")
+    assert (kind, text) == ("TypeError", "num_cpus must be a number, not str ('two')")
 
 
 def test_row66_local_is_always_new(here):

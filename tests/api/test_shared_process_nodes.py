@@ -41,14 +41,9 @@ def test_X33_a_name_is_a_program_s_own_on_each_node_and_a_detached_actor_keeps_i
         zmreg.init(address=cluster.address)
         try:
             nodes = [zmreg.NodeAffinitySchedulingStrategy(row["NodeID"], soft=False) for row in zmreg.nodes()]
-            there = [
-                set(
-                    zmreg.get(
-                        [Member.options(scheduling_strategy=node).remote().pid.remote() for _ in range(2)], timeout=T
-                    )
-                )
-                for node in nodes
-            ]
+            there = [{zmreg.get(Member.options(scheduling_strategy=node).remote().pid.remote())} for node in nodes]
+            for node, found in zip(nodes, there, strict=True):
+                found.add(zmreg.get(Member.options(scheduling_strategy=node).remote().pid.remote(), timeout=T))
             assert [len(each) for each in there] == [1, 1], "one on each node"
             assert len(set.union(*there)) == 2
             program = textwrap.dedent(PROGRAM.format(address=cluster.address))

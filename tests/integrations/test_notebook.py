@@ -256,6 +256,23 @@ def test_experience_1_2_a_ref_says_how_old_it_is_and_a_quiet_call_nothing(kernel
     kernel.run("del ref")
 
 
+def test_experience_1_2_completion_help_and_the_lines_of_a_cell_in_its_errors(kernel: Kernel) -> None:
+    kernel.run("""
+@zmreg.remote
+class Helped:
+    def compute(self, amount: int) -> float:
+        "Says what it does."
+        return 1 / amount
+helped = Helped.remote()
+""")
+    found = kernel.client.complete("helped.", reply=True, timeout=PATIENCE_S)["content"]["matches"]
+    assert "compute" in found and "close" in found
+    told = kernel.client.inspect("helped.compute", reply=True, timeout=PATIENCE_S)["content"]["data"]["text/plain"]
+    assert "Helped.compute(amount: int) -> float" in told and "Says what it does." in told
+    assert "    return 1 / amount\n" in kernel.fails("helped.compute.remote(0).get()"), "the worker has no such file"
+    kernel.run("del helped")
+
+
 def test_X22_a_cell_runs_on_every_worker_and_names_stay(kernel: Kernel) -> None:
     kernel.run("%load_ext zmreg")
     cell = kernel.run("%%zmreg\nx = 40\nprint('same for both')\nx + 2")

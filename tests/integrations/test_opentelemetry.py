@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import decimal
 import importlib
 import json
 import os
@@ -10,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,15 @@ from zmreg.testing.cluster import LocalCluster
 
 pytestmark = pytest.mark.usefixtures("cluster")
 T = 30
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """This program's node, and another one, where a program serves functions and knows nothing of traces."""
+    with LocalCluster([{"num_cpus": 2}, {"num_cpus": 1, "locs": {"far"}}]) as cluster:
+        cluster.attach()
+        with hosts((cluster.nodes[1].address, ())):
+            yield cluster
 
 
 def writing_to(path: str) -> Callable[[], None]:
@@ -110,8 +119,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("traces") / "spans"
 
 
-@contextmanager
-def traced(file: Path) -> Iterator[Told]:
+@pytest.fixture
+def told(file: Path) -> Iterator[Told]:
     here = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(here))
@@ -121,12 +130,6 @@ def traced(file: Path) -> Iterator[Told]:
     finally:
         uninstrument()
         provider.shutdown()
-
-
-@pytest.fixture
-def told(file: Path) -> Iterator[Told]:
-    with traced(file) as told:
-        yield told
 
 
 @zmreg.remote(num_cpus=0)
@@ -258,7 +261,6 @@ def test_row_75_opentelemetry_a_span_lasts_as_long_as_a_generator(told: Told):
         assert plain.add.batch([(1,), (2, 3), plain.add.delay(4, b=5)])[2].get(timeout=T) == 9
         unread = items.options(_generator_backpressure_num_objects=1).remote(3)
         next(iter(unread)).get(timeout=T)
-        unread.close() if hasattr(unread, "close") else None
         del unread
     assert x == 5 and before == after
     for name, seen in (("items", found[0]), ("Asynchronous.items", found[1]), ("Plain.lets_go", {before})):
@@ -313,24 +315,20 @@ def test_row_75_opentelemetry_calls_side_by_side_keep_their_spans_apart(told: To
     with told.root():
         by_threads = zmreg.get([threads.meets.remote() for _ in range(2)], timeout=T)
         in_loop = zmreg.get([other.meets.remote() for _ in range(2)], timeout=T)
-    for name, seen in (("Threaded.meets", [own for own, _ in by_threads]), ("Asynchronous.meets", [*zip(*in_loop)][0])):
-        assert {own[1] for own in seen} == {span["context"]["span_id"] for span in told.named(f"run {name}")}
+    for name, calls in (("Threaded.meets", by_threads), ("Asynchronous.meets", in_loop)):
+        assert {own[1] for own, _ in calls} == {span["context"]["span_id"] for span in told.named(f"run {name}")}
     assert all(own == in_thread for own, in_thread in in_loop)
     above = {span["context"]["span_id"]: span["parent_id"] for span in told.all()}
     assert all(above[above[below]] == own for (_, own), (_, below) in by_threads)
 
 
-state: ContextVar[str] = ContextVar("row75_state", default="")
-
-
 @zmreg.remote(num_cpus=0)
 class Keeps:
-    def put(self, text: str) -> Any:
-        state.set(text)
-        return span_id_of(), os.getpid()
+    def put(self, digits: int) -> None:
+        decimal.setcontext(decimal.Context(prec=digits))  # a context variable
 
     def take(self) -> Any:
-        return state.get(), span_id_of(), leaf.remote().get()[1]
+        return decimal.getcontext().prec, span_id_of(), leaf.remote().get()[1]
 
 
 def test_row_75_opentelemetry_nothing_is_left_behind_for_the_next_call(told: Told):
@@ -341,7 +339,7 @@ def test_row_75_opentelemetry_nothing_is_left_behind_for_the_next_call(told: Tol
     keeps = Keeps.remote()
     with told.root():
         pids = {zmreg.get(seen.remote(), timeout=T)[0] for _ in range(3)}
-        keeps.put.remote("kept").get(timeout=T)
+        keeps.put.remote(7).get(timeout=T)
     # Still instrumented, in another trace; then not any more: the same workers trace nothing, nor what is called there.
     pid, (trace_id, _), (below, _) = seen.remote().get(timeout=T)
     assert pid in pids and trace_id == below and trace_id not in (told.trace_id, NONE[0])
@@ -349,49 +347,41 @@ def test_row_75_opentelemetry_nothing_is_left_behind_for_the_next_call(told: Tol
     pid, own, below = seen.remote().get(timeout=T)
     assert pid in pids and own == below == NONE
     # What a call leaves behind itself is there as ever.
-    assert keeps.take.remote().get(timeout=T) == ["kept", NONE, NONE] or keeps.take.remote().get(timeout=T) == (
-        "kept", NONE, NONE,
-    )  # fmt: skip
+    assert keeps.take.remote().get(timeout=T) == (7, NONE, NONE)
 
 
 def test_row_75_opentelemetry_calls_by_name_are_traced(told: Told):
-    zmreg.register("row75_here", lambda x: (x, span_id_of()), replace=True)
+    zmreg.register("row75_here", lambda x: (x, span_id_of()))
     serving = Plain.remote()
     serving.serves.remote().get(timeout=T)
+    names = ("row75_here", "row75_in_actor")
     with told.root():
-        for name in ("row75_here", "row75_in_actor"):
-            x, seen = zmreg.call(name, [1], queue_until=T)
-            assert x == [1] and seen == (told.trace_id, told.one(f"run {name}")["context"]["span_id"])
-            assert told.chain(f"run {name}") == [f"run {name}", f"submit {name}", "root"]
-        found = (
-            zmreg.request({"fun": "row75_here", "args": [[1, "first"]]}, first={"fun": "echo", "args": [5]})
-            if False
-            else zmreg.call("echo", 5)
-        )
-        assert found == 5
-    assert told.chain("run echo") == ["run echo", "submit echo", "root"]
+        found = [zmreg.call(name, [1], queue_until=T) for name in names]
+        # A request's steps go by the same way; here with a value inside of a container.
+        steps = [zmreg.Step("first", "echo", (5,)), zmreg.Step("last", "row75_here", ([0, zmreg.Ref("first")],))]
+        requested = zmreg.request(steps)["last"]
+        apart = asyncio.run(zmreg.arequest(steps))["last"]
     zmreg.withdraw("row75_here")
+    first, last, _ = told.named("run row75_here")
+    assert found == [
+        ([1], (told.trace_id, span["context"]["span_id"])) for span in (first, told.one("run row75_in_actor"))
+    ]
+    assert requested == ([0, 5], (told.trace_id, last["context"]["span_id"])) and apart[1][0] == told.trace_id
+    assert told.chain("run row75_in_actor") == ["run row75_in_actor", "submit row75_in_actor", "root"]
+    assert {told.parent(span) for span in told.named("submit echo")} == {"root"}
 
 
-def test_row_75_opentelemetry_across_nodes_and_to_programs_that_trace_nothing(tmp_path: Path):
-    zmreg.shutdown()
-    try:
-        with LocalCluster([{"num_cpus": 0}, {"num_cpus": 1, "locs": {"far"}}]) as cluster:
-            cluster.attach()
-            with hosts((cluster.nodes[-1].address, ())), traced(tmp_path / "spans") as told:
-                other = Asynchronous.options(locs={"far"}).remote()
-                with told.root():
-                    [[_, in_async], in_plain], *_ = begins.options(locs={"far"}).remote(other).get(timeout=T)[0], None
-                    assert zmreg.call("add", 1, b=2, queue_until=T) == 3
-                assert told.chain("run leaf")[-3:] == ["run begins", "submit begins", "root"]
-                assert told.one("submit add") and "run add" not in [span["name"] for span in told.all()]
-                here = zmreg.get_runtime_context().get_node_id()
-                places = {span["name"]: span["attributes"].get("zmreg.node_id") for span in told.all()}
-                assert places["submit begins"] == here and places["run begins"] == cluster.nodes[1].node_id != here
-                assert in_async[0] == in_plain[0] == told.trace_id
-    finally:
-        zmreg.shutdown()
-        zmreg.init(num_cpus=2)
+def test_row_75_opentelemetry_across_nodes_and_to_programs_that_trace_nothing(told: Told, cluster: LocalCluster):
+    other = Asynchronous.remote()
+    with told.root():
+        (in_leaf, own), *_ = begins.options(locs={"far"}).remote(other).get(timeout=T)[0]
+        assert zmreg.call("add", 1, b=2, queue_until=T) == 3
+    assert in_leaf[1][0] == own[0] == told.trace_id
+    assert told.chain("run leaf")[-3:] == ["run begins", "submit begins", "root"]
+    at = {span["name"]: span["attributes"].get("zmreg.node_id") for span in told.all()}
+    near, far = (node.node_id for node in cluster.nodes)
+    assert at["submit begins"] == near != far == at["run begins"]
+    assert at["submit add"] == near and "run add" not in at
 
 
 # -- setting it up -----------------------------------------------------------------------------------------------------
@@ -419,7 +409,7 @@ def test_row_75_opentelemetry_is_instrumented_once_and_told_what_is_no_setup(tol
 
 
 def test_row_75_opentelemetry_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.context", None)
     monkeypatch.delitem(sys.modules, "zmreg.integrations.opentelemetry")
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'zmreg\[otel\]'"):
         importlib.import_module("zmreg.integrations.opentelemetry")

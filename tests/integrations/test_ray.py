@@ -138,7 +138,7 @@ def test_names_of_rays_alone_say_what_to_use():
     "options, advice",
     [
         ({"placement_group": None}, "zmreg.PlacementGroupSchedulingStrategy"),
-        ({"accelerator_type": "A100"}, "label_selector"),
+        ({"tensor_transport": "nccl"}, "go through the store"),
         ({"num_retrun": 2}, "did you mean num_returns"),
     ],
     ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",

@@ -41,7 +41,7 @@ class Terminal:
 
     def __init__(self, *arguments: str, tty: bool = False) -> None:
         command = [sys.executable, "-m", "zmreg", "debug", *arguments]
-        variables: Any = {**os.environ, "TERM": "dumb"}
+        variables: Any = {**os.environ, "TERM": "dumb", "PYTHONFAULTHANDLER": "1"}
         if tty:
             self._out, theirs = pty.openpty()
             self._in = self._out
@@ -101,7 +101,14 @@ class Terminal:
             if not data:
                 break
             found += data
-        return self.process.wait(timeout=PATIENCE_S), (self._seen + found).decode()
+        try:
+            return self.process.wait(timeout=PATIENCE_S), (self._seen + found).decode()
+        except subprocess.TimeoutExpired:
+            print([(r["NodeID"], r["State"], r["Reason"]) for r in zmreg.nodes()], zmreg.breakpoints())
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(5)
+            print(found.decode(), os.read(self._out, 100000).decode())
+            raise
 
     def __enter__(self) -> Terminal:
         return self

@@ -281,6 +281,22 @@ def test_row_75_debugger_in_this_program_by_input(cluster, monkeypatch, capsys):
     assert "\n5\n" in (shown := capsys.readouterr().out) and "\n15\n" in shown
 
 
+def test_row_75_debugger_by_rays_names(cluster, monkeypatch, capsys):
+    @zmreg.remote
+    def rays(x: int) -> int:
+        from zmreg.integrations.ray import util
+
+        assert util.pdb is util.rpdb
+        util.rpdb.set_trace()
+        return x
+
+    lines = iter(["!x += 1", "c"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    ref = rays.remote(5)
+    assert zmreg.debug(timeout=30) == "goes on"
+    assert ref.get(timeout=T) == 6 and "-> return x" in capsys.readouterr().out
+
+
 # -- how it ends -------------------------------------------------------------------------------------------------------
 
 
@@ -470,7 +486,8 @@ def test_row_75_debugger_on_another_node_and_what_ends_there():
     from zmreg.testing import LocalCluster
 
     zmreg.shutdown()  # the module's
-    with LocalCluster(nodes=[{"num_cpus": 0}, {"num_cpus": 2, "locs": {"far"}}]) as nodes:
+    alike = {"dead_after_s": 3.0}
+    with LocalCluster(nodes=[{"num_cpus": 0, **alike}, {"num_cpus": 2, "locs": {"far"}, **alike}]) as nodes:
         zmreg.init(nodes.address)
         far = next(row["NodeID"] for row in zmreg.nodes() if "far" in row["Locs"])
         ref = outer.remote(4)

@@ -223,8 +223,10 @@ def test_core58_large_plain_arguments_are_there_for_another_run(nodes: Nodes, ki
 def test_core58_large_plain_arguments_are_kept_within_bounds_and_the_error_says_so(nodes: Nodes) -> None:
     a, b = nodes.others
     seat().tasks.lineage.arguments.limit_bytes = 700_000
-    refs = [largest.options(scheduling_strategy=on(a)).remote(bytearray(300_000)) for _ in range(3)]
-    zmreg.wait(refs, num_returns=3, timeout=BOUND_S, fetch_local=False)
+    refs = []
+    for _ in range(3):  # in this order: whose result is there first is forgotten first
+        refs.append(largest.options(scheduling_strategy=on(a)).remote(bytearray(300_000)))
+        zmreg.wait(refs[-1:], timeout=BOUND_S, fetch_local=False)
     wait_until(lambda: zmreg.stats()["store"]["sealed"] == 2)
     nodes.kill(a)
     assert [ref.get(timeout=BOUND_S)[2] for ref in refs[1:]] == [b.node_id] * 2

@@ -28,6 +28,8 @@ from zmreg.services.seat.entries import Stored
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 SOAK_S = float(os.environ.get("ZMREG_SOAK_S", "10"))
+# Rounds of work that there has to have been, however slow the machine is.
+LEAST = 3
 SEED = int(os.environ.get("ZMREG_SOAK_SEED", "7"))
 MiB = 1 << 20
 OBJECTS_KEPT = 24
@@ -306,7 +308,7 @@ def test_fault68_random_faults_lose_nothing_that_was_acknowledged(tmp_path: Path
         harm = Harm(cluster, random.Random(f"harm/{SEED}"))
         with loaded(tmp_path, cluster) as (ledger, failures):
             begin, early = time.monotonic(), None
-            while time.monotonic() - begin < SOAK_S and not failures:
+            while (time.monotonic() - begin < SOAK_S or ledger.outcomes["rounds"] <= LEAST) and not failures:
                 if early is None and time.monotonic() - begin > SOAK_S / 5:
                     early = footprint(head)
                 try:
@@ -322,7 +324,6 @@ def test_fault68_random_faults_lose_nothing_that_was_acknowledged(tmp_path: Path
         ledger.read_back()
         ledger.compare()
         until_agreed(cluster)
-        assert ledger.outcomes["rounds"] > 3, "there was no load"
         _leaves_little(head, ledger, early)
 
 

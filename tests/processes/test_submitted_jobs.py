@@ -97,7 +97,7 @@ def test_row_76_a_job_has_its_directory_its_variables_and_the_cluster(
     double, seen, cpus, arguments, job_id, actor, ours, files = json.loads(log)
     assert (double, seen, cpus) == (42, ["set", "library", False], 3.0)
     assert (arguments, job_id, actor, ours) == (["--epochs", "3 4"], "with-all", None, False)
-    assert files == ["main.py", "written.txt", "zt_job_part.py"]
+    assert [name for name in files if name != "__pycache__"] == ["main.py", "written.txt", "zt_job_part.py"]
 
 
 def _node_of(loc: str) -> str:

@@ -401,3 +401,28 @@ def run_pytest(directory: Path, *options: str, passed: int) -> None:
     bare = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # others take seconds to load
     done = subprocess.run([*command, *options], cwd=directory, env=bare, capture_output=True, text=True, timeout=60)
     assert f"{passed} passed" in done.stdout, done.stdout + done.stderr
+
+
+class TestNamedProcess:
+    def test_X33_what_is_of_one_name_is_together_here_too(self, here: object) -> None:
+        @zmreg.remote(process="model")
+        def worker() -> str:
+            return str(zmreg.get_runtime_context().get_worker_id())
+
+        class Member:
+            def ask(self, other: Any) -> str:
+                return str(zmreg.get(other.answer.remote(), timeout=T)) if other is not None else ""
+
+            def answer(self) -> str:
+                return "here"
+
+        made = zmreg.remote(process="model")(Member)
+        first, second = made.remote(), made.remote()
+        assert zmreg.get(first.ask.remote(second), timeout=T) == "here"
+        assert len(set(zmreg.get([worker.remote() for _ in range(9)], timeout=T))) == 1
+        zmreg.kill(first)
+        with pytest.raises(errors.ActorDiedError):
+            zmreg.get(first.answer.remote(), timeout=T)
+        assert zmreg.get(second.answer.remote(), timeout=T) == "here"
+        homes = {row["HouseID"] for row in zmreg.listing("workers") if row["Name"] == "Member"}
+        assert homes == set(zmreg.get([worker.remote()], timeout=T))

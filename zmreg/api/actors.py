@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 from zmreg.api import batching, grouping
@@ -98,6 +99,11 @@ class ActorMethod:
         def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
             raise TypeError(f"{self._name} is an actor's method: call {self._name}.remote(...)")
 
+    def getdoc(self) -> str:
+        """What `handle.method?` shows in a notebook: IPython asks for it by this name."""
+        signature = self._handle._signatures.get(self._name)
+        return signature.help() if signature is not None else f"{self._handle._facts[1]}.{self._name}(...)"
+
     def __repr__(self) -> str:
         return f"<ActorMethod {self._name} of {self._handle!r}>"
 
@@ -131,6 +137,9 @@ class ActorHandle(Generic[T]):
                 raise AttributeError(f"{self._facts[1]} has no method {name!r}; it has {known}")
             options = {}
         return ActorMethod(self, name, options)
+
+    def __dir__(self) -> list[str]:
+        return [*{*super().__dir__(), *self._facts[3], "close"}]  # for completion by the tab key
 
     def _call(self, name: str, options: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         signature = self._signatures.get(name)
@@ -240,7 +249,8 @@ class ActorClass(Generic[T_co]):
             if found is not None:
                 return found
         ordered = grouping.is_ordered(self._cls, options)
-        shape = {name: options.get(name) for name in ("num_cpus", "num_gpus", "resources", "memory")}
+        shape = {name: options.get(name) for name in ("num_cpus", "num_gpus", "memory")}
+        shape["resources"] = opts.resources_of(options)
         strategy, terms = strategy_of(options.get("scheduling_strategy")), opts.terms_of(options)
         place, hold = actor_shapes(**shape, locs=options.get("locs") or (), strategy=strategy, terms=terms)
         holds_all = hold == place
@@ -296,6 +306,8 @@ class ActorClass(Generic[T_co]):
             raise TypeError(f"{self.__name__} is an actor class: create one with {self.__name__}.remote(...)")
 
         def __getattr__(self, name: str) -> Any:
+            if name == "__ray_metadata__":  # Ray's way to the plain class, which is `__wrapped__`
+                return SimpleNamespace(modified_class=self.__wrapped__)
             more = ": create an actor with .remote(...), and bind its methods" if name == "bind" else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{more}")
 

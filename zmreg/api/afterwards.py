@@ -10,8 +10,8 @@ from typing import Any, Final
 from zmreg.api.refs import ObjectRef
 from zmreg.model.record import Record
 from zmreg.services.calling import history
+from zmreg.services.seat.asking import asker, chain, made_by, place_of
 from zmreg.services.seat.client import Client
-from zmreg.services.seat.remembered import asker, chain, made_by, place_of
 from zmreg.services.seat.seats import client
 from zmreg.services.seat.timelines import Gathered, gather
 from zmreg.services.seat.timelines import summary as summary_of

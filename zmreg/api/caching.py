@@ -31,8 +31,8 @@ MOST_RESULTS: Final = 10_000
 MOST_BYTES: Final = 1 << 30
 _guard = threading.Lock()
 _handles: dict[str, ActorHandle[Any]] = {}
-_making: dict[bytes, ObjectRef[Any]] = {}
-"""Results of this process that the actor does not know yet."""
+_making: dict[tuple[str, bytes], ObjectRef[Any]] = {}
+"""By seat, of which a process may have several, and key: results of this process that the actor does not know yet."""
 
 
 class Memo:
@@ -107,9 +107,11 @@ def remembered(key: bytes, make: Callable[[], ObjectRef[Any]]) -> ObjectRef[Any]
 
     An error is no result: it is forgotten, and the next call runs. Two processes that ask at the same time both run.
     """
-    memo = _memo()
+    from zmreg.api.watching import process_id
+
+    memo, own = _memo(), (process_id(), key)
     with _guard:
-        mine = _making.get(key)
+        mine = _making.get(own)
     if mine is not None and not mine.failed():
         return mine
     found: list[ObjectRef[Any]] = memo.find.remote(key).get()
@@ -117,12 +119,12 @@ def remembered(key: bytes, make: Callable[[], ObjectRef[Any]]) -> ObjectRef[Any]
         return found[0]
     ref = make()
     with _guard:
-        _making[key] = ref
+        _making[own] = ref
 
     def forget(_: object) -> None:
         with _guard:
-            if _making.get(key) is ref:
-                del _making[key]
+            if _making.get(own) is ref:
+                del _making[own]
 
     def note(done: ObjectRef[Any]) -> None:
         try:

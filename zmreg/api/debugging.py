@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from zmreg.model.arguments import check_seconds
 from zmreg.model.debug_messages import DebugOver, DebugText
 from zmreg.model.record import Record
+from zmreg.services.seat.asking import asker
 from zmreg.services.seat.client import Client
-from zmreg.services.seat.remembered import asker
 from zmreg.services.seat.seats import client
 from zmreg.services.seat.stopped import gathered
 from zmreg.services.seat.visiting import ANSWER_S, Visit
@@ -71,6 +72,7 @@ def debug(id: str | None = None, *, timeout: float = 0.0) -> str:
     Raises ValueError when no call is stopped, several are, or `id` is none of them; RuntimeError when another terminal
     has it; WorkerDiedError when its process dies; ClusterError.
     """
+    check_seconds(timeout, needed=True)
     seat = client()
     return attach(seat, choose(awaited(seat, id, timeout), id))
 

@@ -36,6 +36,12 @@ Call = Callable[[], ObjectRef[Any]]
 class Patient(concurrent.futures.Future[T]):
     """A future that a task may wait for: while it does, its CPU is free for what it waits for."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        seat = current()
+        if seat is not None and seat.expect_future is not None and seat.closed is None:
+            seat.expect_future(self)
+
     def result(self, timeout: float | None = None) -> T:
         """As a Future's. In a task, the wait gives its CPU back."""
         return super().result(self._waited(timeout))

@@ -29,11 +29,12 @@ R = TypeVar("R")
 class Signature:
     """Whether arguments fit a function, asked on every call: the usual case is two comparisons."""
 
-    __slots__ = ("_least", "_most", "_name", "_signature")
+    __slots__ = ("_doc", "_least", "_most", "_name", "_signature")
 
     def __init__(self, function: Callable[..., Any], name: str, bound: bool = False) -> None:
         """`bound`: the first parameter (self) is not the caller's to give."""
         self._name = name
+        self._doc = function.__doc__
         try:
             signature = inspect.signature(function)
         except (TypeError, ValueError):  # builtins without a signature: the worker will tell
@@ -61,6 +62,10 @@ class Signature:
                 self._signature.bind(*args, **kwargs)
             except TypeError as error:
                 raise TypeError(f"{self._name}(): {error}; its parameters are {self._signature}") from None
+
+    def help(self) -> str:
+        """How it is called and what its docstring says."""
+        return f"{self._name}{self._signature or '(...)'}\n\n{inspect.cleandoc(self._doc or '')}".rstrip()
 
 
 class Body:

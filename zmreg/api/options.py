@@ -9,9 +9,10 @@ from typing import Any
 from zmreg.api.environments import check_env
 from zmreg.api.strategies import labels_of, selected, strategy_of
 from zmreg.api.streams import ACTOR_BACKPRESSURE, BACKPRESSURE, check_returns
+from zmreg.model.arguments import check_name
 from zmreg.model.policy import Policy
 from zmreg.model.record import Terms
-from zmreg.model.specs import LABEL, PRIORITY, Shape
+from zmreg.model.specs import ACCELERATOR, ACCELERATOR_SHARE, LABEL, PRIORITY, Shape
 from zmreg.services.calling.manners import NAME_CHARS, check_manner
 
 TASK_OPTIONS: dict[str, Any] = {
@@ -19,6 +20,7 @@ TASK_OPTIONS: dict[str, Any] = {
     "num_gpus": None,
     "resources": None,
     "memory": None,
+    "accelerator_type": None,
     "locs": (),
     "num_returns": None,
     BACKPRESSURE: None,
@@ -43,6 +45,7 @@ ACTOR_OPTIONS: dict[str, Any] = {
     "num_gpus": None,
     "resources": None,
     "memory": None,
+    "accelerator_type": None,
     "locs": (),
     "name": None,
     "quiet": False,
@@ -81,7 +84,6 @@ DEFAULT_MAX_RETRIES = 3
 _IN_GROUP = "say scheduling_strategy=zmreg.PlacementGroupSchedulingStrategy(group, index)"
 # Ray's options that have another name here, or none.
 _INSTEAD = {
-    "accelerator_type": "kinds of GPUs are labels or locs of nodes: label_selector={...} or locs={...}",
     "enable_tensor_transport": "arrays go through the store, leave it out",
     "fallback_strategy": "say scheduling_strategy=zmreg.NodeLabelSchedulingStrategy(soft={...})",
     "object_store_memory": "the store is the node's, leave it out; memory= is counted for the task",
@@ -211,9 +213,18 @@ def _check_count(options: Mapping[str, Any], name: str, least: int) -> None:
 def shape_of(options: Mapping[str, Any]) -> Shape:
     """The resource shape of a task. ValueError, TypeError as core-api row 5 has them."""
     return Shape.of(
-        options.get("num_cpus"), options.get("num_gpus"), options.get("resources"), options.get("locs") or (),
+        options.get("num_cpus"), options.get("num_gpus"), resources_of(options), options.get("locs") or (),
         options.get("memory"), strategy_of(options.get("scheduling_strategy")), terms_of(options),
     )  # fmt: skip
+
+
+def resources_of(options: Mapping[str, Any]) -> Mapping[str, float] | None:
+    """`resources`, with a little of what nodes with that `accelerator_type` have. TypeError, ValueError."""
+    resources: Mapping[str, float] | None = options.get("resources")
+    if (kind := options.get("accelerator_type")) is None:
+        return resources
+    check_name(kind, "accelerator_type")
+    return {**(resources or {}), ACCELERATOR + kind: ACCELERATOR_SHARE}
 
 
 def terms_of(options: Mapping[str, Any]) -> Terms:

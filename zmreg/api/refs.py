@@ -179,6 +179,10 @@ class ObjectRef(EntryRef, Generic[T]):
         import concurrent.futures
 
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        if client().on_wait is not None:
+            from zmreg.api.executor import Patient  # late: a task's wait for it gives its CPU back
+
+            future = Patient()
         future.set_running_or_notify_cancel()
 
         def copy_outcome() -> None:

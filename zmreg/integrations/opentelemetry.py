@@ -32,6 +32,9 @@ _INSIDE: Final = "zmreg-traced-call"
 """In OpenTelemetry's context: what runs is a call that is traced."""
 
 
+_instrumented = False
+
+
 def instrument(
     setup: str | Callable[[], object] | None = None, *, tracer_provider: TracerProvider | None = None
 ) -> None:
@@ -49,12 +52,17 @@ def instrument(
             raise ValueError(f"setup={setup!r} names no function: write 'module:function'")
     elif setup is not None and not callable(setup):
         raise TypeError(f"setup is a function or 'module:function', not {setup!r:.60}")
+    global _instrumented
     zmreg.intercept(_Tracing(setup, tracer_provider))
+    _instrumented = True
 
 
 def uninstrument() -> None:
     """Trace no more calls. Those that are under way still are where they run."""
-    zmreg.intercept(None)
+    global _instrumented
+    if _instrumented:
+        zmreg.intercept(None)
+    _instrumented = False
 
 
 class _Tracing(zmreg.Interceptor):
@@ -73,7 +81,7 @@ class _Tracing(zmreg.Interceptor):
         if self._setup is None:
             return
         try:
-            _function(self._setup)()
+            function_of(self._setup)()
         except Exception:
             log.exception("tracing could not be set up in this worker: %r raised", self._setup)
 
@@ -121,7 +129,8 @@ def _in_worker(setup: str | Callable[[], object] | None) -> _Tracing:
     return tracing
 
 
-def _function(setup: str | Callable[[], object]) -> Callable[[], object]:
+def function_of(setup: str | Callable[[], object]) -> Callable[[], object]:
+    """What "module:function" names. Raises ImportError, AttributeError."""
     if not isinstance(setup, str):
         return setup
     module, _, name = setup.partition(":")

@@ -29,7 +29,7 @@ def check_seconds(value: object, name: str = "timeout", *, past: bool = False, n
     if value != value:
         raise ValueError(f"{name}={value}: a number of seconds is needed, and that is not a number")
     if value < 0 and not past:
-        raise ValueError(f"{name}={value} is negative: seconds from 0 are needed")
+        raise ValueError(f"{name}={value} is negative: a non-negative number of seconds is needed")
 
 
 def check_count(value: object, name: str, least: int = 0) -> int:
@@ -41,7 +41,7 @@ def check_count(value: object, name: str, least: int = 0) -> int:
             raise TypeError(f"{name}={value!r:.80}: a whole number is needed, from {least} on")
         value = int(value)
     if value < least:
-        raise ValueError(f"{name}={value} is out of range: a whole number from {least} on is needed")
+        raise ValueError(f"{name}={value} is out of range: a whole number is needed, at least {least}")
     return value
 
 

@@ -54,6 +54,7 @@ from zmreg.model.exceptions import (
     has_own_pickling,
     is_importable,
     rebuild_exception,
+    with_sources,
 )
 
 
@@ -108,7 +109,7 @@ class TaskError(ZmregError):
     @property
     def remote_traceback(self) -> str:
         """The formatted traceback as seen where it was raised."""
-        return self._origin.remote_traceback
+        return with_sources(self._origin.remote_traceback)
 
     @property
     def pid(self) -> int:
@@ -131,8 +132,7 @@ class TaskError(ZmregError):
         return self._origin.text
 
     def __str__(self) -> str:
-        text = self._origin.headline()
-        return f"{text}\n\n{self.remote_traceback.rstrip()}" if self.remote_traceback else text
+        return f"{self._origin.headline()}\n\n{self.remote_traceback}".rstrip()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._origin.text!r}, function={self.function!r}, pid={self.pid})"

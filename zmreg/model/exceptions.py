@@ -6,6 +6,7 @@ and the error that mattered is lost. Here the built-in ancestor makes the instan
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from types import GetSetDescriptorType, MemberDescriptorType
@@ -17,6 +18,9 @@ E = TypeVar("E", bound=BaseException)
 
 # Py_TPFLAGS_HEAPTYPE: unset for the classes that the interpreter itself brings.
 _HEAP_TYPE: Final = 1 << 9
+
+# A frame of a traceback: its file and its line.
+_PLACE: Final = re.compile(r'  File "([^"]+)", line (\d+), in ')
 
 # Read and written past the user's class, which may have a property of the same name or a __setattr__ that refuses.
 _ARGS: Final = cast(GetSetDescriptorType, vars(BaseException)["args"])
@@ -41,6 +45,22 @@ class FailureOrigin(Record):
         place = f" ({', '.join(where)})" if where else ""
         raised = f"{self.type_name}: {self.text}" if self.text else self.type_name or "an error"
         return f"{raised}\n  raised by {self.function}{place}" if self.function else f"{raised}{place}"
+
+
+def with_sources(text: str) -> str:
+    """A traceback with the source lines that were not known where it was written: those of a notebook's cells, and of a
+    program whose files are here alone."""
+    lines = text.splitlines()
+    told: list[str] = []
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        told.append(line)
+        place = _PLACE.match(line)
+        if place is not None and not following.startswith("    "):
+            import linecache  # late: it takes 10 ms, and few tracebacks need it
+
+            source = linecache.getline(place[1], int(place[2])).strip()
+            told += [f"    {source}"] if source else []
+    return "\n".join(told)
 
 
 def portable(error: BaseException) -> tuple[Callable[..., BaseException], tuple[object, ...]]:

@@ -13,6 +13,10 @@ from typing import Final
 from zmreg.model.record import Record, Resources, Terms
 
 UNIT: Final = 10_000
+ACCELERATOR: Final = "accelerator_type:"
+"""With a kind of accelerators behind it the name of a resource: nodes that have such ones have 1 of it, and who wants
+the kind takes `ACCELERATOR_SHARE`, which is as good as nothing."""
+ACCELERATOR_SHARE: Final = 0.001
 CPU: Final = "CPU"
 GPU: Final = "GPU"
 MEMORY: Final = "memory"

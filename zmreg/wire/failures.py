@@ -13,6 +13,7 @@ from typing import Final
 import msgpack
 
 from zmreg.model.errors import FailureOrigin, ProtocolError, TaskError
+from zmreg.model.exceptions import with_sources
 from zmreg.wire.explain import type_label
 
 # Failures ride inside messages. 1 MiB holds any exception but one that drags its data along; that one goes as text.
@@ -76,7 +77,7 @@ def few_notes(notes: tuple[str, ...]) -> tuple[str, ...]:
 def failure_text(data: bytes | memoryview) -> str:
     """The failure for a human: type, text, function, place, traceback, notes. ProtocolError when `data` is none."""
     origin, _ = decode_failure(data)
-    text = f"{origin.headline()}\n\n{origin.remote_traceback}".rstrip()
+    text = f"{origin.headline()}\n\n{with_sources(origin.remote_traceback)}".rstrip()
     return "\n".join([text, *origin.notes])
 
 

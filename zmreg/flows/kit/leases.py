@@ -148,15 +148,12 @@ class Keeper(Way):
         return True
 
 
-_keeper: Keeper | None = None
+_keepers: dict[str, Keeper] = {}
 _guard = threading.Lock()
 
 
 def keeper() -> Keeper:
-    """This process's, in the cluster that it has a seat in."""
-    global _keeper
+    """This process's, in the cluster that it has a seat in; where it has several seats, that of this one."""
     me = process_id()
     with _guard:
-        if _keeper is None or _keeper.me != me:
-            _keeper = Keeper(me)
-        return _keeper
+        return _keepers.get(me) or _keepers.setdefault(me, Keeper(me))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, Unpack
@@ -150,7 +151,9 @@ class Run(Views):
         self._over = threading.Event()
         self._guard = threading.Lock()
         self._waiting: list[Callable[[], None]] = []
-        threading.Thread(target=self._go, name=f"zmreg-request-{self.request_id}", daemon=True).start()
+        context = contextvars.copy_context()  # its calls are made for who has started it: traces lead there
+        name = f"zmreg-request-{self.request_id}"
+        threading.Thread(target=context.run, args=(self._go,), name=name, daemon=True).start()
 
     def _go(self) -> None:
         try:

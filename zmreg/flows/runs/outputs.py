@@ -20,6 +20,7 @@ from zmreg.api.cluster import put
 from zmreg.api.filing import from_bytes, to_bytes
 from zmreg.api.refs import ObjectRef
 from zmreg.flows.kit.system import Way
+from zmreg.flows.runs.folders import runs_folder
 from zmreg.model.errors import PhaseError, SerializationError
 from zmreg.model.record import Record
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 STORAGES: Final = ("memory", "disk", "hybrid")
 IN_MEMORY_BYTES: Final = 1 << 20
-FOLDER: Final = "ZMREG_RUNS"
-"""The environment variable with the folder of runs; by default `zmreg-runs` in the working directory."""
 PICKLE: Final = "pickle"
 PARQUET: Final = "parquet"
 _SAFE: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -63,11 +62,6 @@ def _find() -> ActorHandle[OutputActor]:
 
 
 _way = Way(_find)
-
-
-def runs_folder(given: str | os.PathLike[str] | None = None) -> Path:
-    """Where runs keep their journals and files."""
-    return Path(given or os.environ.get(FOLDER) or "zmreg-runs").expanduser()
 
 
 def run_folder(workflow_id: str, folder: str | os.PathLike[str] | None = None) -> Path:

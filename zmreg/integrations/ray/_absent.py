@@ -50,7 +50,6 @@ _INSTEAD: Final = {
     "(docs/guides/requests.md)",
     "train": f"training loops are {_OUTSIDE}: a placement group and an actor for each rank (docs/guides/placement.md)",
     "tune": "use zmreg.map over configurations, or zmreg.run with a grid, windows and folds (docs/guides/runs.md)",
-    "util.accelerators": "kinds of GPUs are labels of nodes: label_selector={...} (docs/guides/placement.md)",
     "util.actor_group": "make the actors, and call zmreg.get on a list of their answers",
     "util.client": _FROM_AFAR, "util.connect": _FROM_AFAR, "util.disconnect": _FROM_AFAR,
     "util.collective": f"collectives are {_OUTSIDE}: values go from process to process as refs",

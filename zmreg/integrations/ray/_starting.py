@@ -14,7 +14,7 @@ _RENAMED: Final = {"object_store_memory": "object_store_bytes", "_metrics_export
 # What speaks of things that zmreg does not have, and that no result depends on: a dashboard, a log of Ray's own.
 _WITHOUT: Final = frozenset({
     "include_dashboard", "dashboard_host", "dashboard_port", "configure_logging", "logging_level", "logging_format",
-    "logging_config", "_tracing_startup_hook", "_node_name",
+    "logging_config", "_node_name",
 })  # fmt: skip
 # What a program may count on: it is told.
 _UNUSED: Final = {
@@ -103,5 +103,11 @@ def init(address: str | None = None, **keywords: Any) -> RayContext:
     for name in [name for name in keywords if name in _UNUSED]:
         if keywords.pop(name) is not None:
             warnings.warn(f"init({name}=...) is not used: {_UNUSED[name]}", UserWarning, stacklevel=2)
+    if hook := keywords.pop("_tracing_startup_hook", None):
+        from zmreg.integrations import opentelemetry as tracing  # late: few programs are traced
+
+        tracing.function_of(hook)()
+        tracing.uninstrument()
+        tracing.instrument(hook)
     given = {_RENAMED.get(name, name): value for name, value in keywords.items() if name not in _WITHOUT}
     return RayContext(zmreg.init(address, **given))

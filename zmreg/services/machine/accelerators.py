@@ -6,8 +6,10 @@ begin with none to see (services/node/zygote.py), and are told theirs before the
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +17,7 @@ VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 # Set to 1 where something else assigns devices: ids are still booked and told, the variable is left alone.
 OPT_OUTS: Final = ("ZMREG_NOSET_CUDA_VISIBLE_DEVICES", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES")
 _FILES: Final = "nvidia[0-9]*"
+_KIND: Final = re.compile(r"\b(?:(GTX|RTX)\s+)?([A-Z]{0,2}\d[\dA-Z]*)\b")
 
 
 def visible() -> tuple[str, ...] | None:
@@ -35,6 +38,23 @@ def count(devices: Path = Path("/dev")) -> int:
     """How many GPUs this process may use."""
     named = visible()
     return len(list(devices.glob(_FILES))) if named is None else len(named)
+
+
+def kind(described: Path = Path("/proc/driver/nvidia/gpus")) -> str:
+    """What kind the first GPU is, in the words that people use: `A100`, `RTX-4090`; empty when nothing says so."""
+    for file in sorted(described.glob("*/information")):
+        with contextlib.suppress(OSError):
+            for line in file.read_text(errors="replace").splitlines():
+                name, _, model = line.partition(":")
+                if name.strip() == "Model":
+                    return kind_of(model)
+    return ""
+
+
+def kind_of(model: str) -> str:
+    """`NVIDIA A100-SXM4-80GB` is an A100, `NVIDIA GeForce RTX 4090` an RTX-4090. Empty for what has no number."""
+    found = _KIND.search(model)
+    return "" if found is None else "-".join(filter(None, found.groups()))
 
 
 def device_ids(num_gpus: float) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ log = logging.getLogger("zmreg.looks")
 STACKS: Final = "stacks"
 MEMORY: Final = "memory"
 METRICS: Final = "metrics"
-# About calls (services/seat/remembered.py); the key has this node's id in front.
+# About calls (services/seat/asking.py); the key has this node's id in front.
 CALLS: Final = "calls"
 WHY: Final = "why"
 QUEUED: Final = "queued"
@@ -92,6 +92,8 @@ class Looks:
         if ask.topic in (CALLS, QUEUED):
             int(ask.key.partition(" ")[2])
         pids = {process: hello.pid for process, hello in self._node.clients.items() if not only or process == only}
+        if ask.topic == STACKS and not only:  # a process shows those of all in it
+            pids = {process: pid for process, pid in pids.items() if not self._is_lodger(process)}
         self._asked += 1
         question = self._open[self._asked] = _Question(who, ask, pids)
         for process in pids:
@@ -192,7 +194,9 @@ class Looks:
         for process, pid in question.pids.items():
             row = self._process(process, pid)
             told = question.found.get(process)
-            if told is not None:
+            if told is not None and self._is_lodger(process):  # whose memory is that of its process, which is there
+                row |= {**_amounts((0, 0, 0)), "Refs": told["refs"]}
+            elif told is not None:
                 row |= {**_amounts((told["own"], told["shared"], told["store"])), "Refs": told["refs"]}
             else:  # it does not come to answering: what the kernel tells at once, in which other forks' pages are too
                 row |= _amounts((own_bytes(pid, with_children=False), 0, 0))
@@ -207,6 +211,10 @@ class Looks:
             "ProcessID": me, "NodeID": me, "Pid": os.getpid(), "Role": "node", "Name": "node", "Task": "",
             "Answered": True, "Refs": {},
         }  # fmt: skip
+
+    def _is_lodger(self, process: bytes) -> bool:
+        child = self._node.nursery.children.get(process)
+        return child is not None and bool(child.house)
 
     def _named_call(self, child: Child | None) -> str:
         """What a worker's call is named, where its caller has named it."""

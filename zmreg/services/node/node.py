@@ -68,7 +68,7 @@ from zmreg.model.messages import (
     WithdrawFunction,
 )
 from zmreg.model.settings import Settings
-from zmreg.model.specs import UNIT
+from zmreg.model.specs import ACCELERATOR, UNIT
 from zmreg.net.sockets import Ends
 from zmreg.services.head.head import Head
 from zmreg.services.head.jobs import program
@@ -413,4 +413,6 @@ def totals(settings: Settings) -> dict[str, int]:
     total = {"CPU": round(settings.num_cpus * UNIT), "GPU": round(settings.num_gpus * UNIT)}
     total["memory"] = max(0, memory) * UNIT
     total |= {name: round(amount * UNIT) for name, amount in settings.resources.items()}
+    if total["GPU"] and not any(name.startswith(ACCELERATOR) for name in total) and (kind := accelerators.kind()):
+        total[ACCELERATOR + kind] = UNIT
     return {name: amount for name, amount in total.items() if amount}

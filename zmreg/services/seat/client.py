@@ -38,8 +38,6 @@ class Client(Station):
     """Events, when the first is published or subscribed to."""
     environment: Environment = PLAIN
     """What this job runs in, or this worker is in: calls from here are made in the same, or in more."""
-    house: Client | None = None
-    """The seat in whose process this one is a guest (services/worker/lodging.py)."""
     packages: dict[str, Entry] | None = None
     """Zip files that were packed here, by digest: kept as long as this process."""
 
@@ -87,7 +85,7 @@ class Client(Station):
     def _wait_or_block(self, waiter: Waiter, timeout: float | None, needed: Sequence[Entry] = ()) -> bool:
         blocked = self.on_wait
         if blocked is None or threading.get_ident() != self.pump.main:
-            return self.pump.wait(waiter, timeout)
+            return self.wait_beside(waiter, timeout)
         first = _BLOCKED_AFTER_S if timeout is None else min(timeout, _BLOCKED_AFTER_S)
         if self.pump.wait(waiter, first):
             return True

@@ -152,6 +152,7 @@ class Metering:
 
     def _begin_pushing(self) -> None:
         client = current()
+        client = client and (client.house or client)
         if client is None or client.closed is not None or client.forked:
             return
         with self._lock:
@@ -215,9 +216,13 @@ def answer(station: Station, message: Look) -> None:
 
 
 def _answer(station: Station, message: Look) -> None:
-    metering().meter_seat(station)
+    if station.house is None:
+        metering().meter_seat(station)
     if message.what == ASKED:
-        metering().tell(station)
+        if station.house is None:
+            metering().tell(station)
+        else:  # what is counted in its process, its house tells
+            station.tell_node(Measured(batches.pack_plain([each.as_row() for each in own_figures(station)])))
         with station.lock:
             if station.closed is None:
                 station.tell_node(Looked(message.request, batches.pack_plain(None)))
@@ -235,7 +240,7 @@ def metering() -> Metering:
 
 
 def _leave(client: Client) -> None:
-    if _metering is not None:
+    if _metering is not None and client.house is None:
         _metering.leave(client)
 
 

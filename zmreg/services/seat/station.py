@@ -84,8 +84,10 @@ from zmreg.wire import batches, codec, payload
 
 if TYPE_CHECKING:
     import asyncio
+    import concurrent.futures
 
     from zmreg.services.calling.naming import Naming
+    from zmreg.services.seat.client import Client
     from zmreg.services.seat.screen import Screen
     from zmreg.services.worker.desk import Desk
 
@@ -109,8 +111,8 @@ class Station:
     """One process's station. `connect()` before anything else, `close()` at the end."""
 
     ends_kind: type[Ends] = Ends
-    shares_process = False
-    """It is a thread of a cluster within one process (zmreg.testing)."""
+    shares_process = False  # it is a thread of a cluster within one process (zmreg.testing)
+    house: Client | None = None  # in whose process this one is a guest (services/worker/lodging.py)
     _turns = protocol_errors = internal_errors = 0
     _left = False
     naming: Naming | None = None  # once a named function was called
@@ -140,6 +142,10 @@ class Station:
         self.tasks: Tasks = Tasks(self, self.sharing, self._own_bytes)
         self.recovery = Recovery(self)
         self.copying = Copying(self)
+        self.wait_beside = self.pump.wait
+        """Wait on another thread than the main one."""
+        self.expect_future: Callable[[concurrent.futures.Future[Any]], None] | None = None
+        """Worker only: called with each future that user code may wait for."""
         self.on_wait: Callable[[bool], None] | None = None
         """Worker only: called with True when user code blocks for long, with False when it goes on."""
         self.on_await: Callable[[asyncio.AbstractEventLoop, bool], None] | None = None

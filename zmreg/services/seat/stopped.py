@@ -9,7 +9,7 @@ from zmreg.model.look_messages import Look, Looked
 from zmreg.wire import batches
 
 if TYPE_CHECKING:
-    from zmreg.services.seat.remembered import Ask
+    from zmreg.services.seat.asking import Ask
     from zmreg.services.seat.station import Station
 
 STOPPED: Final = "stopped"

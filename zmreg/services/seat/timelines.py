@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from zmreg.model.record import Record
-from zmreg.services.seat.remembered import CALLS, Ask
+from zmreg.services.seat.asking import CALLS, Ask
 from zmreg.telemetry import timeline
 from zmreg.telemetry.facts import heard
 from zmreg.telemetry.past import MOST_CALLS

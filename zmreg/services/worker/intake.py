@@ -144,7 +144,7 @@ class Intake(Client):
             queued = True
         if self.blocked and host is None:
             with self.lock:
-                self._give_back_unstarted()
+                self.give_back_unstarted()
         self.idle.finish()
 
     def _fetch_inputs(self, row: batches.Row) -> None:
@@ -184,7 +184,7 @@ class Intake(Client):
             self.idle.finish()  # the main thread may have found nothing meanwhile
         return tuple(reversed(taken))
 
-    def _give_back_unstarted(self) -> None:
+    def give_back_unstarted(self) -> None:
         """Riders too: what they ride on may go elsewhere now, or be what the call that waits waits for."""
         for sender in {item[0] for item in list(self.inbox)}:
             counters = self._take_back(sender, len(self.inbox), riders=True)

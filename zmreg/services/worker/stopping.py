@@ -326,7 +326,10 @@ class Stop:
             if worker.host is not None and getattr(worker.host, "is_async", False):
                 worker.tell_node(Blocked(begins))
             else:
+                # A call that runs inside the wait of another waits for nothing of that one's.
+                needed, worker.needed = worker.needed, ()
                 worker.waits(begins)
+                worker.needed = needed
 
     def _announce(self) -> None:
         """One line on our stderr, which the program shows whose call it is; also when the call collects its output."""

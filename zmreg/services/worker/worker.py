@@ -39,6 +39,7 @@ from zmreg.services.seat.bequest import bequeath
 from zmreg.services.seat.client import set_current
 from zmreg.services.seat.running import running
 from zmreg.services.worker import breaking, execute
+from zmreg.services.worker.beside import Beside
 from zmreg.services.worker.execute import ActorExit, InputMissing, Recent, Unserved
 from zmreg.services.worker.helping import Helping
 from zmreg.services.worker.hosting import make_host
@@ -99,6 +100,8 @@ class Worker(Intake):
         self._waits = 0
         self.on_wait = self.waits
         self.helping = Helping(self)
+        beside = Beside(self)
+        self.wait_beside, self.expect_future = beside.wait, beside.expect
         self.handlers[WorkersAtCap] = lambda _, m: self.helping.on_cap(m)
         self.on_await = self._on_await
         self.looping = Looping()
@@ -187,7 +190,7 @@ class Worker(Intake):
         with self.lock:
             self.answer_now()
             self.retired = self.blocked = True
-            self._give_back_unstarted()
+            self.give_back_unstarted()
 
     def run_own(self, item: Item) -> None:
         """Run a call inside the wait of another. The board goes on to show that one: its owner is not us."""
@@ -341,7 +344,7 @@ class Worker(Intake):
         if begins:
             self.answer_now()
             if self.host is None:
-                self._give_back_unstarted()
+                self.give_back_unstarted()
             else:
                 self.host.blocks()
             if self.needed:

@@ -11,7 +11,7 @@ import click
 from zmreg.tools.cli.common import AS_JSON, asking, say_json, table, which_cluster
 
 if TYPE_CHECKING:
-    from zmreg.services.seat.remembered import Ask
+    from zmreg.services.seat.asking import Ask
     from zmreg.services.setup.observer import Observer
 
 # Longer than a node gives its processes to answer (services/node/looks.py).
@@ -90,7 +90,7 @@ def why(task: str, address: str | None, key: str | None, as_json: bool) -> None:
     """
     if not 4 <= len(task) <= 32 or any(character not in "0123456789abcdef" for character in task):
         raise click.UsageError(f"{task!r} is no id: 32 hex digits, or the last ones of these (4 at least)")
-    from zmreg.services.seat.remembered import WHY, chain
+    from zmreg.services.seat.asking import WHY, chain
 
     with asking(address, key) as observer:
         ask = _asker(observer)

@@ -28,8 +28,8 @@ def runs(folder: str | None, as_json: bool) -> None:
 
     Example: zmreg runs
     """
+    from zmreg.flows.runs.folders import runs_folder
     from zmreg.flows.runs.journal import summaries
-    from zmreg.flows.runs.outputs import runs_folder
 
     found = summaries(runs_folder(folder))
     if as_json:

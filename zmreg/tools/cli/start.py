@@ -74,6 +74,7 @@ POSITIVE = click.FloatRange(min=0)
     "--num-cpus", type=POSITIVE, metavar="N", help="Tasks of one CPU at a time; by default the CPUs there are."
 )
 @click.option("--num-gpus", type=POSITIVE, metavar="N", help="GPUs to hand out.")
+@click.option("--accelerator-type", metavar="KIND", help="What accelerator_type= asks for; found out for NVIDIA's.")
 @click.option("--resources", callback=_amounts, metavar="AMOUNTS", help='licence=2,disk=1 or {"licence": 2}.')
 @click.option("--locs", metavar="NAMES", help="Names this machine has, e.g. gpu-box,model-a.")
 @click.option("--labels", callback=_labels, metavar="PAIRS", help="What label_selector= finds: zone=a,disk=fast.")
@@ -131,9 +132,12 @@ def _wish(options: dict[str, Any], known: dict[str, Any]) -> Wish:
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    from zmreg.model.specs import ACCELERATOR
     from zmreg.services.setup.config import names
 
     given = {name: options[name] for name in ("num_cpus", "num_gpus", "resources", "labels", "object_store_bytes")}
+    if (kind := options["accelerator_type"]) is not None:
+        given["resources"] = {**(given["resources"] or {}), ACCELERATOR + kind: 1.0}
     given["locs"] = None if options["locs"] is None else names(options["locs"])
     return {name: value for name, value in given.items() if value is not None}
 

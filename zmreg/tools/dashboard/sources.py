@@ -132,8 +132,8 @@ class Sources:
     # -- others --------------------------------------------------------------------------------------------------------
 
     def _summaries(self, observer: Observer) -> list[dict[str, Any]]:
+        from zmreg.flows.runs.folders import runs_folder
         from zmreg.flows.runs.journal import summary_of
-        from zmreg.flows.runs.outputs import runs_folder
 
         found = [summary_of(folder) for folder in _latest(runs_folder(self._runs), MOST_RUNS)]
         return [_run(each) for each in found if each is not None]
@@ -154,7 +154,7 @@ class Sources:
 
     def _why(self, observer: Observer, task: str) -> dict[str, Any]:
         """What is known of a call: what it waits for, its facts, and its story. `task`: its id, 32 hex digits."""
-        from zmreg.services.seat.remembered import chain, made_by
+        from zmreg.services.seat.asking import chain, made_by
 
         told: dict[tuple[str, str], Any] = {}
         there = self._there(observer)

@@ -8,11 +8,20 @@ from typing import Any
 import zmreg
 from zmreg.integrations.ray._absent import absent
 from zmreg.integrations.ray._late import late
-from zmreg.integrations.ray.util import actor_pool, metrics, placement_group, queue, scheduling_strategies
+from zmreg.integrations.ray.util import (
+    accelerators,
+    actor_pool,
+    metrics,
+    placement_group,
+    queue,
+    rpdb,
+    scheduling_strategies,
+)
 from zmreg.integrations.ray.util.check_serialize import inspect_serializability
 from zmreg.integrations.ray.util.debug import disable_log_once_globally, enable_periodic_logging, log_once
 from zmreg.integrations.ray.util.serialization import deregister_serializer, register_serializer
 
+pdb = rpdb
 _GROUPS = placement_group
 # As in Ray, `ray.util.placement_group` is the function, and `from ray.util.placement_group import ...` the module.
 globals()["placement_group"] = _GROUPS.placement_group
@@ -69,6 +78,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "accelerators",
     "actor_pool",
     "as_completed",
     "deregister_serializer",
@@ -80,8 +90,10 @@ __all__ = [
     "log_once",
     "map_unordered",
     "metrics",
+    "pdb",
     "placement_group",
     "queue",
     "register_serializer",
+    "rpdb",
     "scheduling_strategies",
 ]
