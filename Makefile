@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
 GUESTS := $(VENV)/.guests
-JOBS ?= 2
+# Tests wait for half of their time: three at a time keep two cores busy.
+JOBS ?= 3
 # Files stay whole, and go out in the order of tests/turns.py. JOBS=0: one after the other, in one process.
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 CHECKED := $(wildcard zmreg tests benchmarks examples docs/*.py)
@@ -27,7 +28,7 @@ help:  ## this list
 demo: $(READY)  ## index and search the standard library's source with actors and tasks
 	$(BIN)/zmreg demo $(ARGS)
 
-test: $(READY)  ## the whole suite, JOBS files at a time (2); a few that fail in company have a second try, alone
+test: $(READY)  ## the whole suite, JOBS files at a time (3); a few that fail in company have a second try, alone
 	$(BIN)/python -m pytest --cache-clear $(PARALLEL) $(ARGS) || { code=$$?; test $$code -eq 1 \
 	  && $(BIN)/python -m tests.turns .pytest_cache/v/cache/lastfailed \
 	  && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }

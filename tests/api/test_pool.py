@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import functools
 import multiprocessing
@@ -207,6 +208,63 @@ def test_row13_pools_and_executors_in_tasks_give_their_cpu_back():
             return sum(pool.map(square, range(10)))
 
     assert zmreg.get([nested.remote(n) for n in range(6)], timeout=50) == [285] * 6
+
+
+def _one():
+    return 1
+
+
+def _in_a_thread_pool():
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        return sum(threads.map(lambda _: zmreg.remote(_one).remote().get(), range(2)))
+
+
+def _in_a_thread_that_is_joined():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(zmreg.remote(_one).remote().get()))
+    thread.start()
+    thread.join()
+    return sum(found)
+
+
+def _by_a_future():
+    return zmreg.remote(_one).remote().future().result()
+
+
+def _by_many_futures():
+    with zmreg.Executor() as executor:
+        done, _ = concurrent.futures.wait([executor.submit(_one) for _ in range(2)])
+        return sum(future.result() for future in done)
+
+
+def _in_an_event_loop():
+    async def both():
+        return await asyncio.gather(
+            asyncio.to_thread(zmreg.remote(_one).remote().get),
+            asyncio.wrap_future(zmreg.remote(_one).remote().future()),
+        )
+
+    return sum(asyncio.run(both()))
+
+
+def _in_depth(levels):
+    if not levels:
+        return 0
+    with concurrent.futures.ThreadPoolExecutor(1) as threads:
+        return 1 + threads.submit(lambda: zmreg.remote(_in_depth).remote(levels - 1).get()).result()
+
+
+@pytest.mark.parametrize(
+    "waits", [_in_a_thread_pool, _in_a_thread_that_is_joined, _by_a_future, _by_many_futures, _in_an_event_loop]
+)
+def test_row13_a_task_whose_threads_or_futures_wait_gives_its_cpu_back(waits):
+    task = zmreg.remote(waits)
+    values = zmreg.get([task.remote() for _ in range(6)], timeout=50)  # more than there are CPUs
+    assert len(set(values)) == 1 and values[0] > 0
+
+
+def test_row13_tasks_that_wait_on_threads_in_depth_come_to_their_end():
+    assert zmreg.remote(_in_depth).remote(5).get(timeout=50) == 5
 
 
 def test_X3_an_initializer_runs_first_and_breaks_the_executor_when_it_fails():

@@ -408,6 +408,21 @@ def test_row_75_opentelemetry_is_instrumented_once_and_told_what_is_no_setup(tol
     assert [span["name"] for span in told.all()] == ["root"]
 
 
+def test_row_75_opentelemetry_is_what_rays_hook_sets_up(monkeypatch: pytest.MonkeyPatch):
+    from zmreg.integrations import ray
+
+    called = []
+    monkeypatch.setattr(zmreg, "init", lambda *_: called.append("init"))
+    monkeypatch.setattr("gc.collect", lambda: called.append("hook"))
+    ray.init(_tracing_startup_hook="gc:collect")
+    try:
+        assert called == ["hook", "init"]
+        with pytest.raises(RuntimeError, match="zmreg.intercept"):
+            instrument()
+    finally:
+        uninstrument()
+
+
 def test_row_75_opentelemetry_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.context", None)
     monkeypatch.delitem(sys.modules, "zmreg.integrations.opentelemetry")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +124,7 @@ def test_imports_of_what_is_rays_alone_say_what_to_use(statement, advice):
 
 
 def test_names_of_rays_alone_say_what_to_use():
+    assert ray.util.multiprocessing.Pool and ray.job_submission.JobSubmissionClient
     assert not hasattr(ray, "serve") and not hasattr(zmreg, "exceptions")
     with pytest.raises(AttributeError, match="zmreg.register and zmreg.serve"):
         _ = ray.serve
@@ -164,6 +168,7 @@ def test_rays_older_names_in_the_runtime_context():
     context = ray.get_runtime_context()
     assert context.node_id.hex() == context.get_node_id() and context.node_id.binary().hex() == context.node_id
     assert (context.task_id, context.actor_id, context.current_placement_group_id) == (None, None, None)
+    assert context.get_resource_ids() == context.get_accelerator_ids() and context.namespace == ""
     assert context.job_id == context.get_job_id() and context.get_node_labels() == {}
     actor, again, task, same, found = ray.get(Actor.remote().ids.remote())
     assert (actor, task) == (again, same) == (found["actor_id"], found["task_id"])
@@ -223,6 +228,23 @@ def test_rays_conditions_on_labels():
 
     strategy = NodeLabelSchedulingStrategy(hard={"zone": In("west", "north")}, soft={"kind": NotIn("spot")})
     assert (strategy.hard, strategy.soft) == ({"zone": "in(west, north)"}, {"kind": "!in(spot)"})
+
+
+def test_the_guides_own_words_change_a_programs_imports(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs/guides/coming-from-ray.md").read_text()
+    [command] = re.findall(r"^```sh\n(sed .*?)^```", guide, re.MULTILINE | re.DOTALL)
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import ray\nfrom ray.util.queue import Queue\nimport ray.util.multiprocessing as mp\nimport rays\n"
+        "def f():\n    import ray\n    from ray import ObjectRef\n    from raylib import x\n"
+    )
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert program.read_text() == (
+        "import zmreg.integrations.ray as ray\nfrom zmreg.integrations.ray.util.queue import Queue\n"
+        "import zmreg.integrations.ray.util.multiprocessing as mp\nimport rays\n"
+        "def f():\n    import zmreg.integrations.ray as ray\n    from zmreg.integrations.ray import ObjectRef\n"
+        "    from raylib import x\n"
+    )
 
 
 def test_rays_bars():

@@ -83,7 +83,8 @@ def main() -> None:
         old.watch.close()
         gate.until(lambda: time.monotonic() > until, 2 * _AFTER_S)
         new.socket.send(b"still here")
-        assert gate.until(lambda: gate.delivered[-1][1] == b"still here")
+        came = gate.until(lambda: gate.delivered[-1][1] == b"still here")
+        assert came, (gate.delivered, gate.happenings, new.happenings, old.happenings)
         json.dump([message[1].decode() for message in gate.delivered], sys.stdout)
 
 

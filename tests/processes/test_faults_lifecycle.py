@@ -103,6 +103,7 @@ def test_row67_refs_and_handles_of_an_earlier_session_are_told_as_such():
         zmreg.shutdown()
 
 
+@pytest.mark.alone
 def test_C1_import_start_and_first_result_are_fast():
     """The bounds the row names, with room for a machine that others load."""
     source = """

@@ -26,7 +26,8 @@ from zmreg.services.network.succession import EXIT_FORMER_HEAD
 from zmreg.testing.cluster import LocalCluster, TestNode
 
 NO_HEAD_S = 2.0
-SILENCE_S = 2.0
+# So long the others have to find the next head.
+SILENCE_S = 4.0
 AT_B = {"locs": {"b"}, "num_cpus": 0}
 DETACHED_AT_B = {**AT_B, "lifetime": "detached"}
 
@@ -94,6 +95,12 @@ class Restartable:
         with contextlib.closing(sqlite3.connect(self.state / FILE)) as database:
             there = {row[0].hex() for row in database.execute("SELECT node FROM nodes")}
         return there >= {node.node_id for node in self.cluster.nodes if node is not self.head}
+
+    def buried(self, node: TestNode) -> bool:
+        """Whether the head has written down that a node is dead."""
+        with contextlib.closing(sqlite3.connect(self.state / FILE)) as database:
+            graves = database.execute("SELECT node FROM graves WHERE node = ?", (bytes.fromhex(node.node_id),))
+            return graves.fetchone() is not None
 
     def rewrite(self, *statements: tuple[str, bytes]) -> None:
         """Change what the head has left behind, while there is none: (sql, the id of a node)."""

@@ -26,6 +26,12 @@ zmreg.shutdown()
 """
 
 
+@zmreg.remote(num_cpus=0, resources={"late": 1})
+class Holder:
+    def is_there(self) -> bool:
+        return True
+
+
 def test_row_76_fault10_jobs_outlive_the_head_that_knew_them(tmp_path: Path) -> None:
     restartable = Restartable(tmp_path / "state")
     gate = tmp_path / "gate"
@@ -53,9 +59,11 @@ def test_row_76_a_job_waits_for_a_node_without_its_submitter(tmp_path: Path) -> 
     import random
 
     (tmp_path / "large").write_bytes(random.Random(7).randbytes(1 << 20))
-    with LocalCluster([{"num_cpus": 1}]) as cluster:
-        subprocess.run([sys.executable, "-c", SUBMITS, cluster.address, str(tmp_path)], check=True, timeout=PATIENCE_S)
+    with LocalCluster([{"num_cpus": 1, "resources": {"late": 1}}]) as cluster:
         cluster.attach()
+        holder = Holder.remote()  # were there none of it at all, they would wait for two seconds only
+        assert holder.is_there.remote().get(timeout=PATIENCE_S)
+        subprocess.run([sys.executable, "-c", SUBMITS, cluster.address, str(tmp_path)], check=True, timeout=PATIENCE_S)
         jobs = zmreg.JobClient()
         assert {info.job_id: str(info.status) for info in jobs.list_jobs()} == {"one": "PENDING", "two": "PENDING"}
         cluster.add_node(num_cpus=1, resources={"late": 1})

@@ -12,6 +12,7 @@ import pytest
 import zmreg
 from tests.processes.clusters import PATIENCE_S, ask, log_of, states, until, until_state
 from tests.processes.test_cluster_strangers import Member, letter, member
+from tests.processes.test_head_restart import SILENCE_S as HOMECOMING_S
 from tests.processes.test_head_restart import Restartable
 from zmreg.model.messages import Fenced, Join, KnownDead, NodeGone, TakesNothing
 from zmreg.services.network.verdicts import EXIT_FENCED
@@ -116,7 +117,8 @@ def test_fault9_a_node_that_was_declared_dead_by_the_last_head_hears_it_from_the
         )  # fmt: skip
         made.start()
         made.until_followed()
-        for node in (d, c):
+        for node in (d, c):  # before they can speak to it, or it would take d for one that has come back
+            until(lambda node=node: made.buried(node), "the next head does not know that it is dead")
             made.cluster.signal_node(node.node_id, signal.SIGCONT)
         for node in (d, c):
             assert made.cluster.await_end(node.node_id, PATIENCE_S) == EXIT_FENCED
@@ -125,7 +127,7 @@ def test_fault9_a_node_that_was_declared_dead_by_the_last_head_hears_it_from_the
 
 def test_fault9_a_node_that_was_away_while_the_head_came_back_is_told_when_it_asks(tmp_path: Path):
     """The next head has never met it: it has no record of it but the one in the question to be let in."""
-    silence = {"dead_after_s": SILENCE_S}
+    silence = {"dead_after_s": HOMECOMING_S}
     made = Restartable(tmp_path, {"locs": {"c"}, **silence}, **silence)
     with made.cluster:
         _, _, c = made.cluster.nodes
@@ -141,7 +143,7 @@ def test_fault9_a_node_that_was_away_while_the_head_came_back_is_told_when_it_as
 def test_fault9_nodes_that_the_next_head_does_not_name_are_judged_because_others_name_them(tmp_path: Path):
     """c was let in, and the head was killed before that was on its disk. Of d's death it has written, and was killed
     before anybody heard of it. Both stand still: b waited for them for ever."""
-    silence = {"dead_after_s": SILENCE_S}
+    silence = {"dead_after_s": HOMECOMING_S}
     made = Restartable(tmp_path, {"locs": {"c"}, **silence}, {"locs": {"d"}, **silence}, **silence)
     with made.cluster:
         _, b, c, d = made.cluster.nodes
@@ -153,7 +155,7 @@ def test_fault9_nodes_that_the_next_head_does_not_name_are_judged_because_others
         made.rewrite((forget, bytes.fromhex(c.node_id)), (forget, buried), (bury, buried))
         made.start()
         for node in (c, d):
-            until_state(b, node.node_id, "DEAD")
+            until_state(b, node.node_id, "DEAD", PATIENCE_S)
             made.cluster.signal_node(node.node_id, signal.SIGCONT)
             assert made.cluster.await_end(node.node_id, PATIENCE_S) == EXIT_FENCED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from zmreg.services.calling.history import facts_of, read
+from zmreg.services.calling.history import facts_of, latest_facts, read
 from zmreg.telemetry.facts import Fact, Facts, heard, latest_of, told
 from zmreg.telemetry.past import CANCELLED, DONE, FAILED, MOST_FRAME_BYTES, End, Past
 from zmreg.telemetry.timeline import Owned, chrome_trace, counts, spans
@@ -97,6 +97,24 @@ def test_X26_the_ring_is_bounded_in_calls_and_in_bytes_whatever_the_values_are()
         answers(large, W1, 1.0, [10_000 + number, 1, [[batches.FAILED, bytes(MOST_FRAME_BYTES), 0, "", ()]], ()])
     assert sum(len(msgpack.packb(each.rows)) for each in large.batches()) < 3 << 20
     assert len(Facts(large, read).each) > 100
+
+
+def test_row_75_dashboard_the_latest_calls_are_told_without_making_sense_of_the_others():
+    past = Past()
+    for batch in range(100):
+        answers(past, W1, float(batch), [3 * batch + 1, 5, b""], [3 * batch + 2, 5, b""])
+    past.end(End(999, 200.0, "g", b"", CANCELLED, 0, 1, ""))
+    read_frames = []
+
+    def counting(rows):
+        read_frames.append(rows)
+        return read(rows)
+
+    found = Facts(past.tail(5), counting).each
+    assert [fact.counter for fact in found] == [292, 293, 295, 296, 298, 299, 999] and len(read_frames) == 3
+    assert [fact.counter for fact in latest_facts(past, 5).each] == [fact.counter for fact in found]
+    assert len(latest_facts(past, 10_000).each) == 201 and len(latest_facts(past, 5).each) == 201, "it is there by then"
+    assert past.tail(5).count == 6 and past.tail(10_000).count == past.count == 200
 
 
 def test_X26_what_is_told_to_another_process_is_in_ages_and_read_by_its_clock():

@@ -424,5 +424,3 @@ class TestNamedProcess:
         with pytest.raises(errors.ActorDiedError):
             zmreg.get(first.answer.remote(), timeout=T)
         assert zmreg.get(second.answer.remote(), timeout=T) == "here"
-        homes = {row["HouseID"] for row in zmreg.listing("workers") if row["Name"] == "Member"}
-        assert homes == set(zmreg.get([worker.remote()], timeout=T))

@@ -18,6 +18,8 @@ import pytest
 
 from tests.tools.told_facts import DRIVER, NODE, NOW, OTHER, TASK, WORKER, facts, families, family, node, told
 from zmreg.model.errors import ClusterError
+from zmreg.services.head.head import Head
+from zmreg.services.node.views import answer
 from zmreg.services.setup.http_door import MOST_AT_ONCE, HttpHandler
 from zmreg.tools.dashboard.copies import MOST_CLICKS, WANTED_S, Copies, Copy
 from zmreg.tools.dashboard.door import DashboardDoor
@@ -181,6 +183,33 @@ def test_row_75_dashboard_views_say_what_is_missing_and_show_the_rest(view):
         assert found["Missing"] == [missing]
     found = told(view, **dict.fromkeys(sources))
     assert found["Missing"] == list(sources) and found["AgeSeconds"] is None
+
+
+def test_row_75_dashboard_asks_the_head_for_the_newest_actors_alone():
+    """A head with a hundred thousand of them would tell them all, again and again."""
+    ids = [bytes(8) + each.to_bytes(8, "big") for each in range(5000)]
+
+    class Told(Head):
+        def __init__(self) -> None:
+            made = SimpleNamespace(class_name="Model", name="", namespace="")
+            self.creations = dict.fromkeys(ids, made)
+            self.actors = Roll.fromkeys(ids)
+
+    class Roll(dict):
+        def worker(self, actor):
+            return b""
+
+        def state(self, actor):
+            return "ALIVE"
+
+        def restarts(self, actor):
+            return 0
+
+    node = SimpleNamespace(head=Told())
+    assert [row["ActorID"] for row in answer(node, "actors", "3")] == [each.hex() for each in ids[-3:]]
+    assert len(answer(node, "actors", "")) == 5000
+    shown = told("actors", actors=answer(node, "actors", "1000"))["Actors"]["Rows"]
+    assert len(shown) == 1000 and shown[0]["ActorID"] == ids[-1].hex()
 
 
 # -- who asks ----------------------------------------------------------------------------------------------------------
@@ -378,7 +407,7 @@ def test_row_75_dashboard_a_page_of_somebody_else_gets_nothing_even_with_the_tok
         for host in (
             "evil.example",
             f"evil.example:{port}",
-            "127.0.0.1",
+            "localhost:80:80",
             "",
             f"10.0.0.1:{port}",
             f"127.0.0.1.evil:{port}",
@@ -390,7 +419,8 @@ def test_row_75_dashboard_a_page_of_somebody_else_gets_nothing_even_with_the_tok
         assert ask(door, Sec_Fetch_Site="cross-site")[0] == 403 and ask(door, Sec_Fetch_Site="same-site")[0] == 403
         assert ask(door, "/", Sec_Fetch_Site="cross-site")[0] == 200, "a link may lead here"
         assert ask(door, Origin=f"http://127.0.0.1:{port}", Sec_Fetch_Site="same-origin")[0] == 200
-        assert ask(door, Host=f"localhost:{port}")[0] == 200
+        for host in (f"localhost:{port}", "LOCALHOST:9999", "127.0.0.1", "[::1]:8265"):  # by a tunnel, at another port
+            assert ask(door, Host=host)[0] == 200, host
 
 
 def test_row_75_dashboard_that_others_reach_is_called_by_addresses_and_its_own_name():

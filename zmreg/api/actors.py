@@ -209,6 +209,9 @@ class ActorHandle(Generic[T]):
         return of_actor(self)
 
 
+_AMOUNTS = ("num_cpus", "num_gpus", "memory")
+
+
 class ActorClass(Generic[T_co]):
     """A class whose instances live on workers. Made by `@zmreg.remote`."""
 
@@ -249,8 +252,7 @@ class ActorClass(Generic[T_co]):
             if found is not None:
                 return found
         ordered = grouping.is_ordered(self._cls, options)
-        shape = {name: options.get(name) for name in ("num_cpus", "num_gpus", "memory")}
-        shape["resources"] = opts.resources_of(options)
+        shape = {name: options.get(name) for name in _AMOUNTS} | {"resources": opts.resources_of(options)}
         strategy, terms = strategy_of(options.get("scheduling_strategy")), opts.terms_of(options)
         place, hold = actor_shapes(**shape, locs=options.get("locs") or (), strategy=strategy, terms=terms)
         holds_all = hold == place

@@ -39,8 +39,8 @@ class Patient(concurrent.futures.Future[T]):
     def __init__(self) -> None:
         super().__init__()
         seat = current()
-        if seat is not None and seat.expect_future is not None and seat.closed is None:
-            seat.expect_future(self)
+        if seat is not None and seat.beside is not None and seat.closed is None:
+            seat.beside.expect(self)
 
     def result(self, timeout: float | None = None) -> T:
         """As a Future's. In a task, the wait gives its CPU back."""

@@ -72,7 +72,7 @@ class Facts:
 
     def _answers(self, past: Past, read: Read) -> Iterator[Fact]:
         for batch in past.batches():
-            for answer, name in _named(batch, read):
+            for answer, name in named(batch, read):
                 submitted = self._submissions.when(answer.counter)
                 sent = self._sendings.when(answer.counter, batch.worker, batch.at)
                 yield _answered(batch, answer, name, submitted, sent, self._words.get(answer.counter, ()))
@@ -82,7 +82,7 @@ class Facts:
             yield _ended(end, self._submissions.when(end.counter))
 
 
-def _named(batch: Batch, read: Read) -> Iterator[tuple[Answer, str]]:
+def named(batch: Batch, read: Read) -> Iterator[tuple[Answer, str]]:
     """The answers of calls in a batch, with the functions' names."""
     name, place = "", 0
     for answer in read(batch.rows):
@@ -113,7 +113,7 @@ def latest_of(past: Past, counter: int, read: Read, wanted: Callable[[bytes | li
     is nothing, or it is another value. `wanted`: whether the number may be that of an answer in a frame."""
     end = next((each for each in reversed(past.ends) if each.counter == counter), None)
     for batch in past.latest(wanted):
-        found = [(answer, name) for answer, name in _named(batch, read) if answer.counter == counter]
+        found = [(answer, name) for answer, name in named(batch, read) if answer.counter == counter]
         if end is not None and end.at >= batch.at:
             break
         if found:

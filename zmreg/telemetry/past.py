@@ -191,6 +191,15 @@ class Past:
         made._bytes = sum(flat[at + 5 :: _BATCH])
         return made
 
+    def behind(self, frame: object) -> tuple[int, object]:
+        """How many calls are in the batches behind the one of this frame, or in all; and the latest frame."""
+        flat, count = list(self._batches), 0
+        for at in range(len(flat) - _BATCH, -1, -_BATCH):
+            if flat[at + 2] is frame:
+                break
+            count += flat[at + 4]
+        return count, flat[2 - _BATCH] if flat else frame
+
     def latest(self, wanted: Callable[[bytes | list[Row]], bool]) -> Iterator[Batch]:
         """The answers of which that is so, those that came last first."""
         flat = list(self._batches)

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 def nodes_of(observer: Observer) -> list[dict[str, Any]]:
     """Every node that was ever heard of, without those that are or were here for a command alone."""
-    from zmreg.services.setup.observer import VISITOR
+    from zmreg.services.setup.listing import listed
 
-    return [row for row in observer.ask("nodes") if row["NodeName"] != VISITOR]
+    return listed(observer, "nodes", 0)
 
 
 def objects_of(answers: Mapping[str, Any], sort: str, limit: int) -> list[dict[str, Any]]:

@@ -84,6 +84,8 @@ def shutdown(*, wait_for_processes: bool = False, _exiting_interpreter: bool = F
 def __getattr__(name: str) -> Any:
     if name == "timeline":
         return late(name, "ray")
+    if name == "job_submission":
+        return import_module(f"{__name__}.{name}")
     if name == "cloudpickle":  # Ray has a copy of its own; for programs that pickle by themselves
         return import_module(name)
     raise AttributeError(absent(name))

@@ -69,6 +69,10 @@ class RuntimeContext:
         """The same as `get_job_id()`."""
         return self._context.get_job_id()
 
+    def get_resource_ids(self) -> dict[str, list[str]]:
+        """`get_accelerator_ids()`."""
+        return self._context.get_accelerator_ids()
+
     def get(self) -> dict[str, Any]:
         """Ids by name, those that there are."""
         found = {"job_id": self.job_id, "node_id": self.node_id, "namespace": self._context.namespace}

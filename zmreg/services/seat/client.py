@@ -21,6 +21,7 @@ from zmreg.wire.packed import Packed
 
 if TYPE_CHECKING:
     from zmreg.services.seat.bus import Bus
+    from zmreg.services.worker.beside import Beside
 
 __tracebackhide__ = methodcaller("errisinstance", ZmregError)  # for pytest: see api/refs.py
 
@@ -38,6 +39,8 @@ class Client(Station):
     """Events, when the first is published or subscribed to."""
     environment: Environment = PLAIN
     """What this job runs in, or this worker is in: calls from here are made in the same, or in more."""
+    beside: Beside | None = None
+    """A worker's: what of its task waits beside the main thread."""
     packages: dict[str, Entry] | None = None
     """Zip files that were packed here, by digest: kept as long as this process."""
 
@@ -85,7 +88,7 @@ class Client(Station):
     def _wait_or_block(self, waiter: Waiter, timeout: float | None, needed: Sequence[Entry] = ()) -> bool:
         blocked = self.on_wait
         if blocked is None or threading.get_ident() != self.pump.main:
-            return self.wait_beside(waiter, timeout)
+            return (self.beside or self.pump).wait(waiter, timeout)
         first = _BLOCKED_AFTER_S if timeout is None else min(timeout, _BLOCKED_AFTER_S)
         if self.pump.wait(waiter, first):
             return True

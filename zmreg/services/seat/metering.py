@@ -194,7 +194,10 @@ def own_figures(station: Station) -> list[Family]:
         live, queued = len(tasks.live), sum(len(pool.queue) for pool in tasks.pools.values())
         finished = {"ok": tasks.finished - tasks.not_ok, "failed": tasks.failed, "cancelled": tasks.cancelled}
         restored = tasks.lineage.rebuilt
+    from zmreg.services.seat.durations import durations_of  # late: for those who are asked
+
     return [
+        *durations_of(station),
         Family(
             "zmreg_tasks", GAUGE, "Calls of tasks and actors by state; running and blocked ones are submitted, too.",
             ("state",), series={("queued",): float(queued), ("submitted",): float(max(0, live - queued))},

@@ -84,7 +84,6 @@ from zmreg.wire import batches, codec, payload
 
 if TYPE_CHECKING:
     import asyncio
-    import concurrent.futures
 
     from zmreg.services.calling.naming import Naming
     from zmreg.services.seat.client import Client
@@ -142,10 +141,6 @@ class Station:
         self.tasks: Tasks = Tasks(self, self.sharing, self._own_bytes)
         self.recovery = Recovery(self)
         self.copying = Copying(self)
-        self.wait_beside = self.pump.wait
-        """Wait on another thread than the main one."""
-        self.expect_future: Callable[[concurrent.futures.Future[Any]], None] | None = None
-        """Worker only: called with each future that user code may wait for."""
         self.on_wait: Callable[[bool], None] | None = None
         """Worker only: called with True when user code blocks for long, with False when it goes on."""
         self.on_await: Callable[[asyncio.AbstractEventLoop, bool], None] | None = None

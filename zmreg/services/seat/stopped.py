@@ -22,8 +22,11 @@ def tell(seat: Station, message: Look) -> bool:
     """Answer our node at once, if it asks for stops; False when it asks for something else."""
     if message.what.strip() != STOPPED:
         return False
-    stops = getattr(seat, "stops", None)
-    rows = [stop.row() for stop in stops.open.values() if stop.place[1]] if stops is not None else []
+    from zmreg.services.seat.client import Client  # late, both: a node reads this module for a word of it
+    from zmreg.services.worker.breaking import stops
+
+    found = stops.get(seat) if isinstance(seat, Client) else None
+    rows = [stop.row() for stop in found.open.values() if stop.place[1]] if found is not None else []
     seat.tell_node(Looked(message.request, batches.pack_plain(rows)))
     return True
 

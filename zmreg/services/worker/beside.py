@@ -98,9 +98,11 @@ class Beside:
         frame = sys._current_frames().get(worker.pump.main)
         stands = worker.idle.done and frame is not None and frame.f_code.co_filename in _STANDS_IN
         with worker.lock:
+            stands = stands and not worker.blocked
             if not stands:
                 self._say(False)
             elif self._stood:
+                self._said = False  # a wait of the main thread in between has ended with the word that it goes on
                 self._say(True)
             self._stood = stands
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from zmreg.services.seat.client import Client, current
 
 if TYPE_CHECKING:
+    from zmreg.services.worker.stopping import Stops
     from zmreg.services.worker.worker import Worker
 
 POST_MORTEM: Final = "ZMREG_POST_MORTEM"
 """Of a worker's environment: calls that raise are held. `1`, or seconds."""
 HOLD_S: Final = 600.0
+stops: WeakKeyDictionary[Client, Stops] = WeakKeyDictionary()
+"""Of the workers here, once a call of theirs has met a breakpoint."""
 _YES: Final = frozenset({"1", "true", "yes", "on"})
 _NO: Final = frozenset({"", "0", "false", "no", "off"})
 

@@ -18,6 +18,7 @@ from types import FrameType, TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from zmreg.model.errors import TaskCancelledError, ZmregError
+from zmreg.services.worker import breaking
 from zmreg.services.worker.stopping import RUNS, Stop, Stops, Unwind
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ _REASON_CHARS: Final = 200
 def stops_of(worker: Worker) -> Stops:
     """This process's stops."""
     with worker.shield(), worker.lock:
-        if worker.stops is None:
-            worker.stops = Stops(worker)
-        return worker.stops
+        return breaking.stops.get(worker) or breaking.stops.setdefault(worker, Stops(worker))
 
 
 def stop_at(worker: Worker, frame: FrameType, *, header: str | None = None) -> None:

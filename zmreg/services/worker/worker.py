@@ -54,8 +54,6 @@ from zmreg.wire import batches, payload
 if TYPE_CHECKING:
     import asyncio
 
-    from zmreg.services.worker.stopping import Stops
-
 ANSWER_S = 0.0005
 # Definitions kept unpickled; an evicted one is asked for again.
 KEEP_FUNCTIONS = 1_000
@@ -100,13 +98,11 @@ class Worker(Intake):
         self._waits = 0
         self.on_wait = self.waits
         self.helping = Helping(self)
-        beside = Beside(self)
-        self.wait_beside, self.expect_future = beside.wait, beside.expect
+        self.beside = Beside(self)
         self.handlers[WorkersAtCap] = lambda _, m: self.helping.on_cap(m)
         self.on_await = self._on_await
         self.looping = Looping()
         self.speech: Speech | None = None
-        self.stops: Stops | None = None  # once a call of its has met a breakpoint
 
     # -- the main thread --------------------------------------------------------------------------------------------
 

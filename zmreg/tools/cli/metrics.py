@@ -22,17 +22,28 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="With --serve: what those who ask have to send, needed where other machines reach HOST. Mode 0600.",
 )
+@click.option("--rules", "file", flag_value="rules", help="Print alert rules, a file for Prometheus' rule_files.")
+@click.option("--grafana", "file", flag_value="board", help="Print a dashboard, a file for Grafana to import.")
 @which_cluster
 @AS_JSON
 def metrics(
-    node: str | None, serve: str | None, token_file: Path | None, address: str | None, key: str | None, as_json: bool
-) -> None:
+    node: str | None, serve: str | None, token_file: Path | None, file: str | None, address: str | None,
+    key: str | None, as_json: bool,
+) -> None:  # fmt: skip
     """Print counters and gauges of all nodes, and what programs count by zmreg.metrics, in Prometheus' text format.
 
-    With --serve they are served over HTTP until Ctrl-C or until this machine's node ends, by this process alone.
+    With --serve they are served over HTTP until Ctrl-C or until this machine's node ends, by this process alone. With
+    --rules or --grafana nobody is asked: these are files that go with them.
 
     Example: zmreg metrics --serve 127.0.0.1:9750
     """
+    if file is not None:
+        if node or serve or as_json:
+            raise click.UsageError(f"--{'grafana' if file == 'board' else file} asks no node: leave the others out")
+        from zmreg.tools import monitoring
+
+        click.echo(getattr(monitoring, file)(), nl=False)
+        return
     if token_file is not None and serve is None:
         raise click.UsageError("--token-file is for --serve")
     if serve is not None and as_json:

@@ -34,6 +34,7 @@ from zmreg.tools.dashboard.watch import Busy, Watch
 PATIENCE_S: Final = 5.0
 REST_S: Final = 0.6
 _API: Final = "/api/"
+_HOST: Final = re.compile(r"(\[[^\[\]]+\]|[^\[\]:]+)(:[0-9]{1,5})?")
 _ID: Final = re.compile(r"[0-9a-f]{16}")
 _TASK: Final = re.compile(r"[0-9a-f]{32}")
 _MOST_TEXT: Final = 200
@@ -54,16 +55,16 @@ class DashboardDoor(HttpDoor):
         self.policy = policy_of(self.page)
         super().__init__(host, port, _Handler)
         self.is_near = is_loopback(host)
-        self._named = {host.casefold(), socket.gethostname().casefold()}
+        self._named = {host.casefold()} if self.is_near else {host.casefold(), socket.gethostname().casefold()}
 
     def is_called(self, host: str) -> bool:
-        """Whether that is us, as a `Host` header says it. Where other machines reach us, any of our addresses may be
-        meant, but no name that somebody else has given to one: a page that was led here by that would have it."""
-        host = host.casefold()
-        if host in self.hosts:
-            return True
-        name = host.removesuffix(f":{self.server_port}")
-        return not self.is_near and (name in self._named or _is_address(name.strip("[]")))
+        """Whether that is us, as a `Host` header says it: by an address, or by this machine's own name, at whatever
+        port a tunnel has. Another name for our address would be that of a page which had a browser led here."""
+        found = _HOST.fullmatch(host.casefold())
+        if found is None:
+            return False
+        name = found[1].strip("[]")
+        return _is_loopback(name) or name in self._named or (not self.is_near and _is_address(name))
 
     @property
     def url(self) -> str:
@@ -71,6 +72,11 @@ class DashboardDoor(HttpDoor):
         any_of_ours = self.server_name in ("0.0.0.0", "::", "")
         name = "localhost" if any_of_ours else bracketed(self.server_name)
         return f"http://{name}:{self.server_port}/#token={self.token.decode()}"
+
+
+def _is_loopback(name: str) -> bool:
+    """As `is_loopback`, and no name that begins like one."""
+    return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
 
 
 def _is_address(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from typing import Any
 
 import zmreg
@@ -67,6 +68,8 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
 def __getattr__(name: str) -> Any:
     if name == "ActorPool":
         return late(name, "ray.util")
+    if name in ("dask", "joblib", "multiprocessing", "state"):  # late: guests, and what few programs use
+        return import_module(f"{__name__}.{name}")
     if name in (
         "get_placement_group",
         "remove_placement_group",
