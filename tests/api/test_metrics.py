@@ -221,6 +221,33 @@ def test_row_75_tasks_by_state_and_by_outcome(cluster, tmp_path):
     assert total(found, "zmreg_tasks", state="running") == 0 == total(found, "zmreg_tasks", state="submitted")
 
 
+def test_row_75_calls_are_told_by_function_with_how_long_they_ran_and_waited(cluster):
+    @zmreg.remote(name="takes its time")
+    def rests():
+        threading.Event().wait(0.02)
+
+    zmreg.get([rests.remote() for _ in range(6)], timeout=30)
+    told = scrape()
+    zmreg.get([rests.remote() for _ in range(3)], timeout=30)
+    found = scrape()
+    for name in ("zmreg_call_run_seconds", "zmreg_call_wait_seconds"):
+        counts = [
+            sum(
+                value
+                for (part, labels), value in each[name].samples.items()
+                if part == f"{name}_count" and ("function", "takes its time") in labels
+            )
+            for each in (told, found)
+        ]
+        assert counts == [6, 9], "each call once, whenever somebody asks"
+    below = {
+        dict(labels)["le"]: value
+        for (part, labels), value in found["zmreg_call_run_seconds"].samples.items()
+        if part.endswith("_bucket") and ("function", "takes its time") in labels
+    }
+    assert below["0.01"] == 0 and below["+Inf"] == 9
+
+
 def test_row_75_a_call_that_is_tried_again_is_counted_when_it_has_ended(cluster, tmp_path):
     path = tmp_path / "tries"
 
@@ -326,7 +353,7 @@ def test_row_75_the_page_names_what_there_is_and_nothing_else(cluster):
     """With what only nodes of a network tell, and without what nobody has counted here."""
     from zmreg.testing import LocalCluster
 
-    named = dict(re.findall(r"^\| `(zmreg_\w+)` \| (counter|gauge) \|", PAGE.read_text(), re.MULTILINE))
+    named = dict(re.findall(r"^\| `(zmreg_\w+)` \| (counter|gauge|histogram) \|", PAGE.read_text(), re.MULTILINE))
     told = {name: metric.kind for name, metric in scrape().items() if name.startswith("zmreg_")}
     nodes = [{"num_cpus": 1}, {"num_cpus": 1}]
     with LocalCluster(nodes=nodes) as two, Observer(read_word(two.nodes[0].session)) as observer:

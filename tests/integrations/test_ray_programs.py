@@ -447,7 +447,9 @@ def test_idle_actors_get_the_next_piece(ray: ModuleType):
     assert total == sum([1, 10, 100][n % 3] for start in range(6) for n in range(start, start + 5))
 
 
-def test_a_controller_that_replaces_a_worker_that_crashes(ray: ModuleType):
+def test_a_controller_that_replaces_a_worker_that_crashes():
+    ray = zmreg.integrations.ray
+
     @ray.remote(num_cpus=0)
     class Worker:
         def __init__(self, state):
@@ -459,12 +461,11 @@ def test_a_controller_that_replaces_a_worker_that_crashes(ray: ModuleType):
             self.state += 1
             return self.state
 
-    died = ray.exceptions.RayActorError if hasattr(ray, "exceptions") else ray.errors.ActorError
     worker, state, crashes = Worker.remote(0), 0, 0
     for attempt in range(6):
         try:
             state = ray.get(worker.step.remote(crash=attempt % 3 == 1))
-        except died:
+        except ray.exceptions.RayActorError:
             crashes += 1
             worker = Worker.remote(state)
     assert (state, crashes) == (4, 2)
@@ -501,7 +502,9 @@ def test_a_bar_that_an_actor_keeps(ray: ModuleType):
     assert (seen, ray.get(refs)) == (6, list(range(6)))
 
 
-def test_actors_that_hold_actors_count_words_piece_by_piece(ray: ModuleType):
+def test_actors_that_hold_actors_count_words_piece_by_piece():
+    ray = zmreg.integrations.ray
+
     @ray.remote(num_cpus=0)
     class Mapper:
         def __init__(self, texts):
@@ -536,7 +539,9 @@ def test_actors_that_hold_actors_count_words_piece_by_piece(ray: ModuleType):
     assert total == Counter(" ".join(texts).split())
 
 
-def test_the_users_own_exceptions_with_what_they_carry(ray: ModuleType):
+def test_the_users_own_exceptions_with_what_they_carry():
+    ray = zmreg.integrations.ray
+
     class WithCode(Exception):
         def __init__(self, code, text):
             super().__init__(code, text)
@@ -558,14 +563,14 @@ def test_the_users_own_exceptions_with_what_they_carry(ray: ModuleType):
         def f(self):
             pass
 
-    task_error = ray.exceptions.RayTaskError if hasattr(ray, "exceptions") else ray.errors.TaskError
+    task_error = ray.exceptions.RayTaskError
     with pytest.raises(WithCode) as caught:
         ray.get(fails.remote(WithCode(7, "seven")))
     assert caught.value.code == 7 and isinstance(caught.value, task_error)
     with pytest.raises(task_error) as kept:
         ray.get(fails.remote(Final("x")))
     assert isinstance(kept.value.cause, Final) and not isinstance(kept.value, Final)
-    with pytest.raises(ray.exceptions.RayActorError if hasattr(ray, "exceptions") else ray.errors.ActorError) as made:
+    with pytest.raises(ray.exceptions.RayActorError) as made:
         ray.get(Broken.remote().f.remote())
     assert "no constructor" in str(made.value)
 
@@ -660,7 +665,9 @@ def test_bound_calls_of_functions_and_of_actors(ray: ModuleType):
         Sum.bind()
 
 
-def test_blocks_that_swap_their_edges_in_step(ray: ModuleType):
+def test_blocks_that_swap_their_edges_in_step():
+    ray = zmreg.integrations.ray
+
     @ray.remote(num_cpus=0)
     class Block:
         def __init__(self, grid):
@@ -689,7 +696,9 @@ def test_blocks_that_swap_their_edges_in_step(ray: ModuleType):
     assert np.array_equal(np.vstack(ray.get([block.cells.remote() for block in blocks])), grid)
 
 
-def test_variables_of_tasks_and_actors(ray: ModuleType):
+def test_variables_of_tasks_and_actors():
+    ray = zmreg.integrations.ray
+
     @ray.remote
     def variable(name):
         return os.environ.get(name)

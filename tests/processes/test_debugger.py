@@ -14,7 +14,9 @@ import pytest
 
 import zmreg
 from tests.processes.terminals import Terminal, stopped, until
+from zmreg.api import debugging
 from zmreg.api.environments import with_post_mortem
+from zmreg.model.debug_messages import DebugText
 from zmreg.services.seat.client import current
 from zmreg.services.worker.breaking import POST_MORTEM, hold_s
 
@@ -93,6 +95,20 @@ def nothing_stays_stopped(request):
             os.kill(each.pid, signal.SIGKILL)
 
 
+@pytest.fixture
+def drive(monkeypatch, capsys):
+    """A session of `zmreg.debug` in this program: (how it ended, what it has shown)."""
+
+    def driven(*lines: str) -> tuple[str, str]:
+        left = iter(lines)
+        monkeypatch.setattr("builtins.input", lambda prompt: print(prompt, end="") or next(left))
+        outcome = zmreg.debug(timeout=30)
+        assert not list(left)
+        return outcome, capsys.readouterr().out
+
+    return driven
+
+
 def holding(**options):
     """A call that is held when it raises."""
     return fails.options(runtime_env={"env_vars": {POST_MORTEM: "600"}}, **options)
@@ -151,8 +167,8 @@ def test_row_75_debugger_on_a_terminal_with_ctrl_c_and_ctrl_d(cluster):
     with Terminal("--wait", "30", tty=True) as terminal:
         terminal.reads()
         assert "3\n" in terminal.does("p x")
-        terminal.presses(b"\x03")
-        assert "--KeyboardInterrupt--" in terminal.reads()
+        terminal.presses_until_seen(b"\x03", "--KeyboardInterrupt--")
+        terminal.reads()
         terminal.types("!while True: pass")
         terminal.reads("pass")
         until(lambda: runs_a_command(ref))
@@ -179,6 +195,21 @@ def test_row_75_debugger_output_far_larger_than_its_window_comes_whole_and_in_or
         terminal.types("c")
         assert terminal.rest()[0] == 0
     assert ref.get(timeout=T) == 7
+
+
+def test_row_75_debugger_output_that_nobody_reads_waits_and_a_cancellation_ends_it(cluster):
+    ref = stops.remote()
+    with Terminal("--wait", "30") as terminal:
+        terminal.reads()
+        terminal.types("!for i in range(10**9): print(i)")
+        until(lambda: runs_a_command(ref))
+        for n in range(100):  # meanwhile it would have printed megabytes
+            assert add.remote(n).get(timeout=T) == n + 1
+        ref.cancel()
+        with pytest.raises(zmreg.errors.TaskCancelledError):
+            ref.get(timeout=T)
+        code, text = terminal.rest()
+        assert code == 0 and text.startswith("0\n1\n2\n") and "cancelled" in text and len(text) < 1_000_000
 
 
 def test_row_75_debugger_ctrl_c_reaches_commands_and_what_is_stepped_over_and_twice_leaves(cluster):
@@ -215,9 +246,12 @@ def test_row_75_debugger_ctrl_c_reaches_commands_and_what_is_stepped_over_and_tw
         code, text = terminal.rest()
         assert code == 0 and "it was left" in text
     assert stopped()[0].state == "open"
-    ref.cancel()
-    with pytest.raises(zmreg.errors.TaskCancelledError):
-        ref.get(timeout=T)
+    with Terminal() as terminal:
+        terminal.reads("the call runs to its next stop; Ctrl-C stops it where it is\n")
+        ref.cancel()
+        with pytest.raises(zmreg.errors.TaskCancelledError):
+            ref.get(timeout=T)
+        assert terminal.rest()[0] == 0
 
 
 def test_row_75_debugger_leaves_and_attaches_anew_and_a_second_terminal_is_refused(cluster):
@@ -272,16 +306,14 @@ def test_row_75_debugger_several_are_listed_and_chosen_by_id_and_their_cpus_are_
         assert terminal.rest() == (1, "no call is stopped at a breakpoint\n")
 
 
-def test_row_75_debugger_in_this_program_by_input(cluster, monkeypatch, capsys):
-    lines = iter(["p x", "interact", "x * 3", "exit()", "c"])
-    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+def test_row_75_debugger_in_this_program_by_input(cluster, drive):
     ref = stops.remote(5)
-    assert zmreg.debug(timeout=30) == "goes on"
-    assert ref.get(timeout=T) == 5
-    assert "\n5\n" in (shown := capsys.readouterr().out) and "\n15\n" in shown
+    outcome, shown = drive("p x", "interact", "x * 3", "exit()", "c")
+    assert outcome == "goes on" and ref.get(timeout=T) == 5
+    assert "\n-> return x\n(Pdb) 5\n" in shown and ">>> 15\n" in shown
 
 
-def test_row_75_debugger_by_rays_names(cluster, monkeypatch, capsys):
+def test_row_75_debugger_by_rays_names(cluster, drive):
     @zmreg.remote
     def rays(x: int) -> int:
         from zmreg.integrations.ray import util
@@ -290,43 +322,36 @@ def test_row_75_debugger_by_rays_names(cluster, monkeypatch, capsys):
         util.rpdb.set_trace()
         return x
 
-    lines = iter(["!x += 1", "c"])
-    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
     ref = rays.remote(5)
-    assert zmreg.debug(timeout=30) == "goes on"
-    assert ref.get(timeout=T) == 6 and "-> return x" in capsys.readouterr().out
+    outcome, shown = drive("!x += 1", "c")
+    assert outcome == "goes on" and ref.get(timeout=T) == 6 and "-> return x" in shown
 
 
 # -- how it ends -------------------------------------------------------------------------------------------------------
 
 
-def test_row_75_debugger_quit_fails_the_call_for_good(cluster):
+def test_row_75_debugger_quit_fails_the_call_for_good(cluster, drive):
     ref = stops.options(retry_exceptions=True, max_retries=5).remote()
-    with Terminal("--wait", "30") as terminal:
-        terminal.reads()
-        terminal.types("q")
-        code, text = terminal.rest()
-        assert code == 0 and "bdb.BdbQuit" in text
+    outcome, shown = drive("q")
+    assert outcome == "quit" and "bdb.BdbQuit" in shown
     with pytest.raises(bdb.BdbQuit):
         ref.get(timeout=T)
     assert zmreg.breakpoints() == []
 
 
-def test_row_75_debugger_a_session_ends_with_its_call_and_the_next_is_not_traced(cluster):
+def test_row_75_debugger_a_session_ends_with_its_call_and_the_next_is_not_traced(cluster, drive):
     @zmreg.remote
-    def state() -> object:
-        return os.getpid(), sys.gettrace() is None
+    def both(x: int) -> object:
+        if x:
+            breakpoint()
+        return os.getpid(), sys.gettrace() is None, len(bdb.Breakpoint.bplist)
 
-    ref = stops.remote(5)
-    with Terminal("--wait", "30") as terminal:
-        terminal.reads()
-        terminal.does("b 1")
-        assert "--Return--" in terminal.does("n")
-        pid = stopped()[0].pid
-        terminal.types("n")
-        assert terminal.rest()[0] == 0
-    assert ref.get(timeout=T) == 5
-    assert until(lambda: next((traced for p, traced in [state.remote().get(timeout=T)] if p == pid), None))
+    ref = both.remote(1)
+    outcome, shown = drive("b bdb.Bdb.reset", "n", "n")
+    assert outcome == "ended" and "--Return--" in shown
+    pid, untraced, breaks = ref.get(timeout=T)
+    assert not untraced and breaks == 1
+    assert until(lambda: found if (found := both.remote(0).get(timeout=T))[0] == pid else None) == (pid, True, 0)
 
 
 def test_row_75_debugger_cancel_ends_a_stopped_task_and_its_terminal(cluster):
@@ -354,32 +379,85 @@ def test_row_75_debugger_a_worker_killed_is_told_at_once_to_who_is_at_its_prompt
         ref.get(timeout=T)
 
 
+class Ends:
+    """A visit that ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self.when_over = lambda: None
+        self.heard = [DebugText(1, 1, "(Pdb) ", True)]
+
+    def poll(self) -> DebugText:
+        if self.is_over:
+            raise zmreg.errors.WorkerDiedError("it has died")
+        return self.heard.pop()
+
+    def ends(self) -> None:
+        self.is_over = True
+        self.when_over()
+
+
+def test_row_75_debugger_an_end_between_the_prompt_and_the_read_is_seen(monkeypatch):
+    """The first signal is lost: it comes when the interpreter has looked for signals, and does not sleep yet."""
+    visit = Ends()
+
+    def reads(prompt: str) -> str:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        visit.ends()
+        assert signal.sigwait([signal.SIGINT]) == signal.SIGINT
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        threading.Event().wait(T)
+        return "nobody has come"
+
+    monkeypatch.setattr("builtins.input", reads)
+    with pytest.raises(zmreg.errors.WorkerDiedError):
+        debugging.Terminal(visit).run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 # -- actors ------------------------------------------------------------------------------------------------------------
 
 
-def test_row_75_debugger_changes_the_state_of_an_actor(cluster):
+def test_row_75_debugger_changes_the_state_of_an_actor(cluster, drive):
     counter = Counter.remote()
     ref = counter.stops.remote()
-    with Terminal("--wait", "30") as terminal:
-        terminal.reads()
-        assert terminal.does("p self.n") == "1\n"
-        terminal.does("self.n = 5")
-        terminal.types("c")
-        assert terminal.rest()[0] == 0
+    outcome, shown = drive("p self.n", "self.n = 5", "c")
+    assert outcome == "goes on" and "(Pdb) 1\n" in shown
     assert ref.get(timeout=T) == 5 and counter.value.remote().get(timeout=T) == 5
-    assert zmreg.get_runtime_context() is not None
 
 
-def test_row_75_debugger_steps_over_await_and_into_what_is_awaited(cluster):
+def test_row_75_debugger_stops_a_constructor(cluster, drive):
+    @zmreg.remote
+    class Made:
+        def __init__(self, n: int) -> None:
+            breakpoint()
+            self.n = n
+
+        def value(self) -> int:
+            return self.n
+
+    made = Made.remote(1)
+    assert stopped()[0].name == "__init__"
+    assert drive("!n = 4", "c")[0] == "goes on" and made.value.remote().get(timeout=T) == 4
+
+
+def test_row_75_debugger_steps_over_await(cluster, drive):
     waiting = Waiting.remote()
     ref = waiting.stops.remote(2)
-    with Terminal("--wait", "30") as terminal:
-        assert "-> y = await self.more(x)" in terminal.reads()
-        assert "-> return y + 1" in terminal.does("n")
-        assert terminal.does("p y") == "20\n"
-        terminal.types("c")
-        assert terminal.rest()[0] == 0
-    assert ref.get(timeout=T) == 21
+    outcome, shown = drive("n", "p y", "c")
+    assert outcome == "goes on" and ref.get(timeout=T) == 21
+    assert shown.index("-> y = await self.more(x)") < shown.index("-> return y + 1") < shown.index("(Pdb) 20\n")
+
+
+def test_row_75_debugger_actors_of_one_process_are_stopped_side_by_side(cluster, drive):
+    house = [Counter.options(process="stopped together").remote() for _ in range(2)]
+    refs = [each.stops.remote() for each in house]
+    stopped(2)
+    refs[1].cancel()
+    with pytest.raises(zmreg.errors.TaskCancelledError):
+        refs[1].get(timeout=T)
+    assert drive("self.n = 5", "c")[0] == "goes on"
+    assert refs[0].get(timeout=T) == 5 and house[1].value.remote().get(timeout=T) == 1
 
 
 @pytest.mark.parametrize("kind", ["plain", "async", "threads"])
@@ -399,15 +477,12 @@ def test_row_75_debugger_cancel_ends_a_stopped_call_of_an_actor(cluster, kind):
 # -- errors that are held ----------------------------------------------------------------------------------------------
 
 
-def test_row_75_debugger_post_mortem_stands_where_it_was_raised(cluster):
+def test_row_75_debugger_post_mortem_stands_where_it_was_raised(cluster, drive):
     ref = holding().remote(0)
     (found,) = stopped()
     assert found.reason == "ZeroDivisionError: division by zero" and found.function == "fails"
-    with Terminal() as terminal:
-        assert "-> return 1 / kept" in terminal.reads()
-        assert terminal.does("p kept") == "0\n"
-        terminal.types("q")
-        assert terminal.rest()[0] == 0
+    outcome, shown = drive("p kept", "q")
+    assert outcome == "quit" and "-> return 1 / kept" in shown and "(Pdb) 0\n" in shown
     with pytest.raises(ZeroDivisionError):
         ref.get(timeout=T)
 

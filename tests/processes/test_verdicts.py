@@ -12,14 +12,11 @@ import pytest
 import zmreg
 from tests.processes.clusters import PATIENCE_S, ask, log_of, states, until, until_state
 from tests.processes.test_cluster_strangers import Member, letter, member
-from tests.processes.test_head_restart import SILENCE_S as HOMECOMING_S
-from tests.processes.test_head_restart import Restartable
+from tests.processes.test_head_restart import SILENCE_S, Restartable
 from zmreg.model.messages import Fenced, Join, KnownDead, NodeGone, TakesNothing
 from zmreg.services.network.verdicts import EXIT_FENCED
 from zmreg.testing.cluster import LocalCluster, TestNode
 from zmreg.wire import codec
-
-SILENCE_S = 2.0
 
 
 @zmreg.remote(locs={"b"}, num_cpus=0)
@@ -127,7 +124,7 @@ def test_fault9_a_node_that_was_declared_dead_by_the_last_head_hears_it_from_the
 
 def test_fault9_a_node_that_was_away_while_the_head_came_back_is_told_when_it_asks(tmp_path: Path):
     """The next head has never met it: it has no record of it but the one in the question to be let in."""
-    silence = {"dead_after_s": HOMECOMING_S}
+    silence = {"dead_after_s": SILENCE_S}
     made = Restartable(tmp_path, {"locs": {"c"}, **silence}, **silence)
     with made.cluster:
         _, _, c = made.cluster.nodes
@@ -143,7 +140,7 @@ def test_fault9_a_node_that_was_away_while_the_head_came_back_is_told_when_it_as
 def test_fault9_nodes_that_the_next_head_does_not_name_are_judged_because_others_name_them(tmp_path: Path):
     """c was let in, and the head was killed before that was on its disk. Of d's death it has written, and was killed
     before anybody heard of it. Both stand still: b waited for them for ever."""
-    silence = {"dead_after_s": HOMECOMING_S}
+    silence = {"dead_after_s": SILENCE_S}
     made = Restartable(tmp_path, {"locs": {"c"}, **silence}, {"locs": {"d"}, **silence}, **silence)
     with made.cluster:
         _, b, c, d = made.cluster.nodes

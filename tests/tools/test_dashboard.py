@@ -136,7 +136,10 @@ def test_row_75_dashboard_findings_say_what_is_wrong_the_worst_first():
                   "2 workers were ended for want of memory"):  # fmt: skip
         assert any(words in text for text in texts), (words, texts)
     many = [node(str(each), f"{each:016x}", Alive=False, State="DEAD") for each in range(100)]
-    assert len(findings(many, {}, [], NOW)) == 21
+    assert len(findings(many, {}, [], NOW)) == 22
+    visitor = {"f" * 16: {"HeadLost": True, "Time": NOW, "Asked": NOW, "Version": "1"}}
+    gone, lost = findings([node("one", NODE, Alive=False, State="LEFT")], visitor, [], NOW)
+    assert "no node of the cluster is there" in gone["Text"] and "silent to the visitor on this machine" in lost["Text"]
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from zmreg.services.seat.visiting import ANSWER_S, Visit
 
 # How often one looks whether a call has stopped by now.
 LOOK_S: Final = 0.2
+ROUSE_S: Final = 0.1
 LEFT: Final = "left"
 
 
@@ -132,6 +133,8 @@ class Terminal:
         self._interrupted = False
         """And passed on, and nothing has come since."""
         self._waits = self._reads = False
+        self._has_read = threading.Condition()
+        """With `_reads`: nobody is roused who does not read any more."""
         visit.when_over = self._ends_read
 
     def run(self) -> str:
@@ -142,6 +145,7 @@ class Terminal:
         try:
             return self._run()
         finally:
+            self._stop_reading()
             signal.signal(signal.SIGINT, before)
 
     def _run(self) -> str:
@@ -205,7 +209,8 @@ class Terminal:
             _show("\nit stays stopped\n")
             return LEFT
         finally:
-            self._waits = self._reads = False
+            self._waits = False
+            self._stop_reading()
         try:
             self._visit.answer(line)
         except ValueError as error:
@@ -230,10 +235,22 @@ class Terminal:
             _show("\ninterrupting it; Ctrl-C once more leaves\n")
         return ""
 
+    def _stop_reading(self) -> None:
+        with self._has_read:
+            self._reads = False
+            self._has_read.notify_all()
+
     def _ends_read(self) -> None:
         """It is over while somebody thinks about the next line: they are told at once, and need not end it."""
         if self._reads:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            threading.Thread(target=self._rouse, name="zmreg-debug", daemon=True).start()
+
+    def _rouse(self) -> None:
+        """A signal that comes between the prompt and the read behind it is seen only when that ends: so once more."""
+        with self._has_read:
+            while self._reads:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                self._has_read.wait(ROUSE_S)
 
 
 def _show(text: str) -> None:

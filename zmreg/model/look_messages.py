@@ -14,7 +14,7 @@ class Look(Sentence):
     request: int
     what: str
     """`stacks`, `memory`, `calls N` (the latest N that are over), `queued N` (the N oldest that have not left),
-    `why ID`, or `metrics`: answered by `Measured` first.
+    `stopped` (at breakpoints), `why ID`, or `metrics`: answered by `Measured` first.
     `metered`: somebody asks for metrics at times, so tell them when you leave. That one is not answered."""
 
 

@@ -49,12 +49,13 @@ class Durations:
                     _observe(self._waited, name, max(0.0, batch.at - submitted - run_s))
 
     def families(self) -> list[Family]:
-        """All that was counted."""
-        return [
+        """All that was counted; nothing without any."""
+        found = [
             _family("zmreg_call_run_seconds", "How long calls ran, each attempt, by their workers' clocks.", self._ran),
             _family("zmreg_call_wait_seconds", "From a call's submission to its answer, less the time it ran.",
                     self._waited),
         ]  # fmt: skip
+        return [family for family in found if family.series]
 
 
 def _observe(by_name: dict[str, list[float]], name: str, value: float) -> None:

@@ -21,6 +21,8 @@ from zmreg.services.seat.client import Client, share_process
 from zmreg.services.seat.entries import Entry
 from zmreg.services.worker import threads
 from zmreg.services.worker.threaded import ThreadWorker
+from zmreg.services.worker.voice import Speech
+from zmreg.services.worker.worker import Worker
 
 if TYPE_CHECKING:
     from zmreg.services.worker.intake import Intake
@@ -36,6 +38,11 @@ class LodgerEnds(Ends):
         self._send = _to_nobody  # type: ignore[method-assign,assignment]
 
 
+def _speech_here() -> Speech | None:
+    worker = threads.worker_here()
+    return None if worker is None else worker.speech
+
+
 def _to_nobody(_peer: bytes, _frame: bytes, _header: bytes = b"") -> bool:
     return False
 
@@ -45,10 +52,11 @@ class Lodger(ThreadWorker):
 
     ends_kind = LodgerEnds
 
-    def __init__(self, house: Intake, me: ProcessId, gone: Callable[[int], None]) -> None:
+    def __init__(self, house: Worker, me: ProcessId, gone: Callable[[int], None]) -> None:
         super().__init__(house.session, me, ProcessId(house.node), gone)
         self.house = house
         self._lodgers = house.lodgers
+        self.speech = Speech(self)
         keep_apart(self)
 
     def _on_devices(self, devices: tuple[str, ...]) -> None:
@@ -61,7 +69,7 @@ class Lodger(ThreadWorker):
 class Lodgers:
     """Who lives in this process beside the worker that it was made for."""
 
-    def __init__(self, house: Intake) -> None:
+    def __init__(self, house: Worker) -> None:
         self._house = house
         self._guard = threading.Lock()
         self._there: dict[bytes, Lodger] = {}
@@ -70,6 +78,8 @@ class Lodgers:
         keep_apart(house)
         threads.know_threads(True)
         share_process(lambda: threads.worker_here() or house)
+        if house.speech is not None:
+            house.speech.guest = _speech_here
 
     def take_in(self, message: Lodge) -> None:
         """Make one more worker; the node hears from itself that it is there, or from us that it is not."""
@@ -96,7 +106,7 @@ class Lodgers:
         """Have the process's environment name the GPUs of everybody here."""
         with self._guard:
             here = [*self._house.devices, *(each for lodger in self._there.values() for each in lodger.devices)]
-        accelerators.expose(tuple(sorted(set(here))))
+        accelerators.expose(tuple(sorted(set(here), key=lambda device: (len(device), device))))
 
     def wait(self) -> None:
         """Until all have ended; they were told to. Whoever waits for us bounds it."""
@@ -157,6 +167,7 @@ def _require_own(seat: Client, entry: Entry) -> None:
 
 def hear(house: Intake, message: Lodge | Evict) -> None:
     """A word of our node's about who lives in this process."""
+    assert isinstance(house, Worker)
     if house.lodgers is None:
         house.lodgers = Lodgers(house)
     if isinstance(message, Lodge):

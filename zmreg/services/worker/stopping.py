@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from zmreg.core.visits import Visitor, Visits, pieces
+from zmreg.core.wicket import Visitor, Wicket, pieces
 from zmreg.model.debug_messages import (
     LINE_CHARS,
     TEXT_CHARS,
@@ -92,9 +92,12 @@ class Stops:
         stop = self.open.get(message.number)
         if stop is None:
             text = "that call is not stopped any more"
-        elif not stop.visits.comes((sender, message.visit)):
+        elif not stop.wicket.comes((sender, message.visit)):
             text = "another terminal has it"
         else:
+            text = "the call runs to its next stop; Ctrl-C stops it where it is\n" if stop.state == RUNS else ""
+            stop.wicket.sent(len(text))
+            self.worker.post(sender, DebugText(message.number, message.visit, text, False))
             stop.wake()
             return
         self.worker.post(sender, DebugOver(message.number, message.visit, "refused", text))
@@ -102,12 +105,12 @@ class Stops:
     def _on_line(self, sender: bytes, message: DebugLine) -> None:
         stop = self.open.get(message.number)
         fits = len(message.text) <= LINE_CHARS
-        if stop is not None and fits and stop.visits.says((sender, message.visit), message.text):
+        if stop is not None and fits and stop.wicket.says((sender, message.visit), message.text):
             stop.wake()
 
     def _on_taken(self, sender: bytes, message: DebugTaken) -> None:
         stop = self.open.get(message.number)
-        if stop is not None and stop.visits.took((sender, message.visit), message.chars):
+        if stop is not None and stop.wicket.took((sender, message.visit), message.chars):
             stop.wake()
 
     def _on_sign(self, sender: bytes, message: DebugSign) -> None:
@@ -115,9 +118,9 @@ class Stops:
         if stop is None:
             return
         if not message.interrupts:
-            if stop.visits.leaves(visitor):
+            if stop.wicket.leaves(visitor):
                 stop.wake()
-        elif stop.visits.visitor == visitor:
+        elif stop.wicket.visitor == visitor:
             stop.interrupt()
 
     def _on_cancel(self, sender: bytes, message: CancelCall) -> None:
@@ -131,7 +134,7 @@ class Stops:
 
     def _gone(self, who: str) -> None:
         for stop in self.open.values():
-            if stop.visits.gone(bytes.fromhex(who)):
+            if stop.wicket.gone(bytes.fromhex(who)):
                 stop.wake()
 
 
@@ -150,7 +153,7 @@ class Stop:
         self.place: tuple[str, int, str] = ("", 0, "")
         """File, line, function."""
         self.state = RUNS
-        self.visits = Visits(WINDOW_CHARS)
+        self.wicket = Wicket(WINDOW_CHARS)
         self.thread = threading.get_ident()
         self.since = time.monotonic()
         self.cancelled = False
@@ -175,8 +178,8 @@ class Stop:
         """For lists; plain values."""
         file, line, function = self.place
         return {
-            "ID": self.name_of_it, "Number": self.number, "Name": self.name, "Reason": self.reason, "File": file,
-            "Line": line, "Function": function, "State": OPEN if self.visits.visitor is None else TAKEN,
+            "ID": self.name_of_it, "Number": self.number, "Name": self.name or function, "Reason": self.reason,
+            "File": file, "Line": line, "Function": function, "State": OPEN if self.wicket.visitor is None else TAKEN,
             "TaskID": self.task_id.hex(), "Seconds": time.monotonic() - self.since,
         }  # fmt: skip
 
@@ -220,33 +223,33 @@ class Stop:
         self._send(lines)
         if not self._stands:
             self._stands, self._intro = True, self._intro.removesuffix(prompt)
-        worker, visits = self.worker, self.visits
+        worker, wicket = self.worker, self.wicket
         until = self._until()
         while True:
             greets = False
             with worker.shield(), worker.lock:
                 if self.is_cancelled():
                     raise Unwind
-                line = visits.line()
+                line = wicket.line()
                 if line is not None:
                     self.state = COMMAND
                     return line + "\n"
                 self.state = PROMPT
-                if visits.visitor is None:
+                if wicket.visitor is None:
                     if until is not None and time.monotonic() >= until:
                         raise Unwind
-                elif not visits.greeted:
-                    greets = visits.greeted = True
-                elif not visits.asked:
-                    visits.asked = True
-                    worker.post(visits.visitor[0], DebugText(self.number, visits.visitor[1], prompt, True))
+                elif not wicket.greeted:
+                    greets = wicket.greeted = True
+                elif not wicket.asked:
+                    wicket.asked = True
+                    worker.post(wicket.visitor[0], DebugText(self.number, wicket.visitor[1], prompt, True))
                     until = None
                 self._waiter = Waiter()
             if greets:
                 self._send(self._intro)
             else:
                 self._wait(until)
-                if visits.visitor is None and until is None:
+                if wicket.visitor is None and until is None:
                     until = self._until()
 
     def _until(self) -> float | None:
@@ -281,15 +284,15 @@ class Stop:
 
     def _send(self, text: str) -> None:
         """To the visitor, as far as there is room; waits for it. Dropped when nobody is there, or leaves meanwhile."""
-        worker, visits = self.worker, self.visits
+        worker, wicket = self.worker, self.wicket
         for piece in pieces(text, TEXT_CHARS):
             while True:
                 with worker.shield(), worker.lock:
-                    visitor = visits.visitor
-                    if visitor is None or not visits.greeted:
+                    visitor = wicket.visitor
+                    if visitor is None or not wicket.greeted:
                         return
-                    if visits.fits(len(piece)):
-                        visits.sent(len(piece))
+                    if wicket.fits(len(piece)):
+                        wicket.sent(len(piece))
                         worker.post(visitor[0], DebugText(self.number, visitor[1], piece, False))
                         break
                     if self.is_cancelled():
@@ -302,7 +305,7 @@ class Stop:
     def stands(self, place: tuple[str, int, str]) -> None:
         """The call stands here from now on: its CPU is free."""
         self.place = place
-        if self.visits.visitor is None:
+        if self.wicket.visitor is None:
             self._announce()
         self._blocks(True)
         self.state = COMMAND
@@ -352,7 +355,7 @@ class Stop:
         finally:
             with worker.shield(), worker.lock:
                 self._stops.open.pop(self.number, None)
-                visitor: Visitor | None = self.visits.visitor
+                visitor: Visitor | None = self.wicket.visitor
                 if visitor is not None and worker.closed is None:
-                    self.visits.leaves(visitor)
+                    self.wicket.leaves(visitor)
                     worker.post(visitor[0], DebugOver(self.number, visitor[1], how, text))

@@ -15,7 +15,7 @@ import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
@@ -67,6 +67,10 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(" ", text).strip()[:_LABEL_CHARS]
 
 
+def _nobody() -> None:
+    """There are no lodgers."""
+
+
 class Speech:
     """What both streams of a worker share: the log, the mark in force, and who speaks."""
 
@@ -83,6 +87,8 @@ class Speech:
         self.last: tuple[bytes, str] | None = None
         self.since = 0
         self.midline = False
+        self.guest: Callable[[], Speech | None] = _nobody
+        """The one of the lodger whose thread this is, where a process has some."""
 
     def hush(self, task_id: bytes) -> None:
         """What this call prints stays in the log."""
@@ -90,21 +96,21 @@ class Speech:
 
     def mark_of(self, who: tuple[bytes, str]) -> bytes:
         """The mark for what this one prints."""
-        label = one_line(who[1].rpartition(".<locals>.")[2])
-        return mark(who[0], QUIET + label if self.quiet or who[0] in self._hushed else label)
+        label, mine = one_line(who[1].rpartition(".<locals>.")[2]), self.guest() or self
+        return mark(who[0], QUIET + label if mine.quiet or who[0] in mine._hushed else label)
 
     def who(self) -> tuple[bytes, str] | None:
         """(task id, label) of the code that prints; None between calls: then the last mark goes on."""
         if (known := speaker.get()) is not None:
             return known
-        call = running.get()
+        call, mine = running.get(), self.guest() or self
         if call is not None:
-            return call[0], self.label or call[1]
-        parent = self.client.parent  # a thread that the call has started
+            return call[0], mine.label or call[1]
+        parent = mine.client.parent  # a thread that the call has started
         if parent is None:
-            return self.at_rest
+            return mine.at_rest
         same = self.last is not None and self.last[0] == parent
-        return self.last if same else (parent, self.label)
+        return self.last if same else (parent, mine.label)
 
 
 class Voice(io.TextIOWrapper):

@@ -57,6 +57,8 @@ def _name(row: Mapping[str, Any]) -> str:
 
 def _of_nodes(nodes: Sequence[Mapping[str, Any]]) -> list[Finding]:
     found = []
+    if nodes and not any(row["Alive"] for row in nodes):
+        found.append(_finding(ERROR, "no node of the cluster is there any more"))
     dead = [row for row in nodes if row["State"] == "DEAD"]
     for row in dead[:MOST]:
         found.append(_finding(ERROR, f"{_name(row)} is dead: {row['Reason'] or 'nobody knows why'}"))
@@ -77,9 +79,13 @@ def _of_nodes(nodes: Sequence[Mapping[str, Any]]) -> list[Finding]:
 def _of_health(nodes: Sequence[Mapping[str, Any]], health: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     found = []
     rows = {row["NodeID"]: row for row in nodes}
-    lost = [rows[node] for node, facts in health.items() if facts["HeadLost"] and node in rows]
+    lost = [
+        _name(rows[node]) if node in rows else "the visitor on this machine"
+        for node, facts in health.items()
+        if facts["HeadLost"]
+    ]
     if lost:
-        who = ", ".join(map(_name, lost[:3])) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+        who = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
         found.append(_finding(ERROR, f"the head is silent to {who}: nobody joins, and no actor is made, until it is "
                                      "back"))  # fmt: skip
     for node, facts in health.items():

@@ -51,6 +51,7 @@ class Sources:
         self._runs = runs
         self._figures = Figures()
         self._alive: list[str] = []
+        self._told_by = ""
         self._until = 0.0
 
     def table(self) -> dict[str, Source]:
@@ -69,11 +70,12 @@ class Sources:
         mine = observer.word.node  # first, and asked whatever others say of it
         self._alive = [row["NodeID"] for row in rows if row["State"] in _ASKED or row["NodeID"] == mine]
         self._copies.nodes = len(self._alive)
+        self._told_by = mine
         self._until = time.monotonic() + _ALIVE_S
         return rows
 
     def _there(self, observer: Observer) -> list[str]:
-        if time.monotonic() >= self._until or observer.word.node not in self._alive:
+        if time.monotonic() >= self._until or observer.word.node != self._told_by:
             self._nodes(observer)
         return self._alive
 
@@ -85,8 +87,9 @@ class Sources:
         return self._each(observer, "stats")
 
     def _health(self, observer: Observer) -> dict[str, Any]:
-        asked = time.time()
-        return {node: {**facts, "Asked": asked} for node, facts in self._each(observer, "health").items()}
+        asked, there = time.time(), {*self._there(observer), observer.word.node}  # a visitor knows of the head, too
+        found = observer.ask_all(there, "health", "", ANSWER_S)
+        return {node: {**facts, "Asked": asked} for node, facts in found.items() if facts is not None}
 
     def _workers(self, observer: Observer) -> list[dict[str, Any]]:
         return [row for rows in self._each(observer, "workers").values() for row in rows]

@@ -12,8 +12,8 @@ Visitor = tuple[bytes, int]
 """(process, its number for this visit)."""
 
 
-class Visits:
-    """One stop's door."""
+class Wicket:
+    """One stop's: whoever comes is served there, one at a time."""
 
     def __init__(self, window: int) -> None:
         """`window`: so many characters of output may be on their way to the visitor."""
