@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.effort import be_patient
 from tests.footprint import MARK, Footprint
 from tests.here import why_not
 from tests.turns import Turns, in_order, turns_of
@@ -94,6 +95,12 @@ def cluster() -> Iterator[object]:
         leaks = [each for each in leaks if not each.startswith("thread 'zmreg-")]
     if leaks:
         pytest.fail("zmreg.shutdown() left behind:\n  " + "\n  ".join(leaks), pytrace=False)
+
+
+def pytest_pycollect_makemodule(module_path: Path) -> None:
+    """Before it is imported: what its tests do not say themselves is settled then."""
+    if b"hypothesis" in module_path.read_bytes():
+        be_patient()
 
 
 def pytest_collection_finish() -> None:

@@ -42,6 +42,18 @@ def test_row38_a_handle_from_an_earlier_session_gets_a_clear_error():
         assert Counter.remote(1).inc.remote().get(timeout=T) == 2, "the decorated class works again"
 
 
+def test_row67_a_ref_from_an_earlier_session_gets_a_clear_error():
+    with zmreg.init(num_cpus=1):
+        large, small = zmreg.put(bytes(1_000_000)), zmreg.put(7)
+    with zmreg.init(num_cpus=1):
+        with pytest.raises(StaleRefError, match="session that is over"):
+            large.get(timeout=T)
+        with pytest.raises(StaleRefError):
+            zmreg.remote(len).remote(large).get(timeout=T)
+        assert "session that is over" in repr(large)
+        assert small.get(timeout=T) == 7, "it was in this process all the time"
+
+
 def test_row34_an_actor_outlives_the_idle_worker_that_made_it():
     @zmreg.remote
     def make(n: int) -> list[tuple[Any, str]]:

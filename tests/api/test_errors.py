@@ -526,15 +526,19 @@ def test_row20_a_call_without_returns_is_reported(reports):
     assert "no ref at all" in reports.next()
 
 
-def test_row20_a_cancelled_call_is_not_reported(reports):
+@pytest.mark.parametrize("how", ["at once", "while it runs", "by force"])
+def test_row20_a_cancelled_call_is_not_reported(reports, how, tmp_path):
     import time
 
     @zmreg.remote(num_cpus=2)
     def sleeps():
+        (tmp_path / "runs").touch()
         time.sleep(30)
 
     ref = sleeps.remote()
-    ref.cancel()
+    while how != "at once" and not (tmp_path / "runs").exists():
+        time.sleep(0.01)
+    zmreg.cancel(ref, force=how == "by force")
     settle(ref)
     del ref
     assert reports.empty()

@@ -9,6 +9,7 @@ import gc
 import itertools
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -519,6 +520,18 @@ def test_X9_progress_is_a_plain_line_without_tqdm_and_gives_the_values(capfd, mo
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     assert zmreg.progress([after.remote(0, n) for n in range(5)]) == [0, 1, 2, 3, 4]
     assert "5/5 done" in capfd.readouterr().err
+
+
+def test_X9_progress_says_at_its_end_what_working_side_by_side_has_saved(capfd, monkeypatch):
+    from zmreg.api.coordination import speed_up
+
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    refs = [after.remote(0.3, n) for n in range(4)]
+    zmreg.progress(refs)
+    told = re.search(r"they ran (\S+) s, (\S+) times as fast as one after the other\n", capfd.readouterr().err)
+    assert told and 1.2 <= float(told[1]) < 30 and 0 < float(told[2]) <= 2.5
+    assert speed_up(refs) == speed_up([*refs, *refs]) != "", "each call once"
+    assert speed_up([*refs, zmreg.put(1)]) == "" == speed_up([]), "what nobody has called tells nothing"
 
 
 def test_X9_progress_is_a_bar_where_tqdm_is_installed_and_raises_what_get_raises(capfd):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import os
+import subprocess
+import sys
 import threading
 import warnings
 import weakref
@@ -526,6 +529,31 @@ def test_row61_D18_an_object_gone_from_under_its_ref_is_a_typed_error() -> None:
     assert caught.value.object_id == ref.hex()
     with pytest.raises(zmreg.errors.ObjectLostError):
         same.remote(ref).get(timeout=20)
+
+
+def test_row61_a_lost_value_says_where_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zmreg.model.messages import FreeObjects
+    from zmreg.services.seat import sites
+    from zmreg.services.seat.client import current
+
+    seat = current()
+    assert seat is not None
+    monkeypatch.setattr(zmreg.ObjectRef, "__init__", sites.noting(zmreg.ObjectRef.__init__))
+    ref = zmreg.put(bytes(BIG))
+    seat.tell_node(FreeObjects((bytes.fromhex(ref.hex()),)))
+    here = rf"made at .*test_objects\.py:\d+, in {test_row61_a_lost_value_says_where_it_was_made.__name__}"
+    with pytest.raises(zmreg.errors.ObjectLostError, match=here):
+        ref.get(timeout=20)
+
+
+def test_row61_call_sites_are_recorded_where_the_environment_says_so() -> None:
+    for value, name in (("1", "noted"), ("0", "__init__"), ("", "__init__")):
+        done = subprocess.run(
+            [sys.executable, "-c", "import zmreg; print(zmreg.ObjectRef.__init__.__name__)"],
+            env={**os.environ, "ZMREG_RECORD_CALL_SITES": value},
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert done.stdout.strip() == name
 
 
 def test_D21_statistics_tell_of_store_and_refs() -> None:

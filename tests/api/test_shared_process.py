@@ -16,7 +16,13 @@ from typing import Any
 import pytest
 
 import zmreg
+from tests import prometheus
+from zmreg.metrics import Counter
 from zmreg.model.errors import ActorDiedError, StateError, WorkerDiedError
+from zmreg.services.seat.client import current
+from zmreg.services.setup import scraping
+from zmreg.services.setup.observer import Observer
+from zmreg.services.setup.sessions import read_word
 
 T = 30
 
@@ -76,6 +82,9 @@ class Member:
     def leave(self, how: str) -> None:
         zmreg.exit_actor() if how == "exit_actor" else sys.exit(3)
 
+    def count(self) -> None:
+        Counter("x33_calls", "calls").inc()
+
     def actor_id(self) -> str:
         return str(zmreg.get_runtime_context().get_actor_id())
 
@@ -108,7 +117,7 @@ class TestTasks:
         (process,) = {pid for _, pid in found}
         others = zmreg.get([count.remote() for _ in range(20)] + [count.options(process="b").remote()], timeout=T)
         assert process not in {pid for _, pid in others}
-        assert zmreg.get(count.options(process="tasks", num_cpus=0).remote(), timeout=T) == (51, process)
+        assert zmreg.get(count.options(process="tasks", num_cpus=0.5).remote(), timeout=T) == (51, process)
 
     def test_X33_a_task_may_wait_for_one_of_its_own_name_and_others_run_elsewhere(self) -> None:
         @zmreg.remote(process="deep")
@@ -258,6 +267,22 @@ class TestActors:
         process, name = zmreg.get(grouped.thread.remote(), timeout=T)
         assert {*both, process} == set(pids([plain, threaded]))
         assert name.startswith("zmreg-call-io")
+
+    def test_X33_what_several_count_in_one_process_is_counted_once(self) -> None:
+        several = members("counts", 3)
+        zmreg.get([each.count.remote() for each in several], timeout=T)
+
+        def told() -> float:
+            seat = current()
+            assert seat is not None
+            with Observer(read_word(seat.session)) as observer:
+                found = prometheus.read(scraping.as_text(scraping.families(observer)))
+            return prometheus.total(found, "x33_calls_total")
+
+        assert told() == 3
+        several.pop().close(T)
+        zmreg.get([each.count.remote() for each in several], timeout=T)
+        assert told() == 5
 
     def test_X33_it_is_found_by_its_name(self) -> None:
         kept = members("named", 1, name="x33")

@@ -20,8 +20,8 @@ BLOCK = 8 * MB
 
 @pytest.fixture(scope="module")
 def small_store() -> Iterator[Any]:
-    """A cluster whose store holds seven blocks; creators and readers wait for room for one second."""
-    handle = zmreg.init(num_cpus=2, object_store_bytes=STORE, allocate_timeout_s=1.0)
+    """A cluster whose store holds seven blocks; creators and readers wait for room for two seconds."""
+    handle = zmreg.init(num_cpus=2, object_store_bytes=STORE, allocate_timeout_s=2.0)
     try:
         yield handle
     finally:

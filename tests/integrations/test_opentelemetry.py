@@ -25,29 +25,36 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import zmreg
+from tests.processes.clusters import until
 from tests.processes.named_hosts import hosts
 from zmreg.integrations.opentelemetry import instrument, uninstrument
 from zmreg.testing.cluster import LocalCluster
 
 pytestmark = pytest.mark.usefixtures("cluster")
 T = 30
+NEAR = {"near"}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     """This program's node, and another one, where a program serves functions and knows nothing of traces."""
-    with LocalCluster([{"num_cpus": 2}, {"num_cpus": 1, "locs": {"far"}}]) as cluster:
+    with LocalCluster([{"num_cpus": 2, "locs": NEAR}, {"num_cpus": 1, "locs": {"far"}}]) as cluster:
         cluster.attach()
         with hosts((cluster.nodes[1].address, ())):
             yield cluster
 
 
-def writing_to(path: str) -> Callable[[], None]:
-    """Sets up a worker: each span that ends is a line of that file, before its call is answered."""
+def writing_to(path: str, at_once: bool = True) -> Callable[[], None]:
+    """Sets up a worker: each span that ends is a line of that file, before its call is answered; or by and by."""
 
     def setup() -> None:
         from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+        from opentelemetry.sdk.trace.export import (
+            BatchSpanProcessor,
+            SimpleSpanProcessor,
+            SpanExporter,
+            SpanExportResult,
+        )
 
         class Lines(SpanExporter):
             def export(self, spans: Any) -> SpanExportResult:
@@ -58,7 +65,10 @@ def writing_to(path: str) -> Callable[[], None]:
                 return SpanExportResult.SUCCESS
 
         provider = TracerProvider()
-        provider.add_span_processor(SimpleSpanProcessor(Lines()))
+        lines = Lines()
+        hour_ms = 3_600_000
+        processor = SimpleSpanProcessor(lines) if at_once else BatchSpanProcessor(lines, schedule_delay_millis=hour_ms)
+        provider.add_span_processor(processor)
         trace.set_tracer_provider(provider)
 
     return setup
@@ -220,7 +230,7 @@ def test_row_75_opentelemetry_a_trace_leads_through_tasks_actors_and_async_actor
 
 def test_row_75_opentelemetry_spans_say_what_was_called_and_where(told: Told):
     with told.root():
-        plain = Plain.remote()
+        plain = Plain.options(locs=NEAR).remote()
         assert plain.add.remote(1, b=zmreg.put(2)).get(timeout=T) == 3
         assert leaf.options(name="mine").remote(4).get(timeout=T)[0] == 4
     sent, ran = told.one("submit Plain.add"), told.one("run Plain.add")
@@ -332,7 +342,7 @@ class Keeps:
 
 
 def test_row_75_opentelemetry_nothing_is_left_behind_for_the_next_call(told: Told):
-    @zmreg.remote(num_cpus=0)
+    @zmreg.remote(num_cpus=0, locs=NEAR)
     def seen() -> Any:
         return os.getpid(), span_id_of(), leaf.remote().get()[1]
 
@@ -340,12 +350,16 @@ def test_row_75_opentelemetry_nothing_is_left_behind_for_the_next_call(told: Tol
     with told.root():
         pids = {zmreg.get(seen.remote(), timeout=T)[0] for _ in range(3)}
         keeps.put.remote(7).get(timeout=T)
+
+    def again() -> Any:
+        """By a worker that has run one of these."""
+        return until(lambda: (found := seen.remote().get(timeout=T))[0] in pids and found[1:], "always another worker")
+
     # Still instrumented, in another trace; then not any more: the same workers trace nothing, nor what is called there.
-    pid, (trace_id, _), (below, _) = seen.remote().get(timeout=T)
-    assert pid in pids and trace_id == below and trace_id not in (told.trace_id, NONE[0])
+    (trace_id, _), (below, _) = again()
+    assert trace_id == below and trace_id not in (told.trace_id, NONE[0])
     uninstrument()
-    pid, own, below = seen.remote().get(timeout=T)
-    assert pid in pids and own == below == NONE
+    assert again() == (NONE, NONE)
     # What a call leaves behind itself is there as ever.
     assert keeps.take.remote().get(timeout=T) == (7, NONE, NONE)
 
@@ -372,7 +386,7 @@ def test_row_75_opentelemetry_calls_by_name_are_traced(told: Told):
 
 
 def test_row_75_opentelemetry_across_nodes_and_to_programs_that_trace_nothing(told: Told, cluster: LocalCluster):
-    other = Asynchronous.remote()
+    other = Asynchronous.options(locs=NEAR).remote()
     with told.root():
         (in_leaf, own), *_ = begins.options(locs={"far"}).remote(other).get(timeout=T)[0]
         assert zmreg.call("add", 1, b=2, queue_until=T) == 3
@@ -393,6 +407,18 @@ def test_row_75_opentelemetry_a_worker_goes_on_without_a_setup_that_fails():
         assert zmreg.remote(lambda x: x + 1).remote(1).get(timeout=T) == 2
     finally:
         uninstrument()
+
+
+def test_row_75_opentelemetry_a_worker_that_ends_in_peace_sends_what_it_still_has(tmp_path: Path):
+    file = tmp_path / "spans"
+    instrument(writing_to(str(file), at_once=False))
+    try:
+        plain = Plain.remote()
+        assert plain.add.remote(1).get(timeout=T) == 2 and not file.exists()
+    finally:
+        uninstrument()
+    del plain
+    until(lambda: file.exists() and "run Plain.add" in file.read_text(), "the spans never came")
 
 
 def test_row_75_opentelemetry_is_instrumented_once_and_told_what_is_no_setup(told: Told):

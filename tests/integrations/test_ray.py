@@ -102,6 +102,8 @@ def test_rays_init_keywords():
         ray.init(object_store_memory=1 << 30)
     with pytest.warns(UserWarning, match=r"_temp_dir=\.\.\.\) is not used: sessions are below"):
         ray.init(ignore_reinit_error=True, _temp_dir="/tmp/ray", _metrics_export_port=8080)
+    with pytest.raises(TypeError, match="zmreg.integrations.ray.init takes Ray's; it takes"):
+        zmreg.api.cluster._check({"object_store_memory": 1 << 30})
     logging = ray.LoggingConfig(encoding="JSON", log_level="DEBUG")
     assert ray.init(ignore_reinit_error=True, logging_config=logging).ray_version == zmreg.__version__
 

@@ -25,6 +25,7 @@ from zmreg.model.errors import (
     ZmregError,
     make_task_error,
 )
+from zmreg.model.exceptions import with_sources
 
 TREE = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, ZmregError)]
 
@@ -218,3 +219,18 @@ def test_task_error_without_cause() -> None:
     error = make_task_error(FailureOrigin("lib.Odd", "text"), None)
     assert type(error) is TaskError and error.cause is None and error.type_name == "lib.Odd" and error.message == "text"
     assert "lib.Odd: text" in str(error) and repr(error) == "TaskError('text', function='', pid=0)"
+
+
+def test_a_traceback_is_told_with_the_lines_that_only_its_reader_has(tmp_path):
+    here = tmp_path / "cell.py"
+    here.write_text("def f():\n    raise ValueError(1)\n")
+    frames = f'  File "{here}", line 2, in f\n  File "/nowhere.py", line 1, in g\n  File "{here}", line 1, in h\n'
+    text = f"Traceback:\n{frames}    kept\n"
+    assert with_sources(text).splitlines()[1:] == [
+        f'  File "{here}", line 2, in f',
+        "    raise ValueError(1)",
+        '  File "/nowhere.py", line 1, in g',
+        f'  File "{here}", line 1, in h',
+        "    kept",
+    ]
+    assert with_sources("") == ""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
 import urllib.error
 import urllib.request
+import zipfile
 
 import pytest
 
@@ -157,3 +159,25 @@ except ValueError as error:
     text, refused = map(json.loads, done.stdout.splitlines())
     assert total(prometheus.read(text), "mine_total") == 3 and "70000 is no port" in refused
     assert eventually(lambda: fetched(f"http://127.0.0.1:{port}/metrics") is None, 20, "somebody still serves")
+
+
+def test_X20_a_dump_has_all_there_is_to_say_in_one_file_and_no_secrets(here, tmp_path):
+    path = here.here / "report.zip"
+    done = here.run("dump", "report.zip")
+    assert done.returncode == 0 and "report.zip" in done.stdout and "without" not in done.stdout, done.stdout
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert parts.keys() == {
+        "versions.json", "settings.json", "environment.json", "health.json", "actors.json", "nodes.json",
+        "objects.json", "tasks.json", "workers.json", "groups.json", "findings.json", "stacks.json", "metrics.txt",
+        f"logs/{here.facts['node']}.log",
+    }  # fmt: skip
+    assert json.loads(parts["versions.json"])["python"] and prometheus.read(parts["metrics.txt"])
+    assert [row["NodeID"] for row in json.loads(parts["nodes.json"])] == [here.facts["node"]]
+    assert list(json.loads(parts["stacks.json"])) == [here.facts["node"]]
+    halves = r'"(?:server|client)_(?:secret|public)": "([^"]+)"'
+    secrets = [each for file in here.zmreg_home.rglob("*key*") if file.is_file()
+               for each in re.findall(halves, file.read_text())]  # fmt: skip
+    assert secrets and not any(secret in text for secret in secrets for text in parts.values())
+    again = here.run("dump", "report.zip", "--no-logs")
+    assert again.returncode != 0 and "report.zip" in again.stderr and "Traceback" not in again.stderr

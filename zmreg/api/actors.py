@@ -134,7 +134,8 @@ class ActorHandle(Generic[T]):
                 return functools.partial(close, self)
             if name not in _SPECIAL:
                 known = ", ".join(sorted(self._facts[3]))
-                raise AttributeError(f"{self._facts[1]} has no method {name!r}; it has {known}")
+                text = f"{self._facts[1]} has no method {name!r}; it has {known}"
+                raise AttributeError(f"{text} (an actor keeps the class that it was made of)")
             options = {}
         return ActorMethod(self, name, options)
 

@@ -169,6 +169,8 @@ def _different(old: Mapping[str, Any], new: Mapping[str, Any], running: ClusterI
 
 _OF_A_DRIVER = ("address", "key", "log_to_driver", "log_dedup_s", "runtime_env")
 """Arguments that are for us, and not for a node that starts."""
+_RAYS = ("_", "object_store_memory", "include_dashboard", "dashboard_", "logging_", "local_mode", "job_config")
+"""How keywords begin that only Ray's `init` takes."""
 
 
 def _check(wanted: Mapping[str, Any]) -> None:
@@ -177,7 +179,9 @@ def _check(wanted: Mapping[str, Any]) -> None:
     fields = _fields()
     for name, value in wanted.items():
         if name not in fields and name not in _OF_A_DRIVER:
-            raise TypeError(f"init() got an unexpected keyword argument {name!r}; it takes {', '.join(sorted(fields))}")
+            ray = "zmreg.integrations.ray.init takes Ray's; " if name.startswith(_RAYS) else ""
+            known = ", ".join(sorted(fields))
+            raise TypeError(f"init() got an unexpected keyword argument {name!r}; {ray}it takes {known}")
         kind = fields.get(name)
         if value is None or kind not in ("int", "float"):
             continue

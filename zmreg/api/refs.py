@@ -10,7 +10,7 @@ from zmreg.model.arguments import check_seconds
 from zmreg.model.errors import ZmregError
 from zmreg.model.record import Record
 from zmreg.services.calling.submit import resubmit
-from zmreg.services.seat import arrivals
+from zmreg.services.seat import arrivals, sites
 from zmreg.services.seat.client import EntryRef
 from zmreg.services.seat.client import current as current_client
 from zmreg.services.seat.entries import FAILED, PENDING, STATE_NAMES, Entry, Stored, error_line
@@ -250,6 +250,10 @@ class ObjectRef(EntryRef, Generic[T]):
         from zmreg.api.look import card, facts_of  # late: for notebooks alone
 
         return card(f"ObjectRef {self.hex()}", facts_of(self._entry))
+
+
+if sites.wanted():
+    ObjectRef.__init__ = sites.noting(ObjectRef.__init__)  # type: ignore[method-assign, assignment]
 
 
 def age_of(entry: Entry) -> float | None:

@@ -44,7 +44,8 @@ def occupy(seats: Seats, claim: Claim, prefix: bytes) -> Seat:
     if claim.owner is not None:
         del seats.used[house.worker]
         return seats.seat(house, claim)
-    worker = worker_id(prefix.ljust(4, b"\0"), _FIRST + seats.next_serial())
+    seats.lodgers_born += 1
+    worker = worker_id(prefix.ljust(4, b"\0"), _FIRST + seats.lodgers_born)
     lodger = seats.by_worker[worker] = Seat(worker, house=house, coming=True)
     house.lodgers += 1
     seats.lodgers += 1

@@ -146,7 +146,18 @@ class Seats:
     - an idle worker is in `fresh` or in `used`, never in both.
     """
 
-    __slots__ = ("_serial", "available", "by_worker", "fresh", "houses", "lodgers", "mixed", "racks", "used")
+    __slots__ = (
+        "_serial",
+        "available",
+        "by_worker",
+        "fresh",
+        "houses",
+        "lodgers",
+        "lodgers_born",
+        "mixed",
+        "racks",
+        "used",
+    )
 
     def __init__(self, total: Mapping[str, int]) -> None:
         self.available = dict(total)
@@ -158,7 +169,7 @@ class Seats:
         """Somebody has asked for an environment: not everybody can have every used worker from now on."""
         self.houses: dict[str, Seat] = {}
         """By environment: the processes that have a name."""
-        self.lodgers = 0
+        self.lodgers = self.lodgers_born = 0
         self._serial = 0
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ class Unnamed:
         self._due_at = now + self._patience_s
 
     def named(self, node: bytes) -> None:
-        """The head has said that this is one of us, or that it is none any more."""
+        """The head has said that this is one of us."""
         self._nodes.pop(node, None)
 
     def due(self, now: float) -> list[bytes]:

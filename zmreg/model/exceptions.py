@@ -52,7 +52,7 @@ def with_sources(text: str) -> str:
     program whose files are here alone."""
     lines = text.splitlines()
     told: list[str] = []
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    for line, following in zip(lines, [*lines, ""][1:], strict=True):
         told.append(line)
         place = _PLACE.match(line)
         if place is not None and not following.startswith("    "):

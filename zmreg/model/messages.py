@@ -364,7 +364,7 @@ class NeedDefinition(Sentence):
 
 
 class Steal(Sentence):
-    """owner -> worker: give back up to `count` unstarted tasks, newest first; `riders`: also such on a call of yours."""
+    """owner -> worker: give back up to `count` unstarted tasks, newest first; `riders`: also those that ride on one."""
 
     KIND: ClassVar[int] = 32
     count: int

@@ -176,6 +176,9 @@ class Endings:
             how = "force=True" if force else f"grace={grace_s:g}"
             raise ValueError(f"an actor call cannot be cancelled with {how}; zmreg.kill(actor) ends the actor")
         task.cancelled = True
+        if force:
+            for entry in task.entries:
+                entry.see()  # whoever has its process ended knows what becomes of it
         if grace_s is not None:
             task.grace_s = grace_s
         if lane is not None and task.counter in lane.outstanding:

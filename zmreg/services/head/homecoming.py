@@ -38,7 +38,6 @@ class Homecoming:
         self._strays: dict[bytes, tuple[bytes, bytes, bool]] = {}
         """Claimed but unknown: (node, worker, constructed). Their orders may still be said again."""
         self._wishes: list[tuple[bytes, bytes, Message]] = []
-        self._grace_s = node.settings.dead_after_s
         self._until: float | None = None
         self.over = True
 
@@ -64,7 +63,7 @@ class Homecoming:
         if self.over:
             return
         if self._until is None:
-            self._until = now + self._grace_s
+            self._until = now + self._node.settings.dead_after_s
             if self._former:
                 self._give_up(self._former, _FORMER)
                 self._gone(self._former, _FORMER.decode())
@@ -76,7 +75,7 @@ class Homecoming:
         """When it is over at the latest; 0 when it is."""
         if self.over:
             return 0.0
-        return self._until if self._until is not None else time.monotonic() + self._grace_s
+        return self._until if self._until is not None else time.monotonic() + self._node.settings.dead_after_s
 
     def hears(self, node: bytes, message: Inventory | KnownDead) -> None:
         """What a member tells a head that is new to it, or was away."""

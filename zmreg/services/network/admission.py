@@ -139,7 +139,7 @@ class Admission:
             record = codec.decode(encoded)
             if isinstance(record, NodeRecord):
                 self._neighbours.learn(record, now)
-                self._neighbours.succession.named(record.node)
+                self._neighbours.succession.named(self._neighbours.head, record.node)
                 self._neighbours.raw(record.node, self._record())
         self._neighbours.succession.admitted(self._neighbours.head)
         if not again:

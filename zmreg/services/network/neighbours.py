@@ -295,12 +295,9 @@ class Neighbours:
         """What came by letter."""
         now = time.monotonic()
         match message:
-            case NodeRecord(node):
-                if sender == self.head:
-                    self.succession.named(node)
+            case NodeRecord():
                 self.learn(message, now)
-                if self.is_head:
-                    self.verdicts.on_named(sender, node)
+                self.succession.named(sender, message.node)
             case NodeGone() | TakesNothing():
                 self.verdicts.hear(sender, message)
             case Leaving(heir):
@@ -315,7 +312,6 @@ class Neighbours:
         if node == self._node.me:
             self.verdicts.end(reason)
             return
-        self.succession.named(node)
         heir = self.heirs.of(node)
         unread = self.letters.close(node)
         self.detours.forget(node)

@@ -67,9 +67,12 @@ class Succession:
         """This head has let us in."""
         self._admitted_by = head
 
-    def named(self, node: bytes) -> None:
-        """The head has said whether that node is one of us."""
-        self._unnamed.named(node)
+    def named(self, by: bytes, node: bytes) -> None:
+        """By letter: this node is one of us. The head says so, or a member to the head that has not named it."""
+        if by == self._neighbours.head:
+            self._unnamed.named(node)
+        elif self._neighbours.is_head:
+            self._neighbours.verdicts.on_named(by, node)
 
     def lost(self, reason: str) -> None:
         """There is no head now."""

@@ -24,7 +24,6 @@ from zmreg.services.machine.memory import own_bytes
 from zmreg.services.machine.usage import usage_of
 from zmreg.services.node import on_demand
 from zmreg.services.seat.looked import mapped
-from zmreg.services.seat.stopped import STOPPED
 from zmreg.store.board import described, showing
 from zmreg.store.objects import some
 from zmreg.wire import batches
@@ -42,6 +41,7 @@ METRICS: Final = "metrics"
 CALLS: Final = "calls"
 WHY: Final = "why"
 QUEUED: Final = "queued"
+STOPPED: Final = "stopped"
 _OF_CALLS: Final = (CALLS, WHY, QUEUED, STOPPED)
 # A process that runs, and lets others run, answers in milliseconds; then the signal is tried.
 ANSWER_S: Final = 1.0

@@ -23,6 +23,7 @@ from zmreg.services.calling.calls import Dep, Task, TaskHome, Template, describe
 from zmreg.services.calling.peers import Peer
 from zmreg.services.seat.arguments import SHARE, KeptArguments
 from zmreg.services.seat.entries import FAILED, INLINE, PENDING, STORED, Borrowed, Entry, Plain, Stored
+from zmreg.services.seat.sites import made_at
 from zmreg.wire import payload
 
 if TYPE_CHECKING:
@@ -259,6 +260,7 @@ class Lineage:
         except RebuildRefusedError as refused:
             for entry in missed:
                 text = f"object {short(entry.object_id)} was lost before its call was over; {refused}"
+                text += made_at(entry.object_id)
                 error = ObjectLostError(text, object_id=entry.object_id.hex())
                 entry.settle(FAILED, payload.pack_failure(error))
 

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from zmreg.model.errors import ObjectLostError, ObjectUnreachableError, ZmregError
+from zmreg.model.errors import ObjectLostError, ObjectUnreachableError, StaleRefError, ZmregError
 from zmreg.model.messages import Lost, Resolve, Revive
 from zmreg.services.calling.calls import Task, describe
 from zmreg.services.calling.peers import Peer
 from zmreg.services.seat.entries import FAILED, Borrowed, Entry, Stored
 from zmreg.services.seat.lineage import RebuildRefusedError
 from zmreg.services.seat.shelf import PinTicket
+from zmreg.services.seat.sites import made_at
 from zmreg.wire import batches, payload
 
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ class Recovery:
         it is, but cannot be had.
         """
         if entry.value is not stored:
+            return
+        if not isinstance(entry, Borrowed) and entry.owner != self._station.me:
+            text = f"object {entry.object_id.hex()[-8:]} belongs to a session that is over, and went with it"
+            entry.settle(FAILED, payload.pack_failure(StaleRefError(f"{text}; make its value again in this one")))
             return
         if self._next_copy(stored):
             return
@@ -201,6 +206,7 @@ class Recovery:
             stored = entry.value
             assert isinstance(stored, Stored)
             text = f"{error}. {stored.nbytes} bytes were first at node {stored.holder.hex()[:8]}; {refused}"
+            text += made_at(object_id)
             if isinstance(error, ObjectUnreachableError):  # who has it may yet be heard of
                 raise ObjectUnreachableError(text, object_id=object_id.hex()) from None
             entry.settle(FAILED, payload.pack_failure(ObjectLostError(text, object_id=object_id.hex())))

@@ -86,10 +86,10 @@ class Lodgers:
         me = message.worker
         name = f"zmreg-lodger-{short(me)}"
         thread = threading.Thread(target=self._live, args=(ProcessId(me),), daemon=True, name=name)
-        with self._guard:
-            self._threads[me] = thread
         try:
-            thread.start()
+            with self._guard:
+                thread.start()
+                self._threads[me] = thread
         except RuntimeError as error:  # there can be no more threads
             self._left(me, _FAILED, str(error))
 
@@ -97,7 +97,7 @@ class Lodgers:
         """End one at once. Another thread does it: it takes a moment, and we are on the one that receives."""
         with self._guard:
             lodger = self._there.get(message.worker)
-            if lodger is None:
+            if lodger is None and message.worker in self._threads:  # it has yet to become one
                 self._evicted.add(message.worker)
         if lodger is not None:
             threading.Thread(target=lodger.die, args=(int(SIGKILL),), daemon=True, name="zmreg-evict").start()

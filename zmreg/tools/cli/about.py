@@ -17,12 +17,17 @@ def version(as_json: bool) -> None:
 
     Example: zmreg version --json
     """
-    packages = ("zmreg", "pyzmq", "msgpack", "cloudpickle", "psutil", "click", "tblib")
-    versions = {"python": platform.python_version(), **{name: _version_of(name) for name in packages}}
+    found = versions()
     if as_json:
-        click.echo(json.dumps(versions))
+        click.echo(json.dumps(found))
     else:
-        click.echo("\n".join(f"{name:<12} {number}" for name, number in versions.items()))
+        click.echo("\n".join(f"{name:<12} {number}" for name, number in found.items()))
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what zmreg stands on."""
+    packages = ("zmreg", "pyzmq", "msgpack", "cloudpickle", "psutil", "click", "tblib")
+    return {"python": platform.python_version(), **{name: _version_of(name) for name in packages}}
 
 
 def _version_of(package: str) -> str:

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "describe": "zmreg.tools.cli.calling",
     "doctor": "zmreg.tools.cli.doctor",
     "drain": "zmreg.tools.cli.drain",
+    "dump": "zmreg.tools.cli.dump",
     "functions": "zmreg.tools.cli.calling",
     "health": "zmreg.tools.cli.running",
     "job": "zmreg.tools.cli.jobs",
