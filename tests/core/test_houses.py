@@ -180,6 +180,18 @@ def test_X33_only_the_process_itself_is_told_that_it_may_run_its_own_call() -> N
     assert leases.want(b"worker01", named("one"), 1) == [AtCap(b"worker01", named("one"))]
 
 
+def test_X33_who_waits_for_a_process_that_is_on_its_way_has_nobody_else_give_up_a_worker() -> None:
+    leases = book(max_workers=2)
+    zero = named("one", Shape.of(0))
+    leases.want(A, zero, 1)
+    leases.worker_started(b"worker01")
+    leases.want(A, Shape.of(0), 1)
+    leases.worker_died(b"worker01")
+    leases.worker_started(b"worker02")
+    assert leases.host(b"actor1", *actor("one")) == []
+    assert only(leases.worker_started(b"worker03"), StartLodger)
+
+
 class AnyOrder(RuleBasedStateMachine):
     """Plays the node, the owners and the head; keeps its own account of who is in which process."""
 

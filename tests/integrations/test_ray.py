@@ -257,3 +257,18 @@ def test_rays_bars():
 def test_every_name_for_an_error_is_an_error_of_ours():
     for name in ray.exceptions.__all__:
         assert issubclass(getattr(ray.exceptions, name), zmreg.errors.ZmregError), name
+
+
+def test_row42_annotations_with_actor_proxy_run():
+    from zmreg.integrations.ray.actor import ActorHandle, ActorProxy
+
+    class Counter:
+        @ray.method
+        def add(self, amount: int) -> int:
+            return amount + 1
+
+    def use(counter: ActorProxy[Counter]) -> int:
+        return ray.get(counter.add.remote(1), timeout=20)
+
+    handle = ray.remote(Counter).remote()
+    assert isinstance(handle, ActorHandle) and use(handle) == 2

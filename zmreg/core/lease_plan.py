@@ -178,7 +178,7 @@ class Supply:
         if claim.named:
             if claim.env in self._seats.houses:
                 return claim.owner is None or self.used_for(claim) > 0
-            if claim.env in self._opening:
+            if self.is_opening(claim):
                 return claim.owner is None
         if self.needed < self.room:
             return True
@@ -186,6 +186,10 @@ class Supply:
             return self.used_for(claim) > 0
         leaving, willing = self._at_cap()
         return leaving > 0 or self._next_willing(willing) is not None
+
+    def is_opening(self, claim: Claim) -> bool:
+        """Whether the named process that it asks for is on its way for somebody else: nothing has to be done for it."""
+        return claim.env in self._opening
 
     def used_for(self, claim: Claim) -> int:
         """How many idle ones that were leased before are left for an owner's claim."""

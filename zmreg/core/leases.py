@@ -323,6 +323,8 @@ class LeaseBook(Holdings):
                 supply.comes_back(seat)
         for claim in self._queue:
             has_worker = supply.has(claim)
+            if not has_worker and supply.is_opening(claim):
+                continue
             if not (outlook.admits(claim) and has_worker):
                 called = lenders.call_back(claim, outlook, int(has_worker))
                 if not called:
