@@ -203,7 +203,7 @@ def test_I9_a_subscription_without_a_handle_ends_with_the_next_event(three: Loca
 def test_I9_what_cannot_be_published_or_subscribed_to_says_why(three: LocalCluster) -> None:
     with pytest.raises(ValueError, match="whole word"):
         zmreg.subscribe("run.do*")
-    with pytest.raises(ValueError, match="keeps nothing"):
+    with pytest.raises(ValueError, match="backlog=0"):
         zmreg.subscribe("run", backlog=0)
     with pytest.raises(ValueError, match="is a pattern"):
         zmreg.publish("run.*")

@@ -507,7 +507,7 @@ def test_X5_a_promoted_copy_is_spilled_and_never_dropped() -> None:
     assert store.promote(oid(9)) == []
 
 
-def test_X5_a_primary_that_is_demoted_goes_at_once_or_when_its_room_is_wanted() -> None:
+def test_X5_a_primary_that_is_demoted_goes_at_once_or_with_its_last_reader() -> None:
     store = table(4)
     make(store, 1, 2)
     make(store, 2, 2)
@@ -515,9 +515,18 @@ def test_X5_a_primary_that_is_demoted_goes_at_once_or_when_its_room_is_wanted() 
     assert demote(store, oid(1)) == [Freed(oid(1))]
     assert demote(store, oid(2)) == [], "it is read in place"
     assert store.describe(oid(2)) == (2 * PAGE, True)
-    assert store.unpin(B, oid(2)) == [] and store.contains(oid(2))
-    assert Freed(oid(2)) in ask(store, 3, 4), "dropped, and not written to disk"
     assert demote(store, oid(2)) == demote(store, oid(9)) == []
+    assert store.unpin(B, oid(2)) == [Freed(oid(2))]
+    assert not store.contains(oid(2)) and store.statistics().used_bytes == 0
+
+
+def test_X5_a_primary_that_is_demoted_in_use_stays_if_it_is_to_be_one_again() -> None:
+    store = table(4)
+    make(store, 1, 2)
+    store.pin(B, oid(1))
+    assert demote(store, oid(1)) == []
+    assert store.promote(oid(1)) == []
+    assert store.unpin(B, oid(1)) == [] and store.describe(oid(1)) == (2 * PAGE, False)
 
 
 def test_X5_a_primary_on_disk_that_is_demoted_takes_its_file_along() -> None:
@@ -529,11 +538,23 @@ def test_X5_a_primary_on_disk_that_is_demoted_takes_its_file_along() -> None:
     assert not store.contains(oid(1))
 
 
-def test_X5_a_primary_that_is_demoted_while_it_is_spilled_is_still_readable() -> None:
+def test_X5_a_primary_that_is_demoted_while_it_is_spilled_goes_with_its_file() -> None:
     store = table(2)
     make(store, 1, 2)
     assert ask(store, 2, 2) == [spill(1, 0, 2)]
     assert demote(store, oid(1)) == []
-    assert store.spilled(oid(1), None) == [granted(2, 0, 2)]
-    assert store.contains(oid(1))
-    assert store.free(oid(1)) == [Freed(oid(1)), DropSpilled(oid(1))]
+    assert store.spilled(oid(1), None) == [Freed(oid(1)), DropSpilled(oid(1)), granted(2, 0, 2)]
+    assert not store.contains(oid(1))
+
+
+def test_X5_a_primary_on_disk_that_is_demoted_goes_when_nobody_waits_to_read_it_any_more() -> None:
+    store = table(2)
+    make(store, 1, 2)
+    assert ask(store, 2, 2) == [spill(1, 0, 2)]
+    store.spilled(oid(1), None)
+    store.seal(A, oid(2))
+    store.pin(A, oid(2))
+    assert store.pin(B, oid(1)) == []
+    assert demote(store, oid(1)) == []
+    _, *effects = store.pin_timed_out(B, oid(1))
+    assert effects == [Freed(oid(1)), DropSpilled(oid(1))] and not store.contains(oid(1))

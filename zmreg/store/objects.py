@@ -207,6 +207,7 @@ class ObjectTable:
         """A secondary copy counts as a primary from now on: it is spilled, and never just dropped."""
         entry = self._entries.get(object_id)
         if entry is not None and entry.secondary and entry.state in OFFERED:
+            entry.leaving = False
             self._room.promote(entry)
         return self._shelves.settled()
 
@@ -370,11 +371,13 @@ def some(table: ObjectTable, n: int, oldest: bool) -> list[Holding]:
 
 
 def demote(table: ObjectTable, object_id: bytes) -> list[StoreEffect]:
-    """Another node keeps a primary from now on: ours goes, or stays as a secondary copy while it is in use."""
+    """Another node keeps a primary from now on: ours goes, or stays as a secondary copy while it is in use. That is for
+    a moment, most often: who gave it to that node has not heard yet that all of it has arrived."""
     entry = table._entries.get(object_id)
     if entry is None or entry.state not in OFFERED or entry.secondary:
         return table._ignore()
     if entry.is_in_use() or entry.readers:
+        entry.leaving = True
         table._room.demote(entry)
         table._shelves.trim_cache()
         return table._shelves.settled()

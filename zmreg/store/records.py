@@ -159,6 +159,7 @@ class Holding:
     pins: Counter[bytes] = field(default_factory=Counter)
     since: float = 0.0  # about when its creator asked for room, monotonic seconds
     readers: deque[bytes] = field(default_factory=deque)  # one item for each pin request that waits for the bytes
+    leaving: bool = False  # it is kept elsewhere in our place, and goes with the last who uses it here
 
     def __repr__(self) -> str:
         return f"<Holding {self.object_id.hex()[-8:]} {self.state.value} {self.nbytes} bytes, {len(self.pins)} readers>"

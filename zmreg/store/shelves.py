@@ -74,6 +74,7 @@ class Shelves:
         if entry.state is State.QUEUED and not entry.readers:
             self.move(entry, Move.DROP_WANT)
             del self.restores[entry.object_id]
+            self.settle(entry)
 
     def answer_readers(self, entry: Holding) -> None:
         """The bytes are readable: pin them once for each waiting reader. `settle` afterwards."""
@@ -129,9 +130,11 @@ class Shelves:
             self.end(entry, reason)
 
     def settle(self, entry: Holding) -> None:
-        """Its users changed: bury it when it is freed and unused, else sort it into the room's groups again."""
+        """Its users changed: bury it when it is freed or leaves, and is unused; else sort it into the room's groups."""
         if entry.state is State.DOOMED and not entry.is_in_use():
             self.end(entry, "it was freed")
+        elif entry.leaving and not (entry.is_in_use() or entry.readers):
+            self.free(entry)
         elif entry.offset >= 0:
             self.room.note(entry)
 
