@@ -368,6 +368,8 @@ TELLS_THE_TIME = {
     "services/head/submissions.py",
     "services/node/node.py",
     "services/node/views.py",
+    "services/seat/bus.py",  # when an event was logged, for who reads it
+    "services/seat/reporting.py",  # when its block began, for who reads it
     "services/setup/checks.py",
     "tools/cli/jobs.py",
     "tools/dashboard/door.py",  # of the page and its facts; so the two below

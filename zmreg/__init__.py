@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from zmreg.api.coordination import as_completed, map, progress
     from zmreg.api.debugging import Breakpoint, breakpoints, debug
     from zmreg.api.decorator import remote
-    from zmreg.api.events import Event, Subscription, publish, subscribe
+    from zmreg.api.events import Event, KeptEvent, Subscription, get_events, log_event, publish, subscribe
     from zmreg.api.everywhere import run_on_all
     from zmreg.api.executor import Executor, executor
     from zmreg.api.functions import RemoteFunction
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from zmreg.api.plugins import register_worker_plugin, unregister_worker_plugin, upload_file
     from zmreg.api.pool import Pool
     from zmreg.api.refs import ObjectRef
+    from zmreg.api.reporting import performance_report, profile
     from zmreg.api.strategies import (
         NodeAffinitySchedulingStrategy,
         NodeLabelSchedulingStrategy,
@@ -116,6 +117,7 @@ __all__ = [
     "Executor",
     "InterceptedCall",
     "Interceptor",
+    "KeptEvent",
     "KeptResult",
     "JobClient",
     "JobInfo",
@@ -159,6 +161,7 @@ __all__ = [
     "get_actor",
     "get_dataset",
     "get_current_placement_group",
+    "get_events",
     "get_gpu_ids",
     "get_placement_group",
     "get_result",
@@ -174,13 +177,16 @@ __all__ = [
     "list_datasets",
     "list_results",
     "listing",
+    "log_event",
     "map",
     "method",
     "metrics",
     "nodes",
+    "performance_report",
     "placement_group",
     "placement_group_table",
     "processing",
+    "profile",
     "progress",
     "publish",
     "publish_dataset",
@@ -277,7 +283,7 @@ _HOMES = {
     "zmreg.api.coordination": ("as_completed", "map", "progress"),
     "zmreg.api.debugging": ("Breakpoint", "breakpoints", "debug"),
     "zmreg.api.decorator": ("remote",),
-    "zmreg.api.events": ("Event", "Subscription", "publish", "subscribe"),
+    "zmreg.api.events": ("Event", "KeptEvent", "Subscription", "get_events", "log_event", "publish", "subscribe"),
     "zmreg.api.everywhere": ("run_on_all",),
     "zmreg.api.executor": ("Executor", "executor"),
     "zmreg.api.functions": ("RemoteFunction",),
@@ -299,6 +305,7 @@ _HOMES = {
     "zmreg.api.plugins": ("register_worker_plugin", "unregister_worker_plugin", "upload_file"),
     "zmreg.api.pool": ("Pool",),
     "zmreg.api.refs": ("ObjectRef",),
+    "zmreg.api.reporting": ("performance_report", "profile"),
     "zmreg.api.strategies": (
         "NodeAffinitySchedulingStrategy",
         "NodeLabelSchedulingStrategy",

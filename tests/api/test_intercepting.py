@@ -195,7 +195,26 @@ def test_row_75_what_cannot_be_pickled_is_no_interceptor():
     wrong.lock = threading.Lock()  # type: ignore[attr-defined]
     with pytest.raises(zmreg.errors.SerializationError, match="lock"):
         zmreg.intercept(wrong)
+    for other in (Refuses, 5, lambda call: None):
+        with pytest.raises(TypeError, match="an instance of a zmreg.Interceptor"):
+            zmreg.intercept(other)  # type: ignore[arg-type]
     assert add.remote(1).get(timeout=T) == 1
+
+
+class GivesALock(zmreg.Interceptor):
+    def submitting(self, call: zmreg.InterceptedCall) -> Any:
+        return nullcontext(threading.Lock())
+
+
+def test_row_75_what_cannot_be_sent_with_a_call_is_told_apart_from_its_arguments():
+    zmreg.intercept(GivesALock())
+    try:
+        with pytest.raises(zmreg.errors.SerializationError, match=r"`submitting` gives with a call of add .*lock"):
+            add.remote(1)
+        with pytest.raises(zmreg.errors.SerializationError, match=r"cannot send add: value\[0\]"):
+            add.remote(threading.Lock())
+    finally:
+        zmreg.intercept(None)
 
 
 def test_row_75_nobody_looks_unless_asked_and_every_place_where_calls_are_submitted_is_known():

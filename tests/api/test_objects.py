@@ -546,6 +546,19 @@ def test_row61_a_lost_value_says_where_it_was_made(monkeypatch: pytest.MonkeyPat
         ref.get(timeout=20)
 
 
+def test_row61_a_call_site_that_another_thread_notes_at_the_same_time_is_no_error(monkeypatch) -> None:
+    from zmreg.services.seat import sites
+
+    class Busy(dict):
+        def __iter__(self):
+            raise RuntimeError("dictionary changed size during iteration")
+
+    full = Busy({number.to_bytes(4, "big"): ("f.py", number, "f") for number in range(sites._MOST)})
+    monkeypatch.setattr(sites, "_sites", full)
+    sites._note(b"mine")
+    assert "test_objects.py" in sites.made_at(b"mine")
+
+
 def test_row61_call_sites_are_recorded_where_the_environment_says_so() -> None:
     for value, name in (("1", "noted"), ("0", "__init__"), ("", "__init__")):
         done = subprocess.run(

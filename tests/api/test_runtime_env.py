@@ -132,6 +132,16 @@ class TestOneNode:
 
         assert zmreg.get(tells.remote()) == "before"
 
+    def test_row_10_what_is_changed_after_it_was_given_stays_out(self) -> None:
+        given = a("given")
+        bare, actor = seen.options(runtime_env=given), Looks.options(runtime_env=given)
+        decorated = zmreg.remote(num_cpus=0.5, runtime_env=given)(seen.__wrapped__)
+        given["env_vars"]["ZT_A"] = "changed"
+        given["env_vars"]["ZT_B"] = "new"
+        assert [found[:2] for found in zmreg.get([bare.remote(), decorated.remote()])] == [("given", None)] * 2
+        handle = actor.remote()
+        assert zmreg.get(handle.seen.remote())[:2] == ("given", None)
+
     def test_row_10_setup_failure_is_raised_by_get_and_heals(self, project: Path) -> None:
         (project / "data.txt").write_text("other")
         wanted = {"working_dir": str(project), **a("broken")}

@@ -44,6 +44,8 @@ def test_row1_bare_and_with_options_and_as_a_function():
 def test_row1_empty_parentheses_are_an_error():
     with pytest.raises(TypeError, match="empty parentheses"):
         zmreg.remote()
+    with pytest.raises(TypeError, match="empty parentheses"):
+        zmreg.method()
 
 
 def test_row1_positional_options_are_an_error():

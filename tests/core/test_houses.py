@@ -22,13 +22,15 @@ from zmreg.core.effects import (
     StopWorker,
 )
 from zmreg.core.leases import LeaseBook
-from zmreg.model.specs import CPU, ENV, PROCESS, UNIT, Shape, actor_shapes
+from zmreg.model.specs import CPU, ENV, GROUP, PROCESS, UNIT, Shape, actor_shapes, grouped
 
 A, B = b"owner--A", b"owner--B"
 JOB = b"jobjobjo"
 OWNERS = [A, B, b"owner--C"]
 NAMES = ["one", "two", JOB.hex() + "three"]
 TOTAL = {"CPU": 3 * UNIT}
+GROUP_ID = b"g" * 16
+OF_GROUP = grouped(((CPU, UNIT),), GROUP_ID, 0)
 c1 = Shape.of(1)
 
 
@@ -146,6 +148,39 @@ def test_X33_it_ends_with_its_program_and_its_last_lodger() -> None:
     assert leases.jobs_ended(JOB) == [], "a detached actor lives on there"
     assert leases.unhost(b"actor1") == [StopWorker(lodger)]
     assert leases.worker_died(lodger) == [StopWorker(b"worker01")]
+
+
+def in_group(leases: LeaseBook) -> dict[str, str]:
+    """What a call of a name and of a group, for which 1 CPU is set aside, asks for."""
+    assert leases.prepare(GROUP_ID, [(0, ((CPU, UNIT),))]) and not leases.commit(GROUP_ID)
+    return {ENV: "one", PROCESS: "one", GROUP: GROUP_ID.hex()}
+
+
+def test_X33_it_ends_with_its_placement_group_and_so_does_what_runs_there() -> None:
+    """Nobody could ever use it again, and what it ran went on beside whoever got its CPU."""
+    leases = book()
+    terms = in_group(leases)
+    assert leases.want(A, Shape(OF_GROUP).with_terms(terms), 1) == [StartWorker()]
+    only(leases.worker_started(b"worker01"), Granted)
+    lodger = Shape(()).with_terms(terms)
+    lodges = only(leases.host(b"actor", lodger, lodger), StartLodger)
+    opened(leases, "other", b"worker02")
+    stopped = [each for each in leases.drop(GROUP_ID, (), True) if isinstance(each, StopWorker)]
+    assert [each.worker for each in stopped] == [lodges.worker, b"worker01"]
+    assert all(each.reason == "its placement group was removed" for each in stopped)
+    leases.worker_died(lodges.worker)
+    leases.worker_died(b"worker01")
+    assert leases.statistics().workers == 1
+
+
+def test_X33_it_ends_with_its_placement_group_when_nobody_uses_it() -> None:
+    leases = book()
+    task = Shape(OF_GROUP).with_terms(in_group(leases))
+    leases.want(A, task, 1)
+    leases.worker_started(b"worker01")
+    leases.want(A, task, 0)
+    leases.returned(A, b"worker01")
+    assert only(leases.drop(GROUP_ID, (), True), StopWorker).worker == b"worker01"
 
 
 def test_X33_its_death_is_that_of_all_in_it_and_the_next_one_gets_another() -> None:

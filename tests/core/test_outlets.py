@@ -127,3 +127,13 @@ def test_I12_what_is_left_goes_at_the_end_whatever_is_under_way() -> None:
     while way.under_way:
         way.arrive()
     assert way.read == list(range(900)) and way.outlet.next() is None
+
+
+def test_X12_what_is_to_be_kept_says_so_and_the_others_cost_nothing() -> None:
+    outlet = Outlet(matching)
+    outlet.put("a", b"1")
+    batch = outlet.next()
+    assert batch is not None and batch.kept == ()
+    outlet.put("a", b"1")
+    outlet.put("a", b"2", 5.0)
+    assert outlet.next() == Events(("a", "a"), (b"1", b"2"), (), (), (0.0, 5.0))

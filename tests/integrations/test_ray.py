@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import pickle
 import re
 import subprocess
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import zmreg
 import zmreg.integrations.ray as ray
 import zmreg.integrations.ray.util.state
+from zmreg.integrations.ray._starting import RayContext
 from zmreg.integrations.ray.exceptions import RayActorError, RayTaskError
 from zmreg.integrations.ray.util.multiprocessing import Pool
 from zmreg.integrations.ray.util.queue import Empty, Full
@@ -98,8 +102,9 @@ def test_rays_init_keywords():
         ray.init(local_mode=True)
     with pytest.raises(ValueError, match="no Ray Client here.*'HOST:PORT', key="):
         ray.init("ray://head:10001")
-    with pytest.raises(RuntimeError, match="object_store_bytes"):
-        ray.init(object_store_memory=1 << 30)
+    for store in (1 << 30, 1e9):
+        with pytest.raises(RuntimeError, match="object_store_bytes"):
+            ray.init(object_store_memory=store)
     with pytest.warns(UserWarning, match=r"_temp_dir=\.\.\.\) is not used: sessions are below"):
         ray.init(ignore_reinit_error=True, _temp_dir="/tmp/ray", _metrics_export_port=8080)
     with pytest.raises(TypeError, match="zmreg.integrations.ray.init takes Ray's; it takes"):
@@ -174,6 +179,14 @@ def test_rays_older_names_in_the_runtime_context():
     assert context.job_id == context.get_job_id() and context.get_node_labels() == {}
     actor, again, task, same, found = ray.get(Actor.remote().ids.remote())
     assert (actor, task) == (again, same) == (found["actor_id"], found["task_id"])
+
+
+def test_what_init_and_get_runtime_context_give_can_be_copied_and_sent():
+    context = RayContext(SimpleNamespace(address="10.0.0.1:7550", session="here", node_id="ab"))
+    assert pickle.loads(pickle.dumps(context)).address_info == copy.copy(context).address_info == context.address_info
+    with pytest.raises(AttributeError, match="_missing"):
+        _ = context._missing
+    assert copy.copy(ray.get_runtime_context()).get_node_id() == ray.get_runtime_context().get_node_id()
 
 
 def test_row_74_lists_of_what_there_is():

@@ -77,10 +77,10 @@ def main() -> None:
         old.socket.send(b"late")
         assert gate.until(lambda: old_line.passed > passed)
         old_line.reset()
+        old.watch.close()
         old.socket.close(0)
         until = time.monotonic() + _AFTER_S
         gate.callers.remove(old)
-        old.watch.close()
         gate.until(lambda: time.monotonic() > until, 2 * _AFTER_S)
         new.socket.send(b"still here")
         came = gate.until(lambda: gate.delivered[-1][1] == b"still here")

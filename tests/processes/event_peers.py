@@ -43,6 +43,19 @@ class Peer:
             zmreg.publish(topic, value)
         return time.monotonic() - began
 
+    def log(self, topic: str, values: list[Any]) -> str:
+        """The id of the node that keeps them."""
+        for value in values:
+            zmreg.log_event(topic, value)
+        return str(zmreg.get_runtime_context().get_node_id())
+
+    def log_and_end(self, topic: str, count: int) -> None:
+        self.log(topic, list(range(count)))
+        zmreg.exit_actor()
+
+    def kept(self, pattern: str, limit: int = 1000) -> list[zmreg.KeptEvent]:
+        return zmreg.get_events(pattern, limit=limit)
+
     def publish_and_end(self, topic: str, count: int) -> None:
         for number in range(count):
             zmreg.publish(topic, number)

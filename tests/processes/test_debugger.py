@@ -16,9 +16,11 @@ import zmreg
 from tests.processes.terminals import Terminal, stopped, until
 from zmreg.api import debugging
 from zmreg.api.environments import with_post_mortem
-from zmreg.model.debug_messages import DebugText
+from zmreg.model.debug_messages import WINDOW_CHARS, DebugText
 from zmreg.services.seat.client import current
+from zmreg.services.seat.visiting import Visit
 from zmreg.services.worker.breaking import POST_MORTEM, hold_s
+from zmreg.services.worker.stopping import SHOWN_S
 
 T = 40
 pytestmark = pytest.mark.timeout(120)
@@ -496,6 +498,29 @@ def test_row_75_debugger_post_mortem_is_given_up_when_nobody_comes_and_when_it_i
     with pytest.raises((zmreg.errors.TaskCancelledError, ZeroDivisionError)):
         ref.get(timeout=T)
     assert zmreg.breakpoints() == []
+
+
+def test_row_75_debugger_post_mortem_is_given_up_under_a_terminal_that_reads_no_more(cluster):
+    """The last line found no room any more, and the worker died of that."""
+    ref = holding(max_retries=0).remote(0)
+    (found,) = stopped()
+    shown, asked = 0, 0
+    with Visit(current(), bytes.fromhex(found.worker_id), int(found.id.rpartition("-")[2])) as visit:
+        while asked < 2:
+            word = visit.poll()
+            if word is None:
+                visit.wait(T)
+            elif not word.asks:
+                shown += len(word.text)
+            else:
+                asked += 1
+                if asked == 1:
+                    visit.answer(f"print('x' * {WINDOW_CHARS - 11 - shown})")
+        assert shown == WINDOW_CHARS - 10
+        threading.Event().wait(2 * SHOWN_S)  # so long it collects what is printed
+        ref.cancel()
+        with pytest.raises((zmreg.errors.TaskCancelledError, ZeroDivisionError)):
+            ref.get(timeout=T)
 
 
 def test_row_75_debugger_post_mortem_is_asked_for(monkeypatch):

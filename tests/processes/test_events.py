@@ -1,4 +1,4 @@
-"""Events on a cluster of real nodes (I9, I12): from any process to any other, in order; nobody waits for another."""
+"""Events on real nodes (I9, I12, X12): from any process to any other, in order; nobody waits for another."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -215,3 +216,64 @@ def test_I9_what_cannot_be_published_or_subscribed_to_says_why(three: LocalClust
         ref = zmreg.put(b"x" * 70_000)
         zmreg.publish("large", {"ref": ref})
         assert len(subscription.get(timeout=PATIENCE_S).value["ref"].get(timeout=PATIENCE_S)) == 70_000
+
+
+def test_X12_who_comes_later_finds_what_was_logged_on_any_node_in_order_of_time(three: LocalCluster) -> None:
+    one, two = peer_on("m1"), peer_on("m2")
+    with zmreg.subscribe("log.#") as subscription:
+        until_known(three, "log.#")
+        began = time.time()
+        nodes = [one.log.remote("log.a", ["first"]).get(), two.log.remote("log.b", ["second"]).get()]
+        zmreg.log_event("log.a", "third")
+        zmreg.publish("log.a", "not kept")
+        assert [subscription.get(timeout=PATIENCE_S).value for _ in range(4)][0] == "first", "and published"
+    found = zmreg.get_events("log.*")
+    assert [(each.topic, each.value) for each in found] == [("log.a", "first"), ("log.b", "second"), ("log.a", "third")]
+    assert [each.node_id for each in found] == [*nodes, three.nodes[0].node_id]
+    assert began <= found[0].time <= found[1].time <= found[2].time <= time.time()
+    assert two.kept.remote("log.a").get() == [found[0], found[2]]
+    assert [each.value for each in zmreg.get_events("log.#", limit=2)] == ["second", "third"]
+    assert zmreg.get_events("log") == []
+
+
+def test_X12_more_than_fits_into_a_message_comes_in_pages_and_a_topic_keeps_its_latest(three: LocalCluster) -> None:
+    peer = peer_on("m1")
+    for topic in "abc":
+        peer.log.remote(f"pages.{topic}", [(number, b"x" * 50_000) for number in range(30)]).get()
+    until(lambda: [each.value[0] for each in zmreg.get_events("pages.c", limit=1)] == [29], "the last one is not kept")
+    found = zmreg.get_events("pages.#")
+    for topic in "abc":
+        numbers = [each.value[0] for each in found if each.topic == f"pages.{topic}"]
+        assert numbers == list(range(30 - len(numbers), 30)) and len(numbers) == 20, "as many as 1 MiB has room for"
+
+
+def test_X12_what_a_process_logged_stays_when_it_has_ended(three: LocalCluster) -> None:
+    peer_on("m2").log_and_end.remote("ended", 3_000)
+    until(lambda: [each.value for each in zmreg.get_events("ended", limit=1)] == [2_999], "its last words are lost")
+    assert [each.value for each in zmreg.get_events("ended", limit=5_000)] == list(range(2_000, 3_000))
+
+
+def test_X12_what_cannot_be_logged_or_asked_for_says_why(three: LocalCluster) -> None:
+    with pytest.raises(ValueError, match="is a pattern"):
+        zmreg.log_event("run.*")
+    with pytest.raises(TypeError, match="topic=7"):
+        zmreg.log_event(7)  # type: ignore[arg-type]
+    with pytest.raises(errors.MessageTooLargeError, match="publish the ref"):
+        zmreg.log_event("large", b"x" * 70_000)
+    with pytest.raises(ValueError, match="whole word"):
+        zmreg.get_events("run.do*")
+    with pytest.raises(ValueError, match="limit=0"):
+        zmreg.get_events("run", limit=0)
+    zmreg.log_event("odd", Odd())
+    with pytest.raises(errors.SerializationError, match="cannot be read") as caught:
+        zmreg.get_events("odd")
+    assert "topic 'odd'" in caught.value.__notes__[0]
+
+
+class Odd:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    raise RuntimeError("it cannot be read")

@@ -140,6 +140,23 @@ def test_D16_a_part_lost_with_the_worker_that_runs_the_call_comes_from_the_next_
     assert count("f") == 2
 
 
+def test_D16_a_part_of_the_next_run_that_comes_before_its_loss_is_noticed_takes_its_place(
+    nodes: Nodes, tmp_path: Path, count: Callable[[str], int]
+) -> None:
+    """It was dropped as one that is there already; who looked for it before b had published it had a third run."""
+    a, b = nodes.others
+    gate = tmp_path / "open"
+    first, second, last = parts.options(scheduling_strategy=on(a)).remote(str(tmp_path / "f"), str(gate))
+    zmreg.wait([first, second], num_returns=2, timeout=BOUND_S, fetch_local=False)
+    nodes.kill(a)
+    wait_until(lambda: count("f.gate") == 2)
+    gate.touch()
+    assert last.get(timeout=BOUND_S) == b.node_id
+    assert all(bytes.fromhex(b.node_id) in ref._entry.value.copies for ref in (first, second))
+    assert [first.get(timeout=BOUND_S)[1], second.get(timeout=BOUND_S)[1]] == [b.node_id] * 2
+    assert count("f") == 2
+
+
 def test_D16_a_part_lost_while_its_call_goes_on_is_made_by_one_more_run(
     tmp_path: Path, count: Callable[[str], int]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from zmreg.services.calling.carrying import marked, unmarked
+from zmreg.services.worker import carrying
 from zmreg.services.worker.carrying import METHOD, Carrying
 from zmreg.services.worker.execute import ActorExit
+from zmreg.wire import payload
 
 inside: ContextVar[str] = ContextVar("inside", default="outside")
 kept: ContextVar[int] = ContextVar("kept", default=0)
@@ -54,6 +57,34 @@ def test_row_75_a_plain_call_keeps_what_it_sets_itself(notes: Notes) -> None:
 
     assert call(notes, sets) == "call" and notes.left == [None] and kept.get() == 7
     assert Carrying(sets, METHOD, None)("name", "call") == "outside"
+
+
+def test_row_75_what_the_manager_has_set_and_left_is_not_there_for_the_next_call() -> None:
+    class Careless(Notes):
+        def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+            self.left.append(error)
+
+    def sets(error: Exception | None = None) -> str:
+        kept.set(kept.get() + 1)
+        if error is not None:
+            raise error
+        return inside.get()
+
+    before = kept.get()
+    assert call(Careless(), sets) == "call"  # which looks whether it is outside again
+    with pytest.raises(KeyError):
+        call(Careless(), sets, KeyError("no"))
+    assert inside.get() == "outside" and kept.get() == before + 2
+
+
+def test_row_75_a_hook_is_there_as_long_as_what_has_it() -> None:
+    _, hook = payload.pack_definition(Notes())
+    _, function = payload.pack_definition(abs)
+    one, other = carrying.function_of(function, hook), carrying.function_of(function, hook)
+    assert one._hook is other._hook and hook in carrying._hooks, "it is set up once"
+    del one, other
+    gc.collect()
+    assert hook not in carrying._hooks, "a worker does not collect all that there ever were"
 
 
 def test_row_75_an_error_is_told_and_the_end_of_an_actor_is_none(notes: Notes) -> None:

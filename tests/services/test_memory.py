@@ -15,8 +15,9 @@ from zmreg.model.specs import Shape
 from zmreg.services.calling.calls import Task, Template
 from zmreg.services.calling.resting import MAX_PAUSE_S, Resting
 from zmreg.services.machine.memory import ROOT_VARIABLE, Meter, own_bytes
-from zmreg.services.node.guard import Guard
+from zmreg.services.node.guard import Guard, _Doing
 from zmreg.services.node.node import Node
+from zmreg.services.node.nursery import Child
 from zmreg.services.setup.launch import filled
 
 UNLIMITED_V1 = 9223372036854771712
@@ -155,3 +156,23 @@ def test_fault47_nothing_is_held_up_for_ever(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "proc/meminfo").write_text(f"MemTotal: {1 << 20} kB\nMemAvailable: 1 kB\n")
     guard.tick(70.0)
     assert node.leases.tight, "another shortage"
+
+
+@pytest.mark.parametrize(("restarts", "rank"), [((), ("task", True)), ((True,), ("actor", True))])
+def test_X33_who_lodges_in_a_process_is_spared_like_any_actor(
+    tmp_path: Path, restarts: tuple[bool, ...], rank: tuple[str, bool]
+):
+    """Its task would be tried again, so that it went first, with actors in it that nobody makes anew."""
+    node = _Recorder(tmp_path)
+    node.leases.use_of = lambda worker: "leased"
+    guard, house = Guard(cast(Node, node)), b"house---"
+    node.nursery.children[house] = Child(house, os.getpid(), ready=True)
+    guard._doing[house] = _Doing(bytes(16), 1.0, True)
+    for number, each in enumerate(restarts):
+        lodger = b"lodger-%d" % number
+        node.nursery.children[lodger] = Child(lodger, os.getpid(), is_actor=True, restarts=each, house=house)
+    (found,) = guard._occupants()
+    assert (found.use, found.again) == rank
+    node.nursery.children[b"one more"] = Child(b"one more", os.getpid(), is_actor=True, house=house)
+    (found,) = guard._occupants()
+    assert (found.use, found.again) == ("actor", False)

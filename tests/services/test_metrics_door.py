@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.doors import asked, serving
 from zmreg.model.errors import ClusterError
 from zmreg.services.setup import metrics_door
 from zmreg.services.setup.metrics_door import MOST_AT_ONCE, MetricsDoor, read_token, serve
@@ -23,30 +22,12 @@ TEXT = "# TYPE x gauge\nx 1\n"
 TOKEN = "0123456789abcdef"
 
 
-@contextmanager
-def opened(scrape=lambda: TEXT, host: str = "127.0.0.1", token: str = "") -> Iterator[MetricsDoor]:
-    door = MetricsDoor(host, 0, scrape, token)
-    thread = threading.Thread(target=door.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield door
-    finally:
-        door.shutdown()
-        door.server_close()
-        thread.join()
+def opened(scrape=lambda: TEXT, host: str = "127.0.0.1", token: str = "") -> AbstractContextManager[MetricsDoor]:
+    return serving(MetricsDoor(host, 0, scrape, token))
 
 
 def ask(door: MetricsDoor, method: str = "GET", path: str = "/metrics", **headers: str) -> tuple[int, str, dict]:
-    connection = http.client.HTTPConnection("127.0.0.1", door.server_port, timeout=20)
-    try:
-        connection.putrequest(method, path, skip_host="Host" in headers)
-        for name, value in headers.items():
-            connection.putheader(name, value)
-        connection.endheaders()
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode(), dict(answer.getheaders())
-    finally:
-        connection.close()
+    return asked(door, method, path, headers)
 
 
 def test_row_75_metrics_are_served_to_this_machine_and_nothing_else_is():
@@ -182,6 +163,21 @@ def test_row_75_those_who_connect_and_say_nothing_hold_up_nobody_for_long(monkey
                 break
         noise.close()
         assert ask(door)[:2] == (200, TEXT)
+
+
+def test_row_75_who_gets_no_thread_takes_nobodys_place():
+    def none(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with opened() as door, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none)
+        for _ in range(MOST_AT_ONCE + 1):
+            with socket.create_connection(("127.0.0.1", door.server_port), timeout=20) as there:
+                there.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                with suppress(ConnectionResetError):
+                    assert there.recv(1) == b""
+        patch.undo()
+        assert ask(door)[0] == 200
 
 
 def test_row_75_it_ends_with_the_node_whose_metrics_it_serves():

@@ -256,7 +256,8 @@ def test_I9_nonsense_is_counted_and_changes_nothing(world: World) -> None:
     world.subscribe(process(A, 2), "x")
     world.say(process(A), Events(("x",), (), (), ()))
     world.say(process(A), Events((), (), ("x",), ()))
-    assert world.nodes[A].protocol_errors == 2 and world.heard(process(A, 2)) == []
+    world.say(process(A), Events(("x",), (b"v",), (), (), (1.0, 2.0)))
+    assert world.nodes[A].protocol_errors == 3 and world.heard(process(A, 2)) == []
     world.topics[A].rows.put(B, b"a..b", b"1")
     world.topics[A].rows.put(B, b"\xff\xff", b"1")
     assert world.topics[A].statistics()["Malformed"] == 2
@@ -273,3 +274,15 @@ def test_I9_last_words_are_heard_and_nobody_is_told_that_they_were(world: World)
         world.publish(process(A), "x")
     assert len(world.heard(process(B))) == WINDOW_ITEMS
     assert not [message for to, message in world.told if to == process(A)]
+
+
+def test_X12_what_is_logged_is_kept_by_the_own_node_alone_and_told_like_any_other(world: World) -> None:
+    world.subscribe(process(B), "x.#")
+    world.say(process(A), Events(("x.1", "x.2", "x.3"), (b"1", b"2", b"3"), (), (), (7.0, 0.0, 9.0)))
+    rows, older = world.topics[A].kept.page("x.#", 10, 1 << 20)
+    assert [row[1:] for row in rows] == [("x.1", 7.0, b"1"), ("x.3", 9.0, b"3")] and not older
+    assert world.heard(process(B)) == ["x.1", "x.2", "x.3"]
+    assert world.topics[B].kept.statistics().events == 0
+    world.say(B, Events(("y",), (b"1",), (), (), (7.0,)))
+    world.topics[A].hear(B, Events(("y",), (b"1",), (), (), (7.0,)))
+    assert world.topics[A].statistics()["Kept"]["events"] == 2, "what another node says is not kept"

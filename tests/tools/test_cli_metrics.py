@@ -179,5 +179,9 @@ def test_X20_a_dump_has_all_there_is_to_say_in_one_file_and_no_secrets(here, tmp
     secrets = [each for file in here.zmreg_home.rglob("*key*") if file.is_file()
                for each in re.findall(halves, file.read_text())]  # fmt: skip
     assert secrets and not any(secret in text for secret in secrets for text in parts.values())
+    assert path.stat().st_mode & 0o777 == 0o600, "there are logs in it, which others may not read"
     again = here.run("dump", "report.zip", "--no-logs")
     assert again.returncode != 0 and "report.zip" in again.stderr and "Traceback" not in again.stderr
+    assert path.stat().st_size, "what was there before stays"
+    nobody = here.run("dump", "half.zip", "--address", f"127.0.0.1:{free_port()}", "--key", "none")
+    assert nobody.returncode != 0 and not (here.here / "half.zip").exists(), "nor does half a one stay"

@@ -10,12 +10,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.doors import asked, serving
 from tests.tools.told_facts import DRIVER, NODE, NOW, OTHER, TASK, WORKER, facts, families, family, node, told
 from zmreg.model.errors import ClusterError
 from zmreg.services.head.head import Head
@@ -25,7 +26,8 @@ from zmreg.tools.dashboard.copies import MOST_CLICKS, WANTED_S, Copies, Copy
 from zmreg.tools.dashboard.door import DashboardDoor
 from zmreg.tools.dashboard.figures import GAP_S, MOST_POINTS, RATE, Figure, Figures
 from zmreg.tools.dashboard.findings import findings
-from zmreg.tools.dashboard.views import VIEWS, bounded
+from zmreg.tools.dashboard.sources import Sources
+from zmreg.tools.dashboard.views import MOST_ROWS, VIEWS, bounded
 from zmreg.tools.dashboard.watch import Busy, Watch
 
 TOKEN = "a-token-of-some-length"
@@ -91,6 +93,17 @@ def test_row_75_dashboard_an_answer_that_does_not_come_leaves_the_one_before():
     copies.fail(("actors",), "no head", 4.0, 4.0)
     found = copies.of(("actors",))
     assert (found.value, found.at, found.error) == ([1], 2.0, "no head")
+
+
+def test_row_75_dashboard_an_answer_that_nobody_waits_for_any_more_is_not_kept():
+    copies = Copies({"log": 2.0}, {})
+    key = ("log", NODE, WORKER)
+    copies.want(key, 0.0)
+    assert copies.due(0.0) == [key] and copies.due(WANTED_S + 1.0) == []  # it is asked by then, and takes its time
+    copies.put(key, {"Text": "long"}, 0.0, WANTED_S + 1.0)
+    assert copies.of(key) is None
+    copies.fail(key, "no answer", 0.0, WANTED_S + 1.0)
+    assert copies.of(key) is None and copies.next_at(WANTED_S + 1.0) == math.inf
 
 
 # -- figures and findings ----------------------------------------------------------------------------------------------
@@ -335,33 +348,15 @@ class FakeWatch:
         return {"Answers": True, "Trouble": ""}
 
 
-@contextmanager
-def opened(host: str = "127.0.0.1") -> Iterator[DashboardDoor]:
-    door = DashboardDoor(host, 0, FakeWatch(), TOKEN)
-    thread = threading.Thread(target=door.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield door
-    finally:
-        door.shutdown()
-        door.server_close()
-        thread.join()
+def opened(host: str = "127.0.0.1") -> AbstractContextManager[DashboardDoor]:
+    return serving(DashboardDoor(host, 0, FakeWatch(), TOKEN))
 
 
 def ask(door: DashboardDoor, path: str = "/api/overview", method: str = "GET", **headers: str) -> tuple[int, Any, dict]:
     headers = {"Authorization": f"Bearer {TOKEN}", **{name.replace("_", "-"): text for name, text in headers.items()}}
-    connection = http.client.HTTPConnection("127.0.0.1", door.server_port, timeout=20)
-    try:
-        connection.putrequest(method, path, skip_host="Host" in headers)
-        for name, value in headers.items():
-            connection.putheader(name, value)
-        connection.endheaders()
-        answer = connection.getresponse()
-        body = answer.read()
-        is_json = answer.getheader("Content-Type", "").startswith("application/json")
-        return answer.status, json.loads(body) if is_json and body else body.decode(), dict(answer.getheaders())
-    finally:
-        connection.close()
+    status, body, said = asked(door, method, path, headers)
+    is_json = said.get("Content-Type", "").startswith("application/json")
+    return status, json.loads(body) if is_json and body else body, said
 
 
 def test_row_75_dashboard_serves_a_page_and_facts_and_changes_nothing():
@@ -390,6 +385,29 @@ def test_row_75_dashboard_serves_a_page_and_facts_and_changes_nothing():
         door.watch.busy = True
         status, body, _ = ask(door, f"/api/why?id={TASK}")
         assert status == 503 and "ask again" in body["Error"]
+
+
+def test_row_75_dashboard_puts_memory_together_when_it_is_told_and_not_for_each_who_looks():
+    objects = [{"ObjectID": f"{number:032x}", "Bytes": number, "State": "memory", "Primary": True, "AgeSeconds": 1.0,
+                "CreatorID": WORKER, "Pins": {}} for number in range(MOST_ROWS + 50)]  # fmt: skip
+    store = {"used_bytes": 1, "budget_bytes": 2, "sealed": len(objects), "spilled": 0}
+    answers = {NODE: {"Objects": objects, "Processes": [], "Store": store}}
+    observer = SimpleNamespace(
+        word=SimpleNamespace(node=NODE), ask=lambda *_: [node("one", NODE)], ask_much=lambda *_: answers
+    )
+    found = Sources(Copies({}, {})).table()["memory"](observer)
+    assert [row["Bytes"] for row in found["Objects"]] == list(range(MOST_ROWS + 49, 49, -1)), "the largest, no more"
+    assert found["Stores"] == [store] and found["Processes"] == []
+
+
+def test_row_75_dashboard_facts_that_make_no_sense_are_an_answer_and_one_line_in_the_log(caplog):
+    with opened() as door:
+        door.watch.read = lambda keys, *_: {key: Copy([{"of another version": 1}], 0.0) for key in keys}
+        for _ in range(3):
+            status, body, _ = ask(door, "/api/actors")
+            assert status == 500 and body["Error"].startswith("actors could not be told (KeyError)")
+        assert [record.getMessage() for record in caplog.records] == ["actors could not be told"]
+        assert caplog.records[0].exc_info
 
 
 def test_row_75_dashboard_tells_nothing_without_its_token():

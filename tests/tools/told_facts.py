@@ -7,6 +7,7 @@ from typing import Any
 from zmreg.tools.dashboard.copies import Copy
 from zmreg.tools.dashboard.figures import Figures
 from zmreg.tools.dashboard.views import VIEWS, document
+from zmreg.tools.gathering import memory_of
 
 NODE, OTHER = "a" * 16, "b" * 16
 DRIVER, WORKER = "a" * 8 + "f" * 8, "a" * 8 + "0" * 7 + "1"
@@ -86,7 +87,7 @@ def facts(name: str = "evil") -> dict[str, Any]:
         "calls": {"Recent": [call, call], "Silent": [], "ByFunction": [
             {"Name": name, "Calls": 1, "Failed": 1, "Cancelled": 0, "Retries": 0, "MeanSeconds": 0.5,
              "MaxSeconds": 1}]},
-        "memory": {NODE: memory(name)},
+        "memory": memory_of({NODE: memory(name)}, 1_000),
         "jobs": [{"JobID": name, "Status": "FAILED", "Exit": None, "NodeID": "", "Submitted": NOW, "Started": 0.0,
                   "Ended": 0.0, "Command": name, "Message": name}],
         "runs": [{"Run": name, "Status": "running", "Done": 1, "Phases": 2, "Started": NOW, "Seconds": 3.0,

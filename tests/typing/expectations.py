@@ -248,3 +248,6 @@ def events_have_a_topic_and_a_value() -> None:
         for topic, _ in subscription:
             assert_type(topic, str)
     zmreg.subscribe("run.#", 10)  # error
+    assert_type(zmreg.get_events("run.#", limit=10), list[zmreg.KeptEvent])
+    assert_type(zmreg.get_events()[0].time, float)
+    zmreg.get_events("run.#", 10)  # error

@@ -300,6 +300,7 @@ class ActorClass(Generic[T_co]):
             raise ValueError(
                 "concurrency_groups belong to the class: @zmreg.remote(concurrency_groups={...}), not options(...)"
             )
+        options = opts.owned(options)
         opts.check_actor_options(options)
         return ActorClass(self._cls, {**self._options, **options})
 
@@ -378,7 +379,7 @@ def close(handle: ActorHandle[Any], timeout: float | None = None) -> None:
     A sync actor first answers what this process has called before; a threaded or async one ends between its calls.
     Also as `handle.close(timeout)` where the class has no method of that name, and at the end of `with handle:`.
     """
-    check_seconds(timeout)
+    check_seconds(timeout, past=True)
     try:
         handle.__ray_terminate__.remote().exception(timeout)
     except GetTimeoutError:

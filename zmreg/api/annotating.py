@@ -70,7 +70,7 @@ class annotate:
         resources: Mapping[str, float] | None = None,
     ) -> None:
         given = {"priority": priority, "retries": retries, "locs": locs, "resources": resources}
-        self._options = {_OPTIONS[name]: value for name, value in given.items() if value is not None}
+        self._options = options.owned({_OPTIONS[name]: value for name, value in given.items() if value is not None})
         options.check_task_options(self._options)
         self._tokens: list[Token[_Notes | None]] = []
 

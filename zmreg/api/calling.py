@@ -124,7 +124,7 @@ class _Call:
             check_name(name)
         if terms.retries != 0:
             check_count(terms.retries, "retries")
-        check_seconds(terms.timeout)
+        check_seconds(terms.timeout, past=True)
         check_seconds(terms.queue_until, "queue_until", past=True)
         self.seat = client()
         self.naming: Naming = naming(self.seat)

@@ -15,7 +15,7 @@ from zmreg.api.environments import of_program, prepared, with_post_mortem
 from zmreg.api.locations import replicate
 from zmreg.api.refs import ObjectRef, interrupted
 from zmreg.api.streams import ObjectRefGenerator
-from zmreg.model.arguments import check_count, check_seconds
+from zmreg.model.arguments import check_amounts, check_count, check_seconds
 from zmreg.model.errors import ClusterError, ZmregError
 from zmreg.model.record import Record
 from zmreg.services.seat import client as seats
@@ -92,6 +92,8 @@ def init(  # noqa: PLR0913  the public face (design.md 11)
     global _embedded
     if _ending:
         raise ClusterError("no cluster can be started any more: the interpreter is ending")
+    if resources is not None:
+        check_amounts(resources, "resources")
     wanted = {
         "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources and dict(resources),
         "locs": tuple(locs or ()) or None, "object_store_bytes": object_store_bytes, "namespace": namespace,

@@ -57,7 +57,7 @@ class as_completed(Generic[T]):
         return self
 
     def _begin(self, refs: Iterable[ObjectRef[T]], timeout: float | None) -> None:
-        check_seconds(timeout)
+        check_seconds(timeout, past=True)
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._timeout = timeout
         self._done: queue.SimpleQueue[ObjectRef[T]] = queue.SimpleQueue()
@@ -193,7 +193,7 @@ def map(
     if isinstance(chunk, str) and chunk != "auto":
         raise ValueError(f"chunk={chunk!r}: use 'auto' or a number of items from 1")
     size = 0 if isinstance(chunk, str) else check_count(chunk, "chunk", 1)
-    check_seconds(timeout)
+    check_seconds(timeout, past=True)
     if not isinstance(function, RemoteFunction) and not callable(function):
         raise TypeError(f"function={function!r:.80}: zmreg.map calls it, so give a function")
     options: dict[str, Any] = {}

@@ -75,6 +75,7 @@ def remote(*targets: Any, **options: Any) -> Any:
 def _make(target: Any, options: dict[str, Any]) -> Any:
     if isinstance(target, (RemoteFunction, ActorClass)):
         raise TypeError(f"{target!r} is remote already; use .options(...) for other options")
+    options = opts.owned(options)
     if inspect.isclass(target):
         opts.check_actor_options(options)
         return ActorClass(target, options)

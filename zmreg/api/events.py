@@ -10,6 +10,7 @@ from zmreg.api.refs import notified
 from zmreg.model.arguments import check_count, check_name, check_seconds
 from zmreg.model.errors import ClusterError
 from zmreg.services.seat.bus import Channel, bus
+from zmreg.services.seat.logged import kept, value_of
 from zmreg.services.seat.seats import client
 
 
@@ -18,6 +19,15 @@ class Event(NamedTuple):
 
     topic: str
     value: Any
+
+
+class KeptEvent(NamedTuple):
+    """What was logged: `time` in Unix seconds, by the clock of the process that did, on the node of that id."""
+
+    topic: str
+    value: Any
+    time: float
+    node_id: str
 
 
 class Subscription:
@@ -46,7 +56,7 @@ class Subscription:
         Raises GetTimeoutError; ClusterError when the subscription is closed or the cluster has ended; and what
         unpickling the value raises.
         """
-        check_seconds(timeout)
+        check_seconds(timeout, past=True)
         found = self._channel.wait(timeout)
         if found is None:
             raise ClusterError(f"the subscription to {self.pattern!r} is closed; subscribe again")
@@ -126,9 +136,36 @@ def publish(topic: str, value: object = None) -> None:
     bus(client()).publish(topic, value)
 
 
+def log_event(topic: str, value: object = None) -> None:
+    """`publish` it, and have this node keep it for those who come later: `get_events` finds it, on any node.
+
+    A node keeps the latest 1,000 events and 1 MiB of a topic, 1,000 topics (then the one that has been silent longest
+    goes) and 16 MiB in all, 300 bytes for each event among them; and it takes what it keeps with it when it ends. The
+    process that has logged may end. Never waits for anybody; always costs a message. Raises what `publish` raises.
+    """
+    if type(topic) is not str:
+        check_name(topic, "topic")
+    bus(client()).log(topic, value)
+
+
+def get_events(pattern: str = "#", *, limit: int = 1000) -> list[KeptEvent]:
+    """The latest `limit` events that any node keeps under topics that `pattern` stands for, the oldest first.
+
+    `pattern` as for `subscribe`. In the order of their times: those of one process are in its order, between machines
+    it is as good as their clocks. What has just been logged elsewhere may still be under way. A node that does not
+    answer within 5 s is left out.
+
+    Raises ValueError for what is no pattern or a limit below 1, ClusterError, and SerializationError for a
+    value that cannot be unpickled here.
+    """
+    check_name(pattern, "pattern")
+    limit = check_count(limit, "limit", 1)
+    return [KeptEvent(row[2], value_of(row), row[0], row[1]) for row in kept(client(), pattern, limit)]
+
+
 def wanted(topic: str) -> bool:
     """Whether anybody may listen to `topic`, or to one that goes on from there after a dot."""
     return bus(client()).wanted(topic)
 
 
-__all__ = ["Event", "Subscription", "publish", "subscribe", "wanted"]
+__all__ = ["Event", "KeptEvent", "Subscription", "get_events", "log_event", "publish", "subscribe", "wanted"]

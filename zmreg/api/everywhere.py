@@ -31,7 +31,7 @@ def run_on_all(
     """
     from zmreg.services.worker.running_here import Failed, run_everywhere  # late: few programs do this
 
-    check_seconds(timeout)
+    check_seconds(timeout, past=True)
     if not callable(fn := getattr(fn, "_function", fn)):
         raise TypeError(f"fn={fn!r:.80}: zmreg.run_on_all calls it, so give a function")
     alive = [row["NodeID"] for row in list_nodes() if row["Alive"]]

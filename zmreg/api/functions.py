@@ -149,7 +149,7 @@ class RemoteFunction(Generic[P, R]):
 
     def options(self, **options: Any) -> RemoteFunction[P, R]:
         """The same function with other options, for one call or many; the original stays as it is."""
-        options = opts.with_policy(options)
+        options = opts.owned(opts.with_policy(options))
         if "max_calls" in options:
             raise ValueError("max_calls belongs to the function: @zmreg.remote(max_calls=...), not options(...)")
         if options.get("cache"):

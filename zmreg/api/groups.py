@@ -58,7 +58,7 @@ class PlacementGroup:
 
     def wait(self, timeout_seconds: float | None = 30) -> bool:
         """Whether all bundles are held within so many seconds. Raises PlacementGroupRemovedError."""
-        check_seconds(timeout_seconds, "timeout_seconds")
+        check_seconds(timeout_seconds, "timeout_seconds", past=True)
         ready = self.ready()
         if not client().wait_for([ready._entry], 1, False, timeout_seconds):
             return False

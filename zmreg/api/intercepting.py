@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from zmreg.api import actors, batching, functions
 from zmreg.model.errors import SerializationError
@@ -80,9 +80,11 @@ def intercept(interceptor: Interceptor | None) -> None:
     It comes with them to the workers that run them, and looks at the calls that are made there, too. Actors have the
     one that there was when they were made. There is one at a time: RuntimeError when there is another. None: there is
     none any more in this process; workers keep theirs, for calls that still carry something.
-    SerializationError when it cannot be pickled.
+    TypeError for what is no interceptor, SerializationError when it cannot be pickled.
     """
     global _explicit
+    if interceptor is not None and not isinstance(interceptor, Interceptor):
+        raise TypeError(f"zmreg.intercept takes an instance of a zmreg.Interceptor, or None, not {interceptor!r:.80}")
     if interceptor is None:
         _explicit = False
         _exchange(None)
@@ -118,7 +120,6 @@ class _Hook:
                 task = submit(seat, twin, *where, (template.name, carried, *args), kwargs)
             except SerializationError as error:
                 _blame(seat, template, args, kwargs, error)
-                raise
             call.task_id = object_id(seat.me, task.counter).hex()
             return task
 
@@ -151,12 +152,17 @@ class _Hook:
         return self._interceptor.running(call, carried)
 
 
-def _blame(seat: Client, template: Template, args: Any, kwargs: Any, error: SerializationError) -> None:
-    """Raise what names the caller's own argument, by the place it has without ours; nothing if it is not one of his."""
+def _blame(seat: Client, template: Template, args: Any, kwargs: Any, error: SerializationError) -> NoReturn:
+    """Raise what names the caller's own argument, by the place it has without ours; or that it is not one of his."""
     try:
         pack_arguments(seat, args, kwargs, template.name)
     except SerializationError as own:
         raise own from error.__cause__
+    cause = error.__cause__
+    raise SerializationError(
+        f"cannot send what the interceptor's `submitting` gives with a call of {template.name} "
+        f"({type(cause).__name__}: {cause})"
+    ) from cause
 
 
 class _Arrival:

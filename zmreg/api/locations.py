@@ -78,7 +78,7 @@ def replicate(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], n: int = 2, timeo
     Raises ValueError for n < 1, ClusterError when there are not so many nodes or one of them cannot take its copy.
     """
     n = check_count(n, "n", 1)
-    check_seconds(timeout)
+    check_seconds(timeout, past=True)
     wanted = refs_of(refs, "zmreg.replicate")
     seat = client()
     entries = list({ref._entry.object_id: ref._entry for ref in wanted}.values())
@@ -144,7 +144,7 @@ def rebalance(
     from zmreg.services.seat.rebalancing import held_here
     from zmreg.services.seat.rebalancing import rebalance as move  # late: few programs do this
 
-    check_seconds(timeout)
+    check_seconds(timeout, past=True)
     seat = client()
     if refs is None:
         entries = held_here(seat)

@@ -90,12 +90,15 @@ def method(*functions: Any, **options: Any) -> Any:
     `batch="name"`: that method does many calls of this one at once. It gets a list with a tuple of arguments for each
     and returns a value for each; an exception among them is that call's error.
 
-    Raises TypeError for anything but a method or keyword options, ValueError for an unknown option or value.
+    Raises TypeError for anything but a method or keyword options (and for empty parentheses), ValueError for an unknown
+    option or value.
     """
     if functions:
         if len(functions) > 1 or options or not callable(functions[0]):
             raise TypeError("use @zmreg.method, or @zmreg.method(num_returns=2, ...) with keyword options only")
         return functions[0]
+    if not options:
+        raise TypeError("empty parentheses: use @zmreg.method, or give options: @zmreg.method(num_returns=2)")
     opts.check_method_options(options)
     if options.get("release"):
         options = {**options, "num_returns": 1}

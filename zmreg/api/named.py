@@ -22,6 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # For calls that have come, when a serving process is asked to end.
 LEAVE_GRACE_S: Final = 10.0
+# A signal that comes just before a thread falls asleep at a lock does not wake it: Python notes it, and looks later.
+SIGNAL_S: Final = 0.5
 
 
 @overload
@@ -136,7 +138,7 @@ def _stay(seat: Client) -> None:
                 asked.arm()  # not by the pump: there the thread waits that can run what it receives
                 seat.desk.attend(True)
                 while not asked.done:
-                    asked.follow(-1)
+                    asked.follow(SIGNAL_S)
             elif seat.closed is None:
                 seat.pump_until(asked, None)
         _leave(seat)

@@ -9,7 +9,7 @@ from typing import Any
 from zmreg.api.environments import check_env
 from zmreg.api.strategies import labels_of, selected, strategy_of
 from zmreg.api.streams import ACTOR_BACKPRESSURE, BACKPRESSURE, check_returns
-from zmreg.model.arguments import check_name
+from zmreg.model.arguments import check_amounts, check_name
 from zmreg.model.policy import Policy
 from zmreg.model.record import Terms
 from zmreg.model.specs import ACCELERATOR, ACCELERATOR_SHARE, LABEL, PRIORITY, Shape
@@ -123,10 +123,24 @@ def with_policy(options: Mapping[str, Any]) -> dict[str, Any]:
 _BY_POLICY = {"retries": "max_retries", "retry_on": "retry_exceptions", "cache": "cache", "buffer": BACKPRESSURE}
 
 
+def owned(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for us to keep: whoever gave them may go on to change the dictionaries, lists and sets among them."""
+    return {name: _owned(value) for name, value in options.items()}
+
+
+def _owned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _owned(each) for key, each in value.items()}
+    if type(value) in (list, set):
+        return type(value)(map(_owned, value))
+    return value
+
+
 def check_task_options(options: Mapping[str, Any]) -> None:
     """TypeError or ValueError for values no task can have."""
     check_names(options, TASK_OPTIONS, "a task")
     check_manner(options)
+    _check_text(options, "name")
     shape_of(options)
     check_env(options.get("runtime_env"))
     check_process(options)
@@ -165,8 +179,7 @@ def check_actor_options(options: Mapping[str, Any]) -> None:
     name = options.get("name")
     if name is not None and (not isinstance(name, str) or not name):
         raise ValueError(f"name={name!r}: an actor's name is a string that is not empty; leave it out for none")
-    if not isinstance(namespace := options.get("namespace"), (str, type(None))):
-        raise TypeError(f"namespace must be a str, not {namespace!r:.80}")
+    _check_text(options, "namespace")
     if options.get("get_if_exists") and not name:
         raise ValueError("get_if_exists=True needs name=...")
     if options.get("lifetime") not in (None, "detached", "non_detached"):
@@ -181,8 +194,7 @@ def check_method_options(options: Mapping[str, Any]) -> None:
     _check_count(options, "max_task_retries", -1)
     exceptions_of(options.get("retry_exceptions"))
     for name in ("name", "concurrency_group", "batch"):
-        if not isinstance(value := options.get(name), (str, type(None))):
-            raise TypeError(f"{name} must be a str, not {value!r:.80}")
+        _check_text(options, name)
     if not isinstance(options.get("release", False), bool):
         raise TypeError(f"release must be a bool, not {options['release']!r:.80}")
 
@@ -198,6 +210,11 @@ def check_process(options: Mapping[str, Any]) -> None:
         raise ValueError(f"process={name!r:.100}: the name of a process has 1 to {NAME_CHARS} characters")
     if options.get("max_calls"):
         raise ValueError("max_calls ends the process, and process= has it stay for others: give one of them")
+
+
+def _check_text(options: Mapping[str, Any], name: str) -> None:
+    if not isinstance(value := options.get(name), (str, type(None))):
+        raise TypeError(f"{name} must be a str, not {value!r:.80}")
 
 
 def _check_count(options: Mapping[str, Any], name: str, least: int) -> None:
@@ -221,6 +238,8 @@ def shape_of(options: Mapping[str, Any]) -> Shape:
 def resources_of(options: Mapping[str, Any]) -> Mapping[str, float] | None:
     """`resources`, with a little of what nodes with that `accelerator_type` have. TypeError, ValueError."""
     resources: Mapping[str, float] | None = options.get("resources")
+    if resources is not None:
+        check_amounts(resources, "resources")
     if (kind := options.get("accelerator_type")) is None:
         return resources
     check_name(kind, "accelerator_type")

@@ -24,7 +24,7 @@ def wait_for_nodes(count: int, timeout: float | None = None) -> None:
     Raises GetTimeoutError when there are fewer after `timeout` seconds (0 looks once); ValueError for a count below 1.
     """
     count = check_count(count, "count", 1)
-    check_seconds(timeout)
+    check_seconds(timeout, past=True)
     deadline = None if timeout is None else time.monotonic() + timeout
     seat, pause = client(), _ASK_S
     while (alive := sum(node["Alive"] for node in nodes())) < count:
@@ -52,7 +52,7 @@ def wait_for_actors(handles: Iterable[ActorHandle[Any]] | None = None, timeout: 
     from zmreg.services.calling.reviving import Given, Own  # late, as below
     from zmreg.services.calling.reviving import wait_for_actors as wait
 
-    check_seconds(timeout)
+    check_seconds(timeout, past=True)
     if handles is not None:
         handles = list(handles) if isinstance(handles, Iterable) else [handles]
         for each in handles:
@@ -74,7 +74,7 @@ def drain_node(node_id: str, timeout: float | None = None, *, grace: float | Non
     program's own node; GetTimeoutError after `timeout` seconds, and the drain goes on.
     """
     check_name(node_id, "node_id")
-    check_seconds(timeout)
+    check_seconds(timeout, past=True)
     check_seconds(grace, "grace")
     seat = client()
     if node_id == seat.node.hex():

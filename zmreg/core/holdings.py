@@ -21,6 +21,7 @@ from zmreg.core.seats import Claim, add
 from zmreg.model.record import Resources
 from zmreg.model.specs import BUNDLE, GPU, GROUP, UNIT, grouped
 
+_REMOVED: Final = "its placement group was removed"
 # Of BUNDLE, in each bundle: more than there can be processes on a node.
 _PLACES: Final = 100_000 * UNIT
 
@@ -148,7 +149,12 @@ class Holdings(Claims):
             if claim.actor_id is not None:
                 self._actors.pop(claim.actor_id, None)
             ended = [each for each in self._close(claim) if isinstance(each, StopWorker)]
-            effects += [each.but(reason="its placement group was removed") for each in ended]
+            effects += [each.but(reason=_REMOVED) for each in ended]
+        for house in [
+            each for each in self._seats.houses.values() if each.group == group_id.hex()
+        ]:  # lodgers are above
+            self._seats.stop(house)
+            effects.append(StopWorker(house.worker, _REMOVED))
         return effects
 
     def _refusal(self, claim: Claim) -> Infeasible:

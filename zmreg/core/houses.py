@@ -3,8 +3,8 @@
 Its first worker is the *house*: it is lent like any other, to one owner at a time, for the tasks of that name. Actors
 are its *lodgers*: workers of their own in the same process, each with a seat, an id and a claim, so that whoever
 places, calls or kills one sees no difference. A house is there for what its process keeps between calls, so it outlasts
-leases, owners and idle times. It ends with its program, and where the cap on workers leaves no room, if nobody lodges
-in it.
+leases, owners and idle times. It ends with its program, with its placement group, and where the cap on workers leaves
+no room, if nobody lodges in it.
 
 Invariants: at most one house that is not stopping for each name; a lodger's house is never stopped before it, but the
 process may die, and all in it; a lodger takes none of the node's processes.
@@ -16,6 +16,7 @@ from typing import Final
 
 from zmreg.core.seats import Claim, Seat, Seats
 from zmreg.model.ids import worker_id
+from zmreg.model.specs import GROUP
 
 # The numbers of forked workers begin at 1, those of drivers in the upper half.
 _FIRST: Final = 1 << 30
@@ -38,7 +39,7 @@ def occupy(seats: Seats, claim: Claim, prefix: bytes) -> Seat:
     if house is None:
         worker, house = seats.fresh.popitem()
         house.is_house = house.used = True
-        house.env = claim.env
+        house.env, house.group = claim.env, claim.place.term(GROUP)
         seats.houses[claim.env] = house
         seats.rest(house)
     if claim.owner is not None:

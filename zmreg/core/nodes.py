@@ -34,10 +34,18 @@ SUSPECT_S: Final = 3.0
 DEAD_S: Final = 10.0
 # A longer gap between two ticks of ours says that we were stopped. Shorter than SUSPECT_S, or it would come too late.
 PAUSE_S: Final = 2.0
+# A node that nothing is wrong with may need 4.5 s to find the next head: it asks once a second, over what connects anew
+# every 2 s. Where silence means death earlier, its coming back gets this time all the same.
+RETURN_S: Final = 6.0
 # A node that was declared dead is told so once a second however much it talks: it may be in the middle of a batch.
 FENCE_S: Final = 1.0
 # Nodes that are gone and still listed; older ones are only known to be gone.
 _GONE_KEPT: Final = 100
+
+
+def return_s(dead_s: float) -> float:
+    """How long a new head waits for the nodes of the one before. `dead_s`: the silence that means death."""
+    return max(dead_s, RETURN_S)
 
 
 class NodeState(StrEnum):

@@ -52,17 +52,18 @@ class Outlet:
     ) -> None:
         """`matching(topic)`: those of the patterns at the other end that stand for `topic`."""
         self._matching = matching
-        self._backlog: Backlog[tuple[str, bytes]] = Backlog(most, most_bytes, self._gone)
+        self._backlog: Backlog[tuple[str, bytes, float]] = Backlog(most, most_bytes, self._gone)
         self._lost: dict[str, int] = {}
         self._items = self._nbytes = 0
         """Under way."""
         self._sent = 0
 
-    def put(self, topic: str, value: bytes) -> None:
-        """An event is to go this way. The oldest that wait make room."""
-        self._backlog.put((topic, value), len(topic) + len(value))
+    def put(self, topic: str, value: bytes, kept: float = 0.0) -> None:
+        """An event is to go this way; as one that is kept there, if it says when it was logged. The oldest that wait
+        make room."""
+        self._backlog.put((topic, value, kept), len(topic) + len(value))
 
-    def _gone(self, event: tuple[str, bytes]) -> None:
+    def _gone(self, event: tuple[str, bytes, float]) -> None:
         for pattern in self._matching(event[0]):
             self.lose(pattern, 1)
 
@@ -93,15 +94,17 @@ class Outlet:
     def _batch(self) -> Events:
         topics: list[str] = []
         values: list[bytes] = []
+        kept: list[float] = []
         size = 0
         while self._backlog and len(topics) < BATCH_ITEMS and size < BATCH_BYTES:
-            ((topic, value),) = self._backlog.take(1)
+            ((topic, value, logged),) = self._backlog.take(1)
             topics.append(topic)
             values.append(value)
+            kept.append(logged)
             size += len(topic) + len(value)
         lost, self._lost = self._lost, {}
         self._sent += len(topics)
-        return Events(tuple(topics), tuple(values), tuple(lost), tuple(lost.values()))
+        return Events(tuple(topics), tuple(values), tuple(lost), tuple(lost.values()), tuple(kept) if any(kept) else ())
 
     def statistics(self) -> OutletStatistics:
         return OutletStatistics(len(self._backlog), self._items, self._sent, self._backlog.dropped)

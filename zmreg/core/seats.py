@@ -94,6 +94,8 @@ class Seat:
     """A lodger that has not said yet that it is there."""
     deserted: bool = False
     """A house whose program has ended: it stays no longer than its lodgers."""
+    group: str = ""
+    """Of a house: the placement group (hex) that it belongs to, and ends with."""
 
     @property
     def leased(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeGuard
 
 
@@ -22,7 +23,7 @@ def check_seconds(value: object, name: str = "timeout", *, past: bool = False, n
         from numbers import Real  # late: most are of the two above
 
         if kind is bool or not isinstance(value, Real):
-            without = "" if needed else ", or None to wait without end"
+            without = "" if needed else ", or None to wait without end" if name == "timeout" else ", or None"
             raise TypeError(f"{name}={value!r:.80}: a number of seconds is needed{without}")
         value = float(value)
     assert isinstance(value, int | float)
@@ -51,3 +52,9 @@ def check_name(value: object, name: str = "name") -> None:
         raise TypeError(f"{name}={value!r:.80}: a text is needed")
     if not value:
         raise ValueError(f"{name}='': a text that is not empty is needed")
+
+
+def check_amounts(value: object, name: str) -> None:
+    """TypeError for what is no dictionary of names; what their amounts may be is looked at where they are counted."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise TypeError(f"{name}={value!r:.80}: a dictionary of names and amounts is needed, as {{'disk': 1}}")

@@ -54,6 +54,8 @@ class Events(Sentence):
     """Patterns that stand for events which were to be here, and had to go."""
     counts: tuple[int, ...]
     """How many, one for each of `lost`."""
+    kept: tuple[float, ...] = ()
+    """From a client to its node, if that is to keep any: when each was logged, in Unix seconds; 0 for the others."""
 
 
 class EventsTaken(Sentence):

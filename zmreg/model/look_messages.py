@@ -14,7 +14,8 @@ class Look(Sentence):
     request: int
     what: str
     """`stacks`, `memory`, `calls N` (the latest N that are over), `queued N` (the N oldest that have not left),
-    `stopped` (at breakpoints), `why ID`, or `metrics`: answered by `Measured` first.
+    `stopped` (at breakpoints), `why ID`, `profile TOKEN MICROSECONDS ASKER` (sample the stacks so often, for
+    this program; 0: end), or `metrics`: answered by `Measured` first.
     `metered`: somebody asks for metrics at times, so tell them when you leave. That one is not answered."""
 
 

@@ -69,10 +69,9 @@ def grouped(amounts: Resources, group_id: bytes, index: int) -> Resources:
 def to_units(name: str, amount: object) -> int:
     """`amount` of the resource `name` in 1/10000 units.
 
-    Raises TypeError for something that is no number, ValueError for a negative, infinite or too fine one.
+    Raises TypeError for something that is no number, ValueError for a negative, infinite or too fine one. A bool is 0
+    or 1: `num_gpus=torch.cuda.is_available()`, as programs for Ray have it.
     """
-    if isinstance(amount, bool):
-        raise TypeError(f"{name} must be a number, not bool ({amount!r})")
     if isinstance(amount, int):
         scaled = amount * UNIT
     elif not isinstance(amount, Real):

@@ -369,7 +369,8 @@ class Watch:
         self._lines.pop(endpoint, None)
 
     def close(self) -> None:
-        """Stop watching; before the watched socket is closed, or after."""
-        if not self._watched.closed:
-            self._watched.disable_monitor()
+        """Stop watching, before the watched socket is closed: a closed one ends for a while, libzmq tells of that, and
+        with nobody to tell its I/O thread waits, so that nothing in this context is sent or received any more."""
+        assert not self._watched.closed, "close the watch first, then its socket: libzmq may stand still for ever"
+        self._watched.disable_monitor()
         self._socket.close(0)

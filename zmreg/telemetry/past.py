@@ -169,6 +169,11 @@ class Past:
         """Answers that are remembered."""
         return self._count
 
+    @property
+    def is_full(self) -> bool:
+        """Whether earlier answers may be forgotten: batches go whole, so that some room is left."""
+        return self._count > 0.99 * self._most or self._bytes > 0.99 * MOST_BYTES
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def copy(self) -> Past:

@@ -37,3 +37,13 @@ def objects_of(answers: Mapping[str, Any], sort: str, limit: int) -> list[dict[s
         row["Pins"] = sum(sum(copy["Pins"].values()) for copy in row["Copies"])
     by = "AgeSeconds" if sort == "age" else "Bytes"
     return sorted(rows.values(), key=lambda row: -row[by])[:limit]
+
+
+def memory_of(answers: Mapping[str, Any], limit: int) -> dict[str, list[dict[str, Any]]]:
+    """What nodes say of their memory, for many readers: the `limit` largest objects, all processes, all stores. With
+    hundreds of nodes it takes a second."""
+    return {
+        "Objects": objects_of(answers, "size", limit),
+        "Processes": [row for answer in answers.values() for row in answer["Processes"]],
+        "Stores": [answer["Store"] for answer in answers.values()],
+    }

@@ -110,7 +110,7 @@ class JobClient:
 
     def wait_job(self, job_id: str, timeout: float | None = None) -> JobInfo:
         """Wait until the job is over. GetTimeoutError after `timeout` seconds, and it goes on; ValueError as above."""
-        check_seconds(timeout)
+        check_seconds(timeout, past=True)
         deadline, pause = None if timeout is None else time.monotonic() + timeout, _FIRST_PAUSE_S
         while not (info := self.get_job_info(job_id)).status.is_terminal():
             left = pause if deadline is None else deadline - time.monotonic()

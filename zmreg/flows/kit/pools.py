@@ -126,7 +126,7 @@ class ActorPool:
         return self._take(timeout, ignore_if_timedout, True)
 
     def _take(self, timeout: float | None, ignore: bool, any_order: bool) -> Any:
-        check_seconds(timeout)
+        check_seconds(timeout, past=True)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._guard:

@@ -45,7 +45,7 @@ class Variable:
 
     def get(self, timeout: float | None = None) -> Any:
         """What it is; waits until somebody has set it. GetTimeoutError after `timeout` seconds (0 does not wait)."""
-        check_seconds(timeout)
+        check_seconds(timeout, past=True)
         ref = _way.call("get", self.name, timeout != 0)
         try:
             return self._found(ref.get(timeout or None)).get()
@@ -55,7 +55,7 @@ class Variable:
 
     async def get_async(self, timeout: float | None = None) -> Any:
         """`get` in an event loop."""
-        check_seconds(timeout)
+        check_seconds(timeout, past=True)
         try:
             return await self._found(await _way.ask_async("get", self.name, timeout != 0, timeout=timeout or None))
         except GetTimeoutError:

@@ -79,6 +79,8 @@ class RayContext:
         zmreg.shutdown()
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # pickle and copy ask for some before there is an `_info`
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self._info, name)
 
     def __repr__(self) -> str:
@@ -110,4 +112,6 @@ def init(address: str | None = None, **keywords: Any) -> RayContext:
         tracing.uninstrument()
         tracing.instrument(hook)
     given = {_RENAMED.get(name, name): value for name, value in keywords.items() if name not in _WITHOUT}
+    if isinstance(store := given.get("object_store_bytes"), float) and store.is_integer():
+        given["object_store_bytes"] = int(store)  # 1e9
     return RayContext(zmreg.init(address, **given))

@@ -80,6 +80,8 @@ class RuntimeContext:
         return {**found, **{name: value for name, value in more.items() if value is not None}}
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # pickle and copy ask for some before there is a `_context`
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self._context, name)
 
 

@@ -123,13 +123,19 @@ class Endings:
         self.settle_all(task, Inherited(bad, note))
 
     def settle_part(self, worker: bytes, message: PartReady) -> bool:
-        """One of several values is there before the call ends. A replay's parts are there already: dropped, False."""
+        """One of several values is there before the call ends. What a replay makes again is one more copy: False."""
         contained = self.sharing.receive(message.contained, worker)
         lane = self.lanes.get(worker)
         task = lane.outstanding.get(message.counter) if lane is not None else None
-        if task is None or not message.index < len(task.entries) or task.entries[message.index].state != PENDING:
+        if task is None or not message.index < len(task.entries):
             return False
         entry = task.entries[message.index]
+        if entry.state != PENDING:
+            stored, there = entry.value, node_of(worker)
+            # Its first place is lost, perhaps, and nobody has missed it yet.
+            if message.stored and isinstance(stored, Stored) and there not in (stored.holder, *stored.copies):
+                stored.copies = (*stored.copies, there)
+            return False
         entry.contained, entry.type_name = contained, message.type_name
         self.settle_good(entry, message.stored, message.payload, message.nbytes, worker)
         return True

@@ -1,9 +1,9 @@
 """A head's first seconds: what the one before had written down is compared with what the nodes really host.
 
 Names are taken from the first moment on. Actors on other nodes run on; each node that was a member says what it hosts
-(`Inventory`). When all have, or after as long as any silent node has (`dead_after_s`), what nobody has claimed is made
-again or is dead, by the rules for workers that die. The machine of the former head is gone for certain: we have its
-lock.
+(`Inventory`). When all have, or after as long as any silent node has (`dead_after_s`, but no less than a healthy one
+may need), what nobody has claimed is made again or is dead, by the rules for workers that die. The machine of the
+former head is gone for certain: we have its lock.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, cast
 
+from zmreg.core.nodes import PAUSE_S, SUSPECT_S, NodeState, return_s
 from zmreg.model.ids import PROCESS_ID_BYTES, node_of
 from zmreg.model.messages import CreateActor, Inventory, KillProcess, KnownDead, Message, NodeGone
 from zmreg.services.node import on_demand
@@ -39,6 +40,8 @@ class Homecoming:
         """Claimed but unknown: (node, worker, constructed). Their orders may still be said again."""
         self._wishes: list[tuple[bytes, bytes, Message]] = []
         self._until: float | None = None
+        self._ticked = 0.0
+        self._prolonged = False
         self.over = True
 
     def restore(self, ledger: Ledger) -> None:
@@ -59,23 +62,36 @@ class Homecoming:
         self.over = False
 
     def tick(self, now: float) -> None:
-        """First: bury what was on the former head's machine. Last: decide what nobody has claimed."""
+        """First: bury what was on the former head's machine. Last: decide what nobody has claimed. While we were
+        stopped nobody could come: then their time begins anew."""
         if self.over:
             return
-        if self._until is None:
-            self._until = now + self._node.settings.dead_after_s
-            if self._former:
-                self._give_up(self._former, _FORMER)
-                self._gone(self._former, _FORMER.decode())
+        begins, paused = self._until is None, now - self._ticked > PAUSE_S
+        self._ticked = now
+        if self._until is None or paused:
+            self._until = now + return_s(self._node.settings.dead_after_s)
+        if begins and self._former:
+            self._give_up(self._former, _FORMER)
+            self._gone(self._former, _FORMER.decode())
+        if now >= self._until and not self._prolonged and self._hears_of_some():
+            self._prolonged = True
+            self._until = now + SUSPECT_S
         if not self._awaited or now >= self._until:
             self._finish()
+
+    def _hears_of_some(self) -> bool:
+        """Whether one that is awaited is there, and what it hosts is on its way."""
+        neighbours = self._node.neighbours
+        return neighbours is not None and any(
+            neighbours.members.state(node) is NodeState.ALIVE for node in self._awaited
+        )
 
     @property
     def until(self) -> float:
         """When it is over at the latest; 0 when it is."""
         if self.over:
             return 0.0
-        return self._until if self._until is not None else time.monotonic() + self._node.settings.dead_after_s
+        return self._until if self._until is not None else time.monotonic() + return_s(self._node.settings.dead_after_s)
 
     def hears(self, node: bytes, message: Inventory | KnownDead) -> None:
         """What a member tells a head that is new to it, or was away."""

@@ -11,7 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from zmreg.core.nodes import FormerHead
+from zmreg.core.nodes import FormerHead, return_s
 from zmreg.core.unnamed import Unnamed
 from zmreg.model.messages import Fenced, HeadChanged, Join, NodeRecord
 from zmreg.net.mesh import Mesh
@@ -47,7 +47,7 @@ class Succession:
         self._lost_at: float | None = None
         self._refused = False
         self._asked_at = self._redialled_at = float("-inf")
-        self._unnamed = Unnamed(node.settings.dead_after_s + _UNNAMED_S)
+        self._unnamed = Unnamed(return_s(node.settings.dead_after_s) + _UNNAMED_S)
         self.headless = ""
         """Since when there has been no head, for people; empty as long as there may be one soon."""
 

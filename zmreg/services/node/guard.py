@@ -134,16 +134,12 @@ class Guard:
             before = self._doing.get(worker)
             if before is None or before.what != what:
                 # Between two tasks it has only such as have not begun: they go elsewhere, at no charge.
-                again = child.restarts if child.is_actor else None if what else self._spares_lodgers(worker)
+                again = child.restarts if child.is_actor else None if what else True
                 self._doing[worker] = _Doing(what, now, again)
                 if again is None:
                     asked = True
                     self._node.post(owner_of(what), AskRepeatable(worker, counter_of(what)))
         return asked
-
-    def _spares_lodgers(self, house: bytes) -> bool:
-        """Whether all who live in a process come back when it ends."""
-        return all(child.restarts for child in self._node.nursery.children.values() if child.house == house)
 
     def _relieve(self, reading: minds.Reading, now: float) -> None:
         worker, until = self._ending
@@ -169,14 +165,20 @@ class Guard:
         self._node.nursery.kill(chosen.worker, text)
 
     def _occupants(self) -> list[minds.Occupant]:
-        found = []
+        """Who could be ended. A process in which actors lodge is as dear as these, and as what it does itself."""
+        found, children = [], self._node.nursery.children
+        homes: dict[bytes, bool] = {}
+        for each in children.values():
+            if each.house:
+                homes[each.house] = homes.get(each.house, True) and each.restarts
         for worker, doing in self._doing.items():
-            child, use = self._node.nursery.children[worker], self._node.leases.use_of(worker)
+            child, use = children[worker], self._node.leases.use_of(worker)
             if use in ("", "stopping") or child.kill_at == 0:
                 continue
-            kind: minds.Use = "actor" if child.is_actor else "idle" if use == "idle" else "task"
-            size = own_bytes(child.pid)
-            found.append(minds.Occupant(worker, size, kind, doing.again, doing.since, child.label()))
+            is_actor = child.is_actor or worker in homes
+            kind: minds.Use = "actor" if is_actor else "idle" if use == "idle" else "task"
+            again = doing.again and homes.get(worker, True)
+            found.append(minds.Occupant(worker, own_bytes(child.pid), kind, again, doing.since, child.label()))
         return found
 
     def _largest(self) -> list[tuple[str, int]]:

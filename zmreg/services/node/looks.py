@@ -42,7 +42,9 @@ CALLS: Final = "calls"
 WHY: Final = "why"
 QUEUED: Final = "queued"
 STOPPED: Final = "stopped"
-_OF_CALLS: Final = (CALLS, WHY, QUEUED, STOPPED)
+# Of stacks, again and again: the key goes on with a token, microseconds between samples and who asks.
+PROFILE: Final = "profile"
+_OF_CALLS: Final = (CALLS, WHY, QUEUED, STOPPED, PROFILE)
 # A process that runs, and lets others run, answers in milliseconds; then the signal is tried.
 ANSWER_S: Final = 1.0
 SIGNAL_S: Final = 1.0
@@ -82,7 +84,7 @@ class Looks:
 
     def hear(self, who: bytes, ask: Ask) -> None:
         """`stacks` of all processes here or of the one whose id is the key; `memory`: the key is `size N` or `age N`;
-        `metrics`; `calls`, `queued` and `why`: the key is our id and what each process is to be asked.
+        `metrics`; `calls`, `queued`, `why`, `profile`: the key is our id and what each process is to be asked.
 
         ValueError when it is neither."""
         only = bytes.fromhex(ask.key) if ask.topic == STACKS else b""
@@ -91,6 +93,9 @@ class Looks:
         what = f"{ask.topic} {ask.key.partition(' ')[2]}" if ask.topic in _OF_CALLS else ask.topic
         if ask.topic in (CALLS, QUEUED):
             int(ask.key.partition(" ")[2])
+        if ask.topic == PROFILE:
+            _, _, interval_us, _ = ask.key.split(" ")
+            int(interval_us)
         pids = {process: hello.pid for process, hello in self._node.clients.items() if not only or process == only}
         if ask.topic == STACKS and not only:  # a process shows those of all in it
             pids = {process: pid for process, pid in pids.items() if not self._is_lodger(process)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zmreg.core.index import Rows
 from zmreg.core.interests import Interests
+from zmreg.core.kept_events import KeptEvents
 from zmreg.core.outlets import Outlet, Receipts
 from zmreg.model.ids import node_of
 from zmreg.model.messages import (
@@ -25,6 +26,7 @@ from zmreg.model.messages import (
     Unsubscribe,
     WatchPatterns,
 )
+from zmreg.model.record import Record
 from zmreg.model.replica_messages import ReplicaTable
 from zmreg.wire import batches
 
@@ -75,6 +77,8 @@ class Topics:
         self._outlets: dict[bytes, Outlet] = {}
         self._receipts: dict[bytes, Receipts] = {}
         self._watchers: set[bytes] = set()
+        self.kept = KeptEvents()
+        """What processes of ours have logged."""
         self._changed: dict[str, None] = {}
         """Patterns of which those who watch have to hear."""
 
@@ -186,11 +190,14 @@ class Topics:
     # -- events -------------------------------------------------------------------------------------------------------
 
     def _on_events(self, sender: bytes, events: Events) -> None:
-        if len(events.topics) != len(events.values) or len(events.lost) != len(events.counts):
+        if not _even(events):
             self._node.protocol_errors += 1
             return
         me = self._node.me
         from_here = node_of(sender) == me
+        for topic, value, logged in zip(events.topics, events.values, events.kept, strict=False):
+            if logged and from_here:
+                self.kept.put(topic, logged, value)
         touched: dict[bytes, None] = {}
         for topic, value in zip(events.topics, events.values, strict=True):
             for who in self.interests.listeners(topic):
@@ -227,7 +234,16 @@ class Topics:
         return {
             "Patterns": sorted(self.interests.patterns()),
             "Malformed": self.malformed,
-            "Ways": {
-                who: {name: getattr(said, name) for name in type(said).__match_args__} for who, said in ways.items()
-            },
+            "Kept": _fields(self.kept.statistics()),
+            "Ways": {who: _fields(said) for who, said in ways.items()},
         }
+
+
+def _even(events: Events) -> bool:
+    """Whether what belongs together is as long."""
+    items = len(events.topics)
+    return len(events.values) == items and len(events.kept) in (0, items) and len(events.lost) == len(events.counts)
+
+
+def _fields(said: Record) -> dict[str, Any]:
+    return {name: getattr(said, name) for name in type(said).__match_args__}

@@ -47,10 +47,13 @@ NODE_LOG = "node"
 WORKERS = "workers"
 OUTPUT = "output"
 JOB_LOG = "job_log"
+EVENTS = "events"
+# Of kept events in one answer; a single one is smaller.
+EVENTS_BYTES = 1 << 20
 # Asked of the node that the key begins with, if it does; else of the one that is asked.
-NODE_TOPICS = frozenset({DRAIN, WORKERS, OUTPUT, JOB_LOG, "calls", "queued", "stopped", "why"})
+NODE_TOPICS = frozenset({DRAIN, EVENTS, WORKERS, OUTPUT, JOB_LOG, "calls", "profile", "queued", "stopped", "why"})
 # These are answered later, when the processes here have answered (services/node/looks.py).
-LOOK_TOPICS = frozenset({"calls", "memory", "metrics", "queued", "stacks", "stopped", "why"})
+LOOK_TOPICS = frozenset({"calls", "memory", "metrics", "profile", "queued", "stacks", "stopped", "why"})
 
 
 def hear(node: Node, sender: bytes, question: Ask) -> None:
@@ -113,6 +116,8 @@ def answer(node: Node, topic: str, key: str) -> Any:
             return node.head.jobs.submitted(topic, key)
         case "job_log":
             return _job_log(node, key)
+        case "events":
+            return _events(node, key)
         case _:
             view = _VIEWS.get(topic)
             return None if view is None else view(node)
@@ -284,6 +289,18 @@ def _job_log(node: Node, key: str) -> dict[str, Any] | None:
         return None
     name = bytes.fromhex(supervisor).hex()  # and so no other path
     return job_logs.page(Path(node.config["session"]) / job_logs.DIRECTORY / name, int(offset), LOG_BYTES)
+
+
+def _events(node: Node, key: str) -> list[Any] | None:
+    """[rows, whether there are older ones] of what is kept here: `key` is "NODE MOST BEFORE PATTERN", BEFORE a row's
+    number, or 0 for the newest."""
+    where, most, before, pattern = key.split(" ", 3)
+    if bytes.fromhex(where) != node.me:
+        return None
+    if node.topics is None:
+        return [[], False]
+    rows, older = node.topics.kept.page(pattern, int(most), EVENTS_BYTES, int(before))
+    return [[list(row) for row in rows], older]
 
 
 def _health(node: Node) -> dict[str, Any]:

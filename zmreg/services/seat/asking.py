@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CALLS: Final = "calls"
 WHY: Final = "why"
 QUEUED: Final = "queued"
+PROFILE: Final = "profile"
 
 Ask = Callable[[str, str, str], list[dict[str, Any]] | None]
 """(node, topic, key) -> what its processes tell; None when it does not answer."""

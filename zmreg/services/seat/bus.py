@@ -110,6 +110,9 @@ class Bus:
         self._whole = False
         self._first_news: list[Waiter] = []
         self._out = Outlet(lambda topic: self._known.matching(_ANYBODY, topic))
+        self._logged = 0.0
+        """When the last one was that the node keeps. It never goes back, so order by time is the order in which they
+        were logged here."""
         self._receipts = Receipts()
         self._mine: Interests[int] = Interests()
         """What is listened to here, by number of the channel."""
@@ -136,15 +139,23 @@ class Bus:
         with client.shield(), client.lock:
             if not self._known.matching(_ANYBODY, topic):
                 return
-        data = payload.pack(value, [], what=f"event {topic}")
-        if not isinstance(data, bytes):
-            raise MessageTooLargeError(
-                f"an event of {data.nbytes} bytes under {topic!r}: less than {payload.LARGE_BYTES} travel with an "
-                f"event; zmreg.put() the value, keep the ref, and publish the ref"
-            )
+        self._tell(topic, _packed(topic, value), 0.0)
+
+    def log(self, topic: str, value: object) -> None:
+        """The same, and have the node keep it for those who come later. Errors as `publish`."""
+        check_topic(topic)
+        self.client.check()
+        if not self._whole:
+            self._watch()
+        self._tell(topic, _packed(topic, value), time.time())
+
+    def _tell(self, topic: str, data: bytes, logged: float) -> None:
+        client = self.client
         with client.shield(), client.lock:
             client.check()
-            self._out.put(topic, data)
+            if logged:
+                logged = self._logged = max(logged, self._logged)
+            self._out.put(topic, data, logged)
             self._send()
 
     def wanted(self, prefix: str) -> bool:
@@ -261,6 +272,17 @@ class Bus:
             channel = kept()
             if channel is not None:
                 channel.wake()
+
+
+def _packed(topic: str, value: object) -> bytes:
+    """Raises MessageTooLargeError, SerializationError."""
+    data = payload.pack(value, [], what=f"event {topic}")
+    if not isinstance(data, bytes):
+        raise MessageTooLargeError(
+            f"an event of {data.nbytes} bytes under {topic!r}: less than {payload.LARGE_BYTES} travel with an "
+            f"event; zmreg.put() the value, keep the ref, and publish the ref"
+        )
+    return data
 
 
 _making = threading.Lock()

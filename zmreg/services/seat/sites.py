@@ -6,6 +6,7 @@ pays for the question.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -45,8 +46,9 @@ def _note(object_id: bytes) -> None:
         if frame.f_back is None:
             return
         frame = frame.f_back
-    while len(_sites) >= _MOST:
-        _sites.pop(next(iter(_sites)), None)
+    with contextlib.suppress(RuntimeError):  # another thread has just noted one: it makes room, or whoever is next
+        while len(_sites) >= _MOST:
+            _sites.pop(next(iter(_sites)), None)
     _sites[object_id] = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname
 
 

@@ -59,6 +59,10 @@ def asked_how_it_is(seat: Station, _node: bytes, message: Look) -> None:
         from zmreg.services.seat.metering import answer
 
         return answer(seat, message)
+    if message.what.startswith("profile "):
+        from zmreg.services.seat.profiled import tell as tell_profile
+
+        return tell_profile(seat, message)
     from zmreg.services.seat.looked import look  # late: few are ever asked
     from zmreg.services.seat.remembered import tell
     from zmreg.services.seat.stopped import tell as tell_stopped

@@ -7,6 +7,7 @@ process that nobody else depends on.
 
 from __future__ import annotations
 
+import errno
 import io
 import socket
 import threading
@@ -31,7 +32,11 @@ class HttpDoor(ThreadingHTTPServer):
         if ":" in host:
             self.address_family = socket.AF_INET6
         self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
-        super().__init__((host, port), handler)
+        try:
+            super().__init__((host, port), handler)
+        except OSError as error:  # taken, or no address of this machine
+            more = "; give another port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
+            raise OSError(error.errno, f"cannot listen at {bracketed(host)}:{port}: {error.strerror}{more}") from None
         # As a browser writes it that was led here by another name's address, it is none of these.
         self.hosts = {f"{name}:{self.server_port}" for name in ("localhost", "127.0.0.1", "[::1]", bracketed(host))}
 
@@ -46,7 +51,11 @@ class HttpDoor(ThreadingHTTPServer):
         if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # there was no thread to be had: its place is another's
+            self._room.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """The whole of it."""

@@ -45,6 +45,7 @@ class Beside:
         self._stood = False
         self._said = False
         """The node has been told that the CPU is free."""
+        self._looked_at = 0.0
 
     def wait(self, waiter: Waiter, timeout: float | None = None) -> bool:
         """As the pump's, on a thread that is not the main one; False when `timeout` seconds went by first."""
@@ -58,7 +59,7 @@ class Beside:
             while not pump.wait(waiter, pause if deadline is None else min(pause, deadline - time.monotonic())):
                 if self._worker.closed is not None or (deadline is not None and time.monotonic() >= deadline):
                     return False
-                self._look()
+                self._look(pause)
                 pause = min(2 * pause, _LAST_S)
             return True
         finally:
@@ -68,12 +69,13 @@ class Beside:
         """Somebody may wait for this one, in whatever way."""
         if self._worker.host is not None:
             return
-        with self._worker.lock:
-            self._waiting += 1
-            if not self._watched:
-                self._watched = True
-                threading.Thread(target=self._watch, name="zmreg-beside", daemon=True).start()
-        future.add_done_callback(self._arrived)
+        with self._worker.shield():  # a cancellation in between would leave it counted for good
+            with self._worker.lock:
+                self._waiting += 1
+                if not self._watched:
+                    self._watched = True
+                    threading.Thread(target=self._watch, name="zmreg-beside", daemon=True).start()
+            future.add_done_callback(self._arrived)
 
     def _watch(self) -> None:
         pause = _FIRST_S
@@ -83,18 +85,24 @@ class Beside:
                 if not self._waiting or self._worker.closed is not None:
                     self._watched = False
                     return
-            self._look()
+            self._look(pause)
             pause = min(2 * pause, _LAST_S)
 
     def _arrived(self, _future: object = None) -> None:
-        with self._worker.lock:
+        with self._worker.shield(), self._worker.lock:
             self._waiting -= 1
             if not self._waiting:
                 self._stood = False
                 self._say(False)
 
-    def _look(self) -> None:
+    def _look(self, pause: float) -> None:
+        """By one of those who look every `pause` seconds; the others leave it at that."""
         worker = self._worker
+        with worker.lock:
+            now = time.monotonic()
+            if now - self._looked_at < pause / 2:
+                return
+            self._looked_at = now
         frame = sys._current_frames().get(worker.pump.main)
         stands = worker.idle.done and frame is not None and frame.f_code.co_filename in _STANDS_IN
         with worker.lock:

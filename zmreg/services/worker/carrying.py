@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractContextManager
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
@@ -36,7 +37,8 @@ current: Hook | None = None
 """The latest that has come to this process, or that was set here. Actors' methods and named functions go by it: their
 calls may come from those who have another one, or come where there is none, and then what they carry is dropped."""
 
-_hooks: Final[dict[bytes, Hook]] = {}
+_hooks: Final[weakref.WeakValueDictionary[bytes, Hook]] = weakref.WeakValueDictionary()
+"""As long as there are functions that have them: a program may take another interceptor for each thing that it does."""
 _guard: Final = threading.RLock()
 
 
@@ -108,11 +110,12 @@ _UNSET: Final = object()
 class _Inside:
     """A context, and the manager that was entered in it."""
 
-    __slots__ = ("_around", "context")
+    __slots__ = ("_around", "_entered", "context")
 
     def __init__(self, around: AbstractContextManager[object]) -> None:
         self.context = contextvars.copy_context()
         self.context.run(around.__enter__)
+        self._entered = self.context.copy()
         self._around: AbstractContextManager[object] | None = around
 
     def leave(self, error: BaseException | None) -> None:
@@ -124,6 +127,13 @@ class _Inside:
             self.context.run(around.__exit__, None, None, None)
         else:
             self.context.run(around.__exit__, type(error), error, error.__traceback__)
+
+    def keep(self) -> None:
+        """What the call has set is as it would be without us: an actor's later calls find it. What the manager has set
+        is for this call alone."""
+        for variable, value in self.context.items():
+            if self._entered.get(variable, _UNSET) is not value and variable.get(_UNSET) is not value:
+                variable.set(value)
 
     def __del__(self) -> None:
         """A generator that was dropped before its first step runs nothing, not even its `finally`."""
@@ -141,21 +151,14 @@ def _run(
         result = inside.context.run(function, *args, **kwargs)
     except BaseException as error:
         inside.leave(error)
-        _keep(inside.context)
+        inside.keep()
         raise
     goes_on = _GOES_ON.get(type(result))
     if goes_on is not None:
         return goes_on(result, inside)
     inside.leave(None)
-    _keep(inside.context)
+    inside.keep()
     return result
-
-
-def _keep(context: contextvars.Context) -> None:
-    """What the call has set is as it would be without us: an actor's later calls find it."""
-    for variable, value in context.items():
-        if variable.get(_UNSET) is not value:
-            variable.set(value)
 
 
 def _stepped(inner: Any, context: contextvars.Context) -> Generator[Any, Any, Any]:

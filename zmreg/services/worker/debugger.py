@@ -71,14 +71,17 @@ def hold_at(worker: Worker, error: Exception, name: str, seconds: float) -> None
     signals, on_main = worker.signals, stop.thread == worker.pump.main
     executing = signals.executing
     try:
-        if on_main:
-            signals.executing = stop.task_id  # from now on Ctrl-C reaches a command, and a cancellation the wait
-        stop.debugger.look_at(trace)
+        try:
+            if on_main:
+                signals.executing = stop.task_id  # from now on Ctrl-C reaches a command, and a cancellation the wait
+            stop.debugger.look_at(trace)
+        finally:
+            if on_main:
+                signals.executing = executing
     except (KeyboardInterrupt, Unwind, ZmregError):
-        stop.write("the call is not held any longer\n")
+        with contextlib.suppress(Unwind, ZmregError):  # whoever is there may not read any more
+            stop.write("the call is not held any longer\n")
     finally:
-        if on_main:
-            signals.executing = executing
         stop.debugger.finish("ended", f"{stop.name} goes on to its end, with that error")
 
 

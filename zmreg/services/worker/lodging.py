@@ -12,7 +12,7 @@ from functools import partial
 from signal import SIGKILL
 from typing import TYPE_CHECKING
 
-from zmreg.model.errors import ClusterError, StateError
+from zmreg.model.errors import StateError
 from zmreg.model.ids import ProcessId, short
 from zmreg.model.lodging_messages import Evict, Lodge, LodgerGone
 from zmreg.net.sockets import Ends
@@ -116,17 +116,15 @@ class Lodgers:
     def _live(self, me: ProcessId) -> None:
         try:
             lodger = Lodger(self._house, me, partial(self._left, me, reason=""))
-        except (ClusterError, OSError) as error:
-            self._left(me, _FAILED, str(error))
-            return
-        threads.belongs(lodger)
-        try:
+            threads.belongs(lodger)
             with self._guard:
                 self._there[me] = lodger
                 evicted = me in self._evicted
             if evicted:
                 lodger.die(int(SIGKILL))
             lodger.live()
+        except Exception as error:  # noqa: BLE001  no descriptors, no threads: unless told, its node waits for ever
+            self._left(me, _FAILED, f"{type(error).__name__}: {error}")
         finally:
             threads.leaves()
             with self._guard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ class ThreadWorker(Worker):
                 status = exit_code_of(error) << 8
                 self.answer_now()
         except ClusterError:  # the node ended before this had begun
+            status = 1 << 8
+        except Exception:  # noqa: BLE001  a process would end by it
+            traceback.print_exc()
             status = 1 << 8
         for _ in range(3):  # it may be hit once more, on its way out
             with contextlib.suppress(Killed, KeyboardInterrupt):

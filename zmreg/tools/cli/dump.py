@@ -40,18 +40,29 @@ def dump(file: Path | None, no_logs: bool, address: str | None, key: str | None)
     Example: zmreg dump report.zip
     """
     path = file or Path(time.strftime("zmreg-%Y%m%d-%H%M%S.zip"))
-    with asking(address, key) as observer, usage_errors():
-        missing = []
-        with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as archive:
-            for name, part in _parts(observer, not no_logs):
-                try:
-                    found = part()
-                except Exception as error:  # noqa: BLE001  whatever is wrong there is a reason for the report
-                    found = f"{type(error).__name__}: {error}\n"
-                    missing.append(name)
-                text = found if isinstance(found, str) else json.dumps(found, indent=1, default=repr) + "\n"
-                archive.writestr(name, text)
+    missing = []
+    with _begun(path) as archive, asking(address, key) as observer, usage_errors():
+        for name, part in _parts(observer, not no_logs):
+            try:
+                found = part()
+            except Exception as error:  # noqa: BLE001  whatever is wrong there is a reason for the report
+                found = f"{type(error).__name__}: {error}\n"
+                missing.append(name)
+            text = found if isinstance(found, str) else json.dumps(found, indent=1, default=repr) + "\n"
+            archive.writestr(name, text)
     click.echo(f"{path}: {path.stat().st_size} bytes" + (f"; without {', '.join(missing)}" if missing else ""))
+
+
+@contextlib.contextmanager
+def _begun(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A new file for its owner's eyes, as the logs are that go into it; half a one does not stay. OSError."""
+    with open(path, "xb", opener=partial(os.open, mode=0o600)) as file:
+        try:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                yield archive
+        except BaseException:  # Ctrl-C, no cluster, a full disk
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _parts(observer: Observer, logs: bool) -> Iterator[tuple[str, Part]]:

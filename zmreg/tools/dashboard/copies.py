@@ -86,6 +86,8 @@ class Copies:
         self._note(key, Copy(None, now, error) if before is None else before.but(error=error), began, now)
 
     def _note(self, key: Key, copy: Copy, began: float, now: float) -> None:
+        if key not in self._until and key not in self._always:
+            return  # who wanted it has gone while it was asked: nobody would forget it any more
         self._begun[key] = began
         self._pause[key] = (now - began) / SHARE
         self._found[key] = copy

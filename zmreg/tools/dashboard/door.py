@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import logging
 import math
 import re
 import socket
@@ -39,6 +40,8 @@ _ID: Final = re.compile(r"[0-9a-f]{16}")
 _TASK: Final = re.compile(r"[0-9a-f]{32}")
 _MOST_TEXT: Final = 200
 
+log = logging.getLogger("zmreg.dashboard")
+
 Answer = tuple[int, Mapping[str, Any]]
 
 
@@ -53,6 +56,7 @@ class DashboardDoor(HttpDoor):
         self.token = token.encode()
         self.page = page()
         self.policy = policy_of(self.page)
+        self.faults: set[tuple[str, str]] = set()
         super().__init__(host, port, _Handler)
         self.is_near = is_loopback(host)
         self._named = {host.casefold()} if self.is_near else {host.casefold(), socket.gethostname().casefold()}
@@ -114,7 +118,7 @@ class _Handler(HttpHandler):
         """The page, or facts."""
         place = urlsplit(self.path)
         if not self._is_ours():
-            self.answer(403, "this is served under its own address alone\n")
+            self.answer(403, "this is served as its address was printed; a proxy has to send that as Host\n")
         elif place.path == "/":
             more = {"Content-Security-Policy": self.server.policy, "Referrer-Policy": "no-referrer"}
             self.answer(200, self.server.page, "text/html; charset=utf-8", more)
@@ -123,8 +127,21 @@ class _Handler(HttpHandler):
         elif not self._has_token():
             self.answer(401, "the token is missing or wrong: Authorization: Bearer TOKEN\n")
         else:
-            status, found = told(self.server.watch, place.path.removeprefix(_API), place.query)
-            self.answer(status, json.dumps(_plain(found), allow_nan=False), "application/json; charset=utf-8")
+            status, text = self._told(place.path.removeprefix(_API), place.query)
+            self.answer(status, text, "application/json; charset=utf-8")
+
+    def _told(self, name: str, query: str) -> tuple[int, str]:
+        """A fault of ours, or an answer of a node of another version, is an answer, and is told once."""
+        try:
+            status, found = told(self.server.watch, name, query)
+            return status, json.dumps(_plain(found), allow_nan=False)
+        except Exception as error:
+            fault = name, type(error).__name__
+            if fault not in self.server.faults:
+                self.server.faults.add(fault)
+                log.exception("%s could not be told", name)
+            text = f"{name} could not be told ({fault[1]}); what the dashboard prints says why"
+            return 500, json.dumps({"Error": text})
 
     do_HEAD = do_GET
 

@@ -72,7 +72,7 @@ def _of_nodes(nodes: Sequence[Mapping[str, Any]]) -> list[Finding]:
         if row["Alive"] and row["ObjectStoreBytes"] and (
             row["ObjectStoreUsedBytes"] > FULL * row["ObjectStoreBytes"]
         ):  # fmt: skip
-            found.append(_finding(WARNING, f"the store of {_name(row)} is full; what is not needed goes to disk"))
+            found.append(_finding(WARNING, f"the store of {_name(row)} is full; copies go, and values go to disk"))
     return found
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from zmreg.model.errors import ClusterError
 from zmreg.tools.dashboard.copies import Copies
 from zmreg.tools.dashboard.figures import Figures
-from zmreg.tools.gathering import nodes_of
+from zmreg.tools.gathering import memory_of, nodes_of
 
 if TYPE_CHECKING:
     from zmreg.flows.runs.journal import RunSummary
@@ -98,7 +98,8 @@ class Sources:
         return [row for rows in self._each(observer, "tasks").values() for row in rows]
 
     def _memory(self, observer: Observer) -> dict[str, Any]:
-        return observer.ask_much(self._there(observer), "memory", f"size {MOST_OBJECTS}", ANSWER_S)
+        told = observer.ask_much(self._there(observer), "memory", f"size {MOST_OBJECTS}", ANSWER_S)
+        return memory_of(told, MOST_ROWS)
 
     # -- processes -----------------------------------------------------------------------------------------------------
 

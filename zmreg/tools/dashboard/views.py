@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from zmreg.tools.dashboard.copies import Copy, Key
 from zmreg.tools.dashboard.findings import findings
-from zmreg.tools.gathering import objects_of
 
 MOST_ROWS: Final = 1_000
 # A text in a list; the whole of it is behind a click.
@@ -162,8 +161,8 @@ def tasks(facts: Facts, contains: str, now: float) -> Document:
 
 def objects(facts: Facts, contains: str, now: float) -> Document:
     """The largest values in the stores, who holds them, and what memory processes have: `zmreg memory`."""
-    answers = facts.get("memory", {})
-    processes = [row for answer in answers.values() for row in answer["Processes"]]
+    told = facts.get("memory", {"Objects": [], "Processes": [], "Stores": []})
+    processes = told["Processes"]
     names = {row["ProcessID"]: f"{row['Name']} pid={row['Pid']}" for row in processes}
     nodes = _node_names(facts)
     rows = [
@@ -174,10 +173,12 @@ def objects(facts: Facts, contains: str, now: float) -> Document:
             "ReadBy": [_who(names, reader) for copy in row["Copies"] for reader in copy["Pins"]],
             "Nodes": [nodes.get(copy["NodeID"], copy["NodeID"][:8]) for copy in row["Copies"]],
         }
-        for row in objects_of(answers, "size", MOST_ROWS)
+        for row in told["Objects"]
     ]  # fmt: skip
-    stores = [answer["Store"] for answer in answers.values()]
-    sums = {name: sum(store[name] for store in stores) for name in ("used_bytes", "budget_bytes", "sealed", "spilled")}
+    sums = {
+        name: sum(store[name] for store in told["Stores"])
+        for name in ("used_bytes", "budget_bytes", "sealed", "spilled")
+    }
     memory = [
         {
             "Process": names[row["ProcessID"]], "Role": row["Role"], "NodeID": row["NodeID"],
