@@ -44,7 +44,8 @@ def test_a_terminal_is_drawn_anew_in_place_and_a_log_gets_lines_only_when_someth
     assert terminal.getvalue().count("\x1b[2F") >= 3, "two lines up, each time"
     *_, last, end = terminal.getvalue().splitlines()
     assert last.startswith("a  done    3    3") and last.endswith("\x1b[K") and end == "\x1b[J"
-    first, last = log.getvalue().splitlines()
+    first, *_, last = moved = log.getvalue().splitlines()
+    assert all("done" in line for line in moved[1:]), "what did not move was said once"
     assert first.endswith(": a running") and ": a done 3 in 3 out" in last
     assert not watching()
 
