@@ -308,6 +308,24 @@ def test_row_75_debugger_several_are_listed_and_chosen_by_id_and_their_cpus_are_
         assert terminal.rest() == (1, "no call is stopped at a breakpoint\n")
 
 
+def test_row_75_debugger_of_several_clusters_here_the_id_names_the_one_that_is_meant(cluster):
+    """What is printed is what to type, also where another program runs on the machine."""
+    source = "import sys, zmreg; zmreg.init('local', num_cpus=1); print('up', flush=True); sys.stdin.read()"
+    ref = stops.remote(5)
+    (found,) = stopped()
+    with subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"up\n"
+        with Terminal() as terminal:
+            code, text = terminal.rest()
+            assert code != 0 and "2 clusters of yours run" in text
+        with Terminal(found.id) as terminal:
+            terminal.reads()
+            terminal.types("c")
+            assert terminal.rest()[0] == 0
+        other.communicate(timeout=T)
+    assert ref.get(timeout=T) == 5
+
+
 def test_row_75_debugger_in_this_program_by_input(cluster, drive):
     ref = stops.remote(5)
     outcome, shown = drive("p x", "interact", "x * 3", "exit()", "c")

@@ -36,7 +36,7 @@ def debug(
     """
     from zmreg.api.debugging import attach, awaited, choose
 
-    with _seat(address, key) as seat:
+    with _seat(address, key, what) as seat:
         found = awaited(seat, what, wait)
         if as_json:
             say_json([_row(each) for each in found])
@@ -85,16 +85,20 @@ def _edit_lines() -> None:
 
 
 @contextlib.contextmanager
-def _seat(address: str | None, key: str | None) -> Iterator[Client]:
-    """A program's seat, also at the node of a program of its own. Raises as `services.setup.observer.observe`."""
+def _seat(address: str | None, key: str | None, what: str | None) -> Iterator[Client]:
+    """A program's seat, also at the node of a program of its own; of several clusters here, in that which the id names.
+    Raises as `services.setup.observer.observe`."""
     from zmreg.model.settings import Settings
+    from zmreg.services.setup import sessions
     from zmreg.services.setup.embedding import attach, embed
     from zmreg.services.setup.finding import find
     from zmreg.services.setup.observer import VISITOR, of_a_program
     from zmreg.services.setup.sessions import Word
 
     with usage_errors():
-        found = find(address, key) or of_a_program()
+        node = (what or "").partition("-")[0]
+        named = [word for word in sessions.running() if address is None and len(node) > 4 and word.node.startswith(node)]
+        found = named[0] if len(named) == 1 else find(address, key) or of_a_program()
         if isinstance(found, Word):
             seat: Attached | Embedded = attach(found, {})
         else:
