@@ -97,7 +97,8 @@ def _seat(address: str | None, key: str | None, what: str | None) -> Iterator[Cl
 
     with usage_errors():
         node = (what or "").partition("-")[0]
-        named = [word for word in sessions.running() if address is None and len(node) > 4 and word.node.startswith(node)]
+        is_said = address is None and len(node) > 4  # and not the last part of an id alone
+        named = [word for word in sessions.running() if is_said and word.node.startswith(node)]
         found = named[0] if len(named) == 1 else find(address, key) or of_a_program()
         if isinstance(found, Word):
             seat: Attached | Embedded = attach(found, {})
